@@ -1,0 +1,93 @@
+"""What pydec asks of the thing that moves bytes between peers.
+
+``comm/mpi.py`` and ``comm/local.py`` implement ``Transport``; security wraps one. Everything above
+sees only this protocol, so the same program runs, with the same bits, on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Protocol
+
+TAG_BITS = 23  # what every MPI transport layer in use offers (UCX has the fewest)
+
+
+class Stream(IntEnum):
+    """Independent tag spaces of one cluster."""
+
+    GOSSIP = 0
+    CONTROL = 1
+    LEDGER = 2
+    STORE = 3
+
+
+class Pending(Protocol):
+    """A send or receive under way."""
+
+    peer: int
+
+    def done(self) -> bool:
+        """Whether it has completed; makes progress, never blocks.
+
+        Raises:
+            PeerLost: the peer is known to be gone.
+        """
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Block until complete and return the number of bytes moved.
+
+        Args:
+            timeout_s: seconds before PeerTimeout; None means the transport's own deadline.
+
+        Raises:
+            PeerTimeout: not complete in time; the operation is then still pending.
+            PeerLost: the peer is known to be gone.
+            Stopped: whatever the interrupt function raised.
+        """
+
+    def cancel(self) -> None:
+        """Give up: the buffer is the caller's again when this returns (sends may still arrive)."""
+
+
+class Transport(Protocol):
+    """Point-to-point messages between ``size`` peers, on one stream.
+
+    Messages with equal (sender, receiver, stream, tag) arrive in the order sent on MPI; the local
+    cluster may lose, delay, double or reorder them on request. Buffers are anything with the
+    buffer protocol, C-contiguous; nothing is copied or pickled on the sender's side, so a send
+    buffer must not change until its Pending is done.
+    """
+
+    rank: int
+    size: int
+    bytes_sent: int
+    bytes_received: int
+    deadline_s: float
+
+    def isend(self, peer: int, tag: int, data: memoryview) -> Pending:
+        """Start to send ``data`` to ``peer``; 0 <= tag < 2**TAG_BITS."""
+
+    def irecv(self, peer: int, tag: int, into: memoryview) -> Pending:
+        """Start to receive at most ``len(into)`` bytes from ``peer`` with exactly this tag.
+
+        A longer message raises FrameError at ``wait`` or ``done``; a shorter one is fine.
+        """
+
+    def stream(self, stream: Stream) -> Transport:
+        """The same cluster on another stream, with tags and counters of its own."""
+
+    def post(self, peer: int, data: bytes) -> None:
+        """Send a small message (at most 64 KiB) without a posted receive; returns at once."""
+
+    def poll(self) -> tuple[int, bytes] | None:
+        """The next message that somebody posted to this rank as (sender, bytes), or None."""
+
+    def set_interrupt(self, interrupt: Callable[[], None] | None) -> None:
+        """Function called now and then inside every wait; what it raises leaves the wait."""
+
+    def now(self) -> float:
+        """Seconds on this cluster's clock: monotonic, virtual in the local cluster."""
+
+    def close(self) -> None:
+        """Release everything; idempotent. Pending operations are abandoned."""

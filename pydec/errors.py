@@ -1,0 +1,65 @@
+"""Every exception that pydec raises on purpose.
+
+Messages name the subject, the fact, the number and the way out. A fault of a peer names the peer.
+"""
+
+from __future__ import annotations
+
+
+class PydecError(Exception):
+    """Base class of every error that pydec raises on purpose."""
+
+
+class ConfigError(PydecError, ValueError):
+    """An option, name, specification or combination that cannot work; the command line exits with 2."""
+
+
+class SetupError(PydecError, RuntimeError):
+    """Something on this machine is missing or does not fit: a library, a file, a permission."""
+
+
+class FrameError(PydecError, ValueError):
+    """Bytes that are no valid frame or payload. Decoders raise nothing else, whatever the bytes."""
+
+
+class MismatchError(PydecError):
+    """Ranks disagree on something that all must share; the message names it and both values."""
+
+
+class Stopped(PydecError):
+    """The job was asked to stop by a signal.
+
+    Args:
+        signum: the signal that was received (2 for SIGINT, 15 for SIGTERM).
+        origin: the rank that received it first.
+    """
+
+    def __init__(self, signum: int, origin: int) -> None:
+        super().__init__(f"stopped by signal {signum}, received by rank {origin}")
+        self.signum = signum
+        self.origin = origin
+
+
+class PeerError(PydecError):
+    """Something that a peer did, or did not do.
+
+    Args:
+        peer: rank of that peer.
+        message: what happened, in words that follow "rank 3".
+    """
+
+    def __init__(self, peer: int, message: str) -> None:
+        super().__init__(f"rank {peer} {message}")
+        self.peer = peer
+
+
+class PeerTimeout(PeerError, TimeoutError):
+    """A peer did not send or receive before the deadline."""
+
+
+class PeerLost(PeerError):
+    """A peer is known to be gone."""
+
+
+class ProtocolError(PeerError):
+    """A peer sent something that the protocol forbids."""
