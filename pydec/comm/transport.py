@@ -20,6 +20,7 @@ class Stream(IntEnum):
     CONTROL = 1
     LEDGER = 2
     STORE = 3
+    COLLECT = 4
 
 
 class Pending(Protocol):
