@@ -1,0 +1,69 @@
+# make train   a first training run on 4 ranks, about a minute after installing
+# make test    the whole suite, MPI tests included
+# make lint    ruff, mypy, import-linter, clang-format
+# make bench   the kernel benchmarks of this machine
+# make clean   remove the virtual environment and everything built
+#
+# Everything is installed into .venv, with the versions of constraints.txt. Needs python3 (3.10 or newer,
+# with venv and headers), a C++ compiler, make and the access to a package index that pip is set up with.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
+RANKS ?= 4
+TRAIN_FLAGS ?= --compare-solo
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc cmake -type f 2>/dev/null)
+
+# A cmake from the system is used where there is one, else pip brings it.
+BUILD_TOOLS := scikit-build-core pybind11 ninja $(if $(shell command -v cmake),,cmake)
+
+# Python files are used in place, so only what is compiled or declared needs a new install.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER
+
+.PHONY: train install test lint bench clean
+
+train: $(VENV)/.installed
+	$(BIN)/pydec run -n $(RANKS) train stdlib-lm $(TRAIN_FLAGS)
+
+install: $(VENV)/.installed
+
+test: $(VENV)/.test-extra
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.lint-extra
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
+
+bench: $(VENV)/.test-extra
+	$(BIN)/pydec bench kernels $(BENCH_FLAGS)
+
+clean:
+	rm -rf $(VENV) build dist wheelhouse .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find pydec tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created: constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "pydec: $(PYTHON) not found; install Python 3.10 or newer, or name one: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "pydec: needs Python 3.10 or newer, $(PYTHON) is `$(PYTHON) -V 2>&1`; name another one: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "pydec: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { echo "pydec: Python.h of $(PYTHON) not found; on Debian and Ubuntu: apt-get install python3-dev" >&2; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || { echo "pydec: no C++ compiler found; on Debian and Ubuntu: apt-get install g++, or set CXX" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --quiet $(BUILD_TOOLS)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created $(SOURCES)
+	$(PIP) --no-build-isolation --editable '.[mpi]'
+	@touch $@
+
+$(VENV)/.test-extra: $(VENV)/.installed pyproject.toml
+	$(PIP) --quiet 'pydec-train[test]'
+	@touch $@
+
+$(VENV)/.lint-extra: $(VENV)/.installed pyproject.toml
+	$(PIP) --quiet 'pydec-train[lint,test]'
+	@touch $@

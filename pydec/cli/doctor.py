@@ -1,0 +1,374 @@
+"""What this machine and its MPI can do for pydec, with the fix for each thing that is missing.
+
+Whatever may hang, crash or load slowly (MPI, torch, the compiled module) is asked in a process of
+its own, so the command always ends and always tells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+State = Literal["ok", "note", "missing"]
+
+MIN_PYTHON = (3, 10)
+MIN_TORCH = (2, 4)
+PROBE_TIMEOUT_S = 60.0
+FASHION_MNIST_DIR = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts its files."""
+
+INSTALL_MPI = "pip install 'pydec-train[mpi]', or install Open MPI 5 with your system's packages"
+REINSTALL = "pip install --force-reinstall --no-deps pydec-train, or from a source tree: pip install ."
+
+# Ranks of a running job would otherwise pass their identity on to the probes.
+_JOB_VARIABLES = re.compile(r"^(OMPI_COMM_|OMPI_MCA_orte|OMPI_MCA_ess|PMIX_|PMI_|PRTE_|HYDRA_|MPI_LOCAL)")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Args:
+        name: what was looked at.
+        state: "ok"; "note" for something that works less well or is optional; "missing" for
+            something without which pydec does not train.
+        value: what was found.
+        fix: what to do about it, or None.
+    """
+
+    name: str
+    state: State
+    value: str
+    fix: str | None = None
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    parser.add_argument("--json", action="store_true", help="print the findings as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look at everything and print it; 0 if nothing essential is missing, else 1."""
+    findings = examine()
+    ok = all(finding.state != "missing" for finding in findings)
+    if args.json:
+        print(json.dumps({"ok": ok, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        print(render(findings))
+    if not ok:
+        missing = ", ".join(finding.name for finding in findings if finding.state == "missing")
+        print(f"pydec doctor: missing: {missing}", file=sys.stderr)
+    return 0 if ok else 1
+
+
+def examine() -> list[Finding]:
+    """Every finding about this machine, in the order in which they are printed."""
+    mpi = probe(_MPI_PROBE)
+    return [
+        check_python(),
+        check_compiler(),
+        *check_kernels(probe(_KERNELS_PROBE)),
+        *check_mpi(mpi),
+        check_mpirun(mpi),
+        check_torch(probe(_TORCH_PROBE)),
+        check_cores(),
+        *check_data(),
+    ]
+
+
+def render(findings: Iterable[Finding]) -> str:
+    """The report as text: one line a finding, and its fix, if any, on a line below."""
+    marks = {"ok": "ok", "note": "--", "missing": "!!"}
+    lines = []
+    for finding in findings:
+        lines.append(f"{marks[finding.state]}  {finding.name:<16} {finding.value}")
+        if finding.fix:
+            lines.append(f"    {'':<16} fix: {finding.fix}")
+    return "\n".join(lines)
+
+
+def probe(code: str, timeout_s: float = PROBE_TIMEOUT_S) -> dict[str, Any]:
+    """What a Python program prints as one JSON object on the last line of its output.
+
+    Runs in a process of its own, without the variables that make it part of a running MPI job. If
+    it fails or hangs, the result is ``{"error": reason}``.
+    """
+    env = {key: value for key, value in os.environ.items() if not _JOB_VARIABLES.match(key)}
+    env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            check=False,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {timeout_s:g} s"}
+    lines = done.stdout.strip().splitlines()
+    try:
+        answer = json.loads(lines[-1]) if lines else None
+    except json.JSONDecodeError:
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    reason = (done.stderr.strip().splitlines() or ["no answer"])[-1]
+    return {"error": f"exit status {done.returncode}: {reason}"}
+
+
+def check_python() -> Finding:
+    """The interpreter and its version."""
+    value = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info < MIN_PYTHON:
+        return Finding("Python", "missing", value, f"use Python {'.'.join(map(str, MIN_PYTHON))} or newer")
+    return Finding("Python", "ok", value)
+
+
+def check_compiler() -> Finding:
+    """The C++ compiler; only needed to build pydec from source."""
+    for name in filter(None, (os.environ.get("CXX", "").split(" ")[0], "c++", "g++", "clang++")):
+        path = shutil.which(name)
+        version = _first_line(path, "--version") if path else None
+        if path and version:
+            return Finding("compiler", "ok", f"{version} at {path}")
+    return Finding("compiler", "note", "none", "only to build from source: apt-get install g++ cmake make")
+
+
+def check_kernels(answer: dict[str, Any]) -> list[Finding]:
+    """The compiled module, the instruction sets it was built for, and its CUDA half.
+
+    Args:
+        answer: what ``probe`` got from the kernels: ``path``, ``targets``, ``target`` and ``cuda``,
+            or ``error``.
+    """
+    if "error" in answer:
+        fix = REINSTALL
+        if "PYDEC_SIMD" in answer["error"]:
+            fix = "unset PYDEC_SIMD, or set it to a level that this CPU has"
+        return [Finding("native code", "missing", answer["error"], fix)]
+    forced = os.environ.get("PYDEC_SIMD")
+    in_use = f"; in use: {answer['target']}" if answer["target"] else ""
+    return [
+        Finding("native code", "ok", answer["path"]),
+        Finding(
+            "SIMD targets",
+            "ok",
+            ", ".join(answer["targets"]) + in_use + (f" (PYDEC_SIMD={forced})" if forced else ""),
+        ),
+        Finding("CUDA module", "ok" if answer["cuda_ready"] else "note", answer["cuda"]),
+    ]
+
+
+def check_mpi(answer: dict[str, Any]) -> list[Finding]:
+    """The MPI library that mpi4py loads, its thread level, and whether it survives dead ranks.
+
+    Args:
+        answer: what ``probe`` got from mpi4py: ``mpi4py``, ``vendor``, ``version``, ``path``,
+            ``thread_level`` and ``ulfm``, or ``error``.
+    """
+    if "error" in answer:
+        missing_wrapper = "No module named 'mpi4py'" in answer["error"]
+        return [
+            Finding(
+                "MPI library",
+                "missing",
+                answer["error"],
+                "pip install mpi4py" if missing_wrapper else INSTALL_MPI,
+            )
+        ]
+    vendor, version = answer["vendor"], answer["version"]
+    where = f" at {answer['path']}" if answer["path"] else ""
+    findings = [Finding("MPI library", "ok", f"{vendor} {version}{where}, through mpi4py {answer['mpi4py']}")]
+    level = answer["thread_level"]
+    if level == "multiple":
+        findings.append(Finding("MPI threads", "ok", "MPI_THREAD_MULTIPLE"))
+    else:
+        value = f"MPI_THREAD_{level.upper()}; communication from a background thread is off"
+        findings.append(Finding("MPI threads", "note", value, "use an MPI built with MPI_THREAD_MULTIPLE"))
+    if answer["ulfm"]:
+        findings.append(
+            Finding("fault tolerance", "ok", "ULFM is built in: survivors go on when a rank dies")
+        )
+    else:
+        value = f"no ULFM in {vendor} {version}: when a rank dies, MPI ends the job"
+        findings.append(Finding("fault tolerance", "note", value, INSTALL_MPI))
+    return findings
+
+
+def check_mpirun(answer: dict[str, Any]) -> Finding:
+    """Whether an mpirun of the same MPI as mpi4py's is at hand, and is the one that the shell finds.
+
+    Args:
+        answer: as for ``check_mpi``.
+    """
+    on_path = shutil.which("mpirun")
+    beside = _mpirun_beside(answer.get("path"))
+    best = beside or on_path
+    if best is None:
+        return Finding("mpirun", "missing", "none beside the MPI library, none on PATH", INSTALL_MPI)
+    version = _first_line(best, "--version") or "gives no version"
+    if "error" in answer:
+        return Finding("mpirun", "note", f"{version} at {best}; no MPI library to compare it with")
+    if not _same_mpi(version, answer):
+        return Finding(
+            "mpirun",
+            "missing",
+            f"{version} at {best}, but mpi4py uses {answer['vendor']} {answer['version']}",
+            f"put the mpirun of {answer['vendor']} {answer['version']} first on PATH, or: {INSTALL_MPI}",
+        )
+    if on_path and not os.path.samefile(on_path, best):
+        other = _first_line(on_path, "--version") or "gives no version"
+        if not _same_mpi(other, answer):
+            value = f"{version} at {best}; but `mpirun` in this shell is {on_path} ({other})"
+            return Finding("mpirun", "note", value, f"start jobs with `pydec run`, or with {best}")
+    return Finding("mpirun", "ok", f"{version} at {best}")
+
+
+def check_torch(answer: dict[str, Any]) -> Finding:
+    """PyTorch, its version and its devices.
+
+    Args:
+        answer: what ``probe`` got from torch: ``version``, ``cuda`` and ``devices``, or ``error``.
+    """
+    fix = f"pip install 'torch>={'.'.join(map(str, MIN_TORCH))}'"
+    if "error" in answer:
+        return Finding("PyTorch", "missing", answer["error"], fix)
+    devices = f"{answer['devices']} CUDA devices" if answer["devices"] else "CPU only"
+    value = f"{answer['version']}, {devices}"
+    number = tuple(int(part) for part in re.findall(r"\d+", answer["version"])[:2])
+    return (
+        Finding("PyTorch", "ok", value) if number >= MIN_TORCH else Finding("PyTorch", "missing", value, fix)
+    )
+
+
+def check_cores() -> Finding:
+    """How many ranks this machine has cores for."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else (os.cpu_count() or 1)
+    ranks = f"{cores} core{'s' if cores != 1 else ''}; more than {cores} ranks here share cores"
+    return Finding("cores", "ok", f"{ranks} (`pydec run` allows it, one thread a rank)")
+
+
+def check_data(fashion_mnist: Path = FASHION_MNIST_DIR) -> list[Finding]:
+    """The data that the built-in tasks train on.
+
+    Args:
+        fashion_mnist: folder that should hold the IDX files.
+    """
+    sources = Path(sysconfig.get_path("stdlib"))
+    n_files = sum(1 for _ in sources.glob("*.py"))
+    findings = [
+        Finding("stdlib-lm", "ok", f"{n_files} modules and packages below {sources}")
+        if n_files
+        else Finding("stdlib-lm", "note", f"no .py files in {sources}", "install Python with its sources")
+    ]
+    if any(fashion_mnist.glob("train-images*")):
+        return [*findings, Finding("fashion-mnist", "ok", str(fashion_mnist))]
+    fix = "apt-get install dataset-fashion-mnist, or pass --data DIR with the four IDX files"
+    return [*findings, Finding("fashion-mnist", "note", f"no IDX files in {fashion_mnist}", fix)]
+
+
+def _first_line(program: str, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            capture_output=True,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(done.stdout.strip().splitlines()), None)
+
+
+def _mpirun_beside(library: str | None) -> str | None:
+    """The mpirun of the installation that ``library`` belongs to, or of this Python's environment."""
+    folders = [Path(sys.executable).parent]
+    if library:
+        folders.insert(0, Path(library).parent.parent / "bin")
+    return next((found for folder in folders if (found := shutil.which("mpirun", path=str(folder)))), None)
+
+
+def _same_mpi(version_line: str, answer: dict[str, Any]) -> bool:
+    """Whether what mpirun says of itself fits the library; MPICH's mpirun calls itself HYDRA."""
+    line = version_line.lower()
+    if answer["vendor"] == "Open MPI":
+        return "open mpi" in line and answer["version"] in line
+    if answer["vendor"] == "MPICH":
+        return "hydra" in line or "mpich" in line
+    return True
+
+
+_KERNELS_PROBE = """
+import json
+try:
+    from pydec import _native, kernels
+    active = getattr(kernels, "target", None)
+    status = str(kernels.cuda_status())
+    try:
+        import pydec._native_cuda
+        ready = True
+    except ImportError:
+        ready = False
+    answer = dict(path=_native.__file__, targets=list(kernels.targets()), cuda=status, cuda_ready=ready,
+                  target=str(active()) if callable(active) else "")
+except BaseException as error:
+    answer = dict(error=f"{type(error).__name__}: {error}".partition(chr(10))[0])
+print(json.dumps(answer))
+"""
+
+_MPI_PROBE = """
+import json
+try:
+    import mpi4py
+    mpi4py.rc.initialize = False
+    mpi4py.rc.finalize = False
+    from mpi4py import MPI
+    levels = ("single", "funneled", "serialized", "multiple")
+    given = MPI.Init_thread(MPI.THREAD_MULTIPLE)
+    level = next(name for name in levels if getattr(MPI, "THREAD_" + name.upper()) == given)
+    MPI.COMM_SELF.Set_errhandler(MPI.ERRORS_RETURN)
+    try:
+        MPI.COMM_SELF.Get_failed().Free()
+        ulfm = True
+    except BaseException:
+        ulfm = False
+    try:
+        with open("/proc/self/maps") as maps:
+            path = next((line.split()[-1] for line in maps if "/libmpi" in line), "")
+    except OSError:
+        path = ""
+    vendor, numbers = MPI.get_vendor()
+    answer = dict(mpi4py=mpi4py.__version__, vendor=vendor,
+                  version=".".join(map(str, numbers)), path=path, thread_level=level, ulfm=ulfm)
+    MPI.Finalize()
+except BaseException as error:
+    answer = dict(error=f"{type(error).__name__}: {error}".partition(chr(10))[0])
+print(json.dumps(answer))
+"""
+
+_TORCH_PROBE = """
+import json
+try:
+    import torch
+    answer = dict(version=torch.__version__, cuda=torch.version.cuda,
+                  devices=torch.cuda.device_count() if torch.cuda.is_available() else 0)
+except BaseException as error:
+    answer = dict(error=f"{type(error).__name__}: {error}".partition(chr(10))[0])
+print(json.dumps(answer))
+"""
