@@ -1,0 +1,202 @@
+"""A cluster of peers inside one process, with seeded faults and a clock of its own.
+
+The same blocking program that runs over MPI runs here, one thread per rank of which one runs at a
+time, so a run is a function of its seed: same order of events, same bits. Messages larger than
+``EAGER_BYTES`` complete at the sender only when the receiver takes them, as on MPI, so a program
+that would deadlock there deadlocks here, with a message that says who waits for what.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from pydec.comm.baton import Abandoned, Deadlock
+from pydec.comm.buffers import check_peer, check_post, check_tag, flat
+from pydec.comm.transport import Pending, Stream, Transport
+from pydec.comm.virtual import (
+    EAGER_BYTES,
+    POST,
+    Endpoint,
+    Faults,
+    Network,
+    Operation,
+    Receive,
+    TraceEvent,
+    take_first,
+)
+from pydec.errors import ConfigError
+
+__all__ = ["EAGER_BYTES", "Deadlock", "Faults", "LocalCluster", "LocalTransport", "TraceEvent", "solo"]
+
+T = TypeVar("T")
+
+
+class LocalTransport(Endpoint):
+    """One rank's end of a local cluster, on one stream; see ``Transport``.
+
+    ``now`` is the virtual clock, which only moves while every rank waits. The interrupt function is
+    shared by the streams of a rank and runs at every wait and whenever a posted message arrives.
+    """
+
+    def __init__(self, net: Network, rank: int, stream: Stream = Stream.GOSSIP) -> None:
+        super().__init__(net, rank, stream, net.deadline_s)
+        self.size = net.size
+        self._streams: dict[Stream, LocalTransport] = {stream: self}
+
+    def isend(self, peer: int, tag: int, data: memoryview) -> Pending:
+        """See ``Transport.isend``."""
+        check_peer(peer, self.size)
+        check_tag(tag)
+        view = flat(data, writable=False)
+        what = f"receive of {len(view)} bytes by rank {peer} ({self._where(tag)})"
+        send = Operation(self, peer, what, view, n_bytes=len(view))
+        send.complete = len(view) <= EAGER_BYTES and peer not in self.net.lost
+        self.bytes_sent += len(view)
+        self.net.send((peer, self.stream_id, self.rank, tag), bytes(view), send)
+        return send
+
+    def irecv(self, peer: int, tag: int, into: memoryview) -> Pending:
+        """See ``Transport.irecv``."""
+        check_peer(peer, self.size)
+        check_tag(tag)
+        view = flat(into, writable=True)
+        key = (self.rank, self.stream_id, peer, tag)
+        receive = Receive(self, peer, f"message from rank {peer} ({self._where(tag)})", view, key=key)
+        message = take_first(self.net.arrived, key)
+        if message is not None:
+            receive.take(message)
+        else:
+            self.net.posted[key].append(receive)
+        return receive
+
+    def stream(self, stream: Stream) -> LocalTransport:
+        """See ``Transport.stream``."""
+        if stream not in self._streams:
+            other = LocalTransport(self.net, self.rank, stream)
+            other._streams = self._streams
+            self._streams[stream] = other
+        return self._streams[stream]
+
+    def post(self, peer: int, data: bytes) -> None:
+        """See ``Transport.post``."""
+        check_peer(peer, self.size)
+        check_post(len(data))
+        self.bytes_sent += len(data)
+        self.net.send((peer, self.stream_id, self.rank, POST), bytes(data), None)
+
+    def poll(self) -> tuple[int, bytes] | None:
+        """See ``Transport.poll``."""
+        inbox = self.net.inbox[self.rank, self.stream_id]
+        if not inbox:
+            self.pause(lambda: f"posted message (stream {self.stream_id.name})")
+        if not inbox:
+            return None
+        sender, data = inbox.popleft()
+        self.bytes_received += len(data)
+        return sender, data
+
+    def set_interrupt(self, interrupt: Callable[[], None] | None) -> None:
+        """See ``Transport.set_interrupt``."""
+        if interrupt is None:
+            self.net.interrupts.pop(self.rank, None)
+        else:
+            self.net.interrupts[self.rank] = interrupt
+
+    def now(self) -> float:
+        """See ``Transport.now``."""
+        return time.monotonic() if self.net.real_clock else self.net.baton.time_s
+
+    def sleep(self, seconds: float) -> None:
+        """Let ``seconds`` of virtual time pass, as a computation of that length would."""
+        until_s = self.net.baton.time_s + seconds
+        while self.net.baton.time_s < until_s:
+            self.net.baton.park(self.rank, until_s, lambda: f"the end of a sleep of {seconds:g} s")
+
+    def close(self) -> None:
+        """See ``Transport.close``; nothing to release here."""
+
+    def _where(self, tag: int) -> str:
+        return f"stream {self.stream_id.name}, tag {tag}"
+
+
+class LocalCluster:
+    """A cluster of ``size`` peers in this process; every ``run`` starts afresh from the seed.
+
+    Args:
+        size: number of ranks, at least 1.
+        seed: decides every fault; same seed, same program: same trace and same bits.
+        delay_s: seconds that a message takes, or (least, most).
+        loss, duplicate, reorder: probabilities per message, see ``Faults``.
+        deadline_s: the transports' deadline, on the virtual clock.
+        trace: whether to keep every event in ``self.trace``.
+
+    Attributes:
+        trace: events of the last run, in order; empty unless asked for.
+        errors: what each rank of the last run raised, or None.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        seed: int = 0,
+        *,
+        delay_s: float | tuple[float, float] = 0.0,
+        loss: float = 0.0,
+        duplicate: float = 0.0,
+        reorder: float = 0.0,
+        deadline_s: float = 60.0,
+        trace: bool = False,
+    ) -> None:
+        if size < 1:
+            raise ConfigError(f"a cluster needs at least 1 rank, got size={size}")
+        self.size = size
+        self.seed = seed
+        self.faults = Faults(
+            delay_s if isinstance(delay_s, tuple) else (delay_s, delay_s), loss, duplicate, reorder
+        )
+        self.deadline_s = deadline_s
+        self.trace: list[TraceEvent] = []
+        self.errors: list[BaseException | None] = []
+        self._tracing = trace
+
+    def run(self, program: Callable[[LocalTransport], T]) -> list[T]:
+        """Run ``program(transport)`` on every rank and return its results by rank.
+
+        Raises:
+            Exception: the first one that a rank raised, with a note that names the rank; the
+                others see PeerLost in their waits for that rank.
+            Deadlock: every rank waits without a deadline and no message is in flight.
+        """
+        self.trace = []
+        net = Network(
+            self.size, self.seed, self.faults, self.deadline_s, self.trace if self._tracing else None
+        )
+        results: dict[int, T] = {}
+        self.errors = [None] * self.size
+        order: list[int] = []
+
+        def body(rank: int) -> None:
+            try:
+                results[rank] = program(LocalTransport(net, rank))
+            except BaseException as error:
+                self.errors[rank] = error
+                order.append(rank)
+                net.lost[rank] = f"its program raised {type(error).__name__}: {error}"
+                net.baton.wake_all()
+
+        net.baton.run([partial(body, rank) for rank in range(self.size)])
+        if order:
+            first = self.errors[order[0]]
+            assert first is not None
+            if not isinstance(first, Abandoned) and hasattr(first, "add_note"):  # Python 3.11
+                first.add_note(f"raised by rank {order[0]} of a local cluster of {self.size}")
+            raise first
+        return [results[rank] for rank in range(self.size)]
+
+
+def solo(deadline_s: float = 60.0) -> Transport:
+    """The transport of a cluster of one: no thread, no MPI, the machine's own clock."""
+    return LocalTransport(Network(1, 0, Faults(), deadline_s, None, real_clock=True), 0)

@@ -1,0 +1,288 @@
+"""The network between the ranks of a local cluster: messages, their faults, and waiting for them."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+from typing import TypeVar
+
+from pydec.comm.baton import Baton
+from pydec.comm.transport import Stream
+from pydec.errors import ConfigError, FrameError, PeerLost, PeerTimeout, PydecError
+
+EAGER_BYTES = 4096  # MPI's shared-memory eager limit; larger sends wait for their receiver
+POLL_S = (50e-6, 1e-3)  # what an unsuccessful poll costs on the virtual clock: at first, at most
+POST = -1  # stands for the tag of posted messages
+
+T = TypeVar("T")
+Key = tuple[int, Stream, int, int]  # receiver, stream, sender, tag
+
+
+def take_first(queues: dict[Key, deque[T]], key: Key) -> T | None:
+    """Take the oldest entry of one queue, if there is one; no empty queue stays behind."""
+    queue = queues.get(key)
+    if queue is None:
+        return None
+    first = queue.popleft()
+    if not queue:
+        del queues[key]
+    return first
+
+
+@dataclass(frozen=True)
+class TraceEvent:
+    """One event of a traced run.
+
+    ``kind`` is send, deliver, lose or double; ``tag`` is -1 for posted messages; ``crc32`` covers
+    the bytes of the message.
+    """
+
+    time_s: float
+    kind: str
+    sender: int
+    receiver: int
+    stream: Stream
+    tag: int
+    n_bytes: int
+    crc32: int
+
+
+@dataclass(eq=False)
+class Endpoint:
+    """One rank's end of the network on one stream, as far as operations need it."""
+
+    net: Network
+    rank: int
+    stream_id: Stream
+    deadline_s: float
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    _poll_s: float = POLL_S[0]
+
+    def interrupt(self) -> None:
+        """Run the rank's interrupt function, if it has one; polls in there cost no time."""
+        if self.rank in self.net.interrupts and self.rank not in self.net.interrupting:
+            self.net.interrupting.add(self.rank)
+            try:
+                self.net.interrupts[self.rank]()
+            finally:
+                self.net.interrupting.remove(self.rank)
+
+    def pause(self, what: Callable[[], str]) -> None:
+        """What an unsuccessful poll costs: others run, and time passes, more of it each time."""
+        if self.rank in self.net.interrupting:
+            return
+        until_s = self.net.baton.time_s + self._poll_s
+        self.net.baton.park(self.rank, until_s, what)
+        waited = self.net.baton.time_s >= until_s
+        self._poll_s = min(2 * self._poll_s, POLL_S[1]) if waited else POLL_S[0]
+
+
+@dataclass(eq=False)
+class Operation:
+    """A send or receive under way; only the rank that owns it waits on it."""
+
+    owner: Endpoint
+    peer: int
+    what: str
+    view: memoryview
+    complete: bool = False
+    n_bytes: int = 0
+    error: PydecError | None = None
+
+    def done(self) -> bool:
+        """See ``Pending.done``."""
+        if not self._settled():
+            self.owner.pause(lambda: self.what)
+        return self._settled()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """See ``Pending.wait``."""
+        baton = self.owner.net.baton
+        limit_s = self.owner.deadline_s if timeout_s is None else timeout_s
+        until_s = baton.time_s + max(limit_s, POLL_S[0])  # a wait of no time is a poll and costs as much
+        self.owner.interrupt()
+        while not self._settled():
+            if baton.time_s >= until_s:
+                note = self.owner.net.idle_note()
+                raise PeerTimeout(self.peer, f"let {limit_s:g} s pass: no {self.what}{note}")
+            baton.park(self.owner.rank, until_s, lambda: self.what)
+            self.owner.interrupt()
+        return self.n_bytes
+
+    def cancel(self) -> None:
+        """See ``Pending.cancel``."""
+        if not self.complete:
+            self.complete = True
+            self.view = memoryview(b"")
+            self._withdraw()
+
+    def _settled(self) -> bool:
+        if self.error is not None:
+            raise self.error
+        if not self.complete and self.peer in self.owner.net.lost:
+            raise PeerLost(self.peer, f"is gone ({self.owner.net.lost[self.peer]}): no {self.what}")
+        return self.complete
+
+    def _withdraw(self) -> None:
+        """A send stays in flight after it was cancelled."""
+
+
+@dataclass(eq=False)
+class Receive(Operation):
+    """A posted receive."""
+
+    key: Key = (0, Stream.GOSSIP, 0, 0)
+
+    def take(self, message: Message) -> None:
+        """Complete with ``message``, which may be too long."""
+        self.complete = True
+        if len(message.data) > len(self.view):
+            fits = f"where at most {len(self.view)} fit ({self.what})"
+            self.error = FrameError(f"rank {self.peer} sent {len(message.data)} bytes {fits}")
+        else:
+            self.n_bytes = len(message.data)
+            self.view[: self.n_bytes] = message.data
+            self.owner.bytes_received += self.n_bytes
+        message.taken()
+        self.owner.net.baton.wake(self.owner.rank)
+
+    def _withdraw(self) -> None:
+        posted = self.owner.net.posted
+        posted[self.key].remove(self)
+        if not posted[self.key]:
+            del posted[self.key]
+
+
+@dataclass(eq=False)
+class Message:
+    """One copy of a message, in flight or waiting for its receive."""
+
+    data: bytes
+    send: Operation | None  # None once nobody waits for this copy to arrive
+
+    def taken(self) -> None:
+        """Complete the send, if somebody still waits for it."""
+        send, self.send = self.send, None
+        if send is not None and not send.complete:
+            if bytes(send.view) != self.data:
+                send.error = PydecError(f"a send buffer changed before its send was done ({send.what})")
+            send.complete = True
+            send.owner.net.baton.wake(send.owner.rank)
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What the network does to messages; probabilities are per message, times in seconds.
+
+    Args:
+        delay_s: seconds that a message takes, or (least, most), drawn uniformly.
+        loss: probability that a message never arrives.
+        duplicate: probability that it arrives twice.
+        reorder: probability that it is held back while later ones with its tag pass.
+    """
+
+    delay_s: tuple[float, float] = (0.0, 0.0)
+    loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+
+    def __post_init__(self) -> None:
+        low_s, high_s = self.delay_s
+        if not 0.0 <= low_s <= high_s < inf:
+            raise ConfigError(f"delay_s must be finite with 0 <= least <= most, got {self.delay_s}")
+        for name in ("loss", "duplicate", "reorder"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"{name} must be a probability in [0, 1], got {getattr(self, name)}")
+
+    @property
+    def held_back_s(self) -> float:
+        """Longest extra delay of a message that is held back."""
+        return 10 * self.delay_s[1] or 1e-3
+
+
+@dataclass(eq=False)
+class Network:
+    """Everything that the ranks of one run share; only the holder of the baton touches it."""
+
+    size: int
+    seed: int
+    faults: Faults
+    deadline_s: float
+    trace: list[TraceEvent] | None
+    real_clock: bool = False
+    baton: Baton = field(init=False)
+    arrived: defaultdict[Key, deque[Message]] = field(default_factory=lambda: defaultdict(deque))
+    posted: defaultdict[Key, deque[Receive]] = field(default_factory=lambda: defaultdict(deque))
+    inbox: defaultdict[tuple[int, Stream], deque[tuple[int, bytes]]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )
+    lost: dict[int, str] = field(default_factory=dict)  # rank: why
+    interrupts: dict[int, Callable[[], None]] = field(default_factory=dict)
+    interrupting: set[int] = field(default_factory=set)
+    _random: dict[tuple[int, int], random.Random] = field(default_factory=dict)
+    _latest_s: dict[Key, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.baton = Baton(self.size)
+
+    def send(self, key: Key, data: bytes, operation: Operation | None) -> None:
+        """Put one message on its way; ``operation`` waits for it to be taken."""
+        self.record("send", key, data)
+        if self.faults == Faults():
+            self.deliver(key, Message(data, operation))
+            return
+        receiver, _, sender, _ = key
+        # One generator per direction of a link: a new message elsewhere changes nothing here.
+        if (sender, receiver) not in self._random:
+            self._random[sender, receiver] = random.Random(f"{self.seed}/{sender}/{receiver}")
+        link = self._random[sender, receiver]
+        lost, doubled, held = (
+            link.random() < p for p in (self.faults.loss, self.faults.duplicate, self.faults.reorder)
+        )
+        arrivals_s = [self.baton.time_s + link.uniform(*self.faults.delay_s) for _ in range(1 + doubled)]
+        if held:
+            arrivals_s[0] += link.uniform(0.0, self.faults.held_back_s)
+        else:
+            arrivals_s[0] = self._latest_s[key] = max(arrivals_s[0], self._latest_s.get(key, 0.0))
+        if lost:
+            self.record("lose", key, data)
+            gone = Message(data, operation)
+            self.baton.at(arrivals_s[0], gone.taken)
+        else:
+            message = Message(data, operation)
+            self.baton.at(arrivals_s[0], lambda: self.deliver(key, message))
+        if doubled and not lost:
+            self.record("double", key, data)
+            copy = Message(data, None)
+            self.baton.at(max(arrivals_s), lambda: self.deliver(key, copy))
+
+    def deliver(self, key: Key, message: Message) -> None:
+        """A message reaches its receiver: an oldest matching receive takes it, or it waits for one."""
+        self.record("deliver", key, message.data)
+        receiver, stream, sender, tag = key
+        if tag == POST:
+            self.inbox[receiver, stream].append((sender, message.data))
+            self.baton.wake(receiver)  # the interrupt function may want to see it
+        elif (receive := take_first(self.posted, key)) is not None:
+            receive.take(message)
+        else:
+            self.arrived[key].append(message)
+
+    def record(self, kind: str, key: Key, data: bytes) -> None:
+        """Add one event to the trace, where there is one."""
+        if self.trace is not None:
+            receiver, stream, sender, tag = key
+            crc = zlib.crc32(data)
+            self.trace.append(
+                TraceEvent(self.baton.time_s, kind, sender, receiver, stream, tag, len(data), crc)
+            )
+
+    def idle_note(self) -> str:
+        """Who else waits, when a deadline passed although nothing was under way."""
+        others = self.baton.waiting() if self.baton.idle() else ""
+        return f" (nothing is in flight; {others})" if others else ""
