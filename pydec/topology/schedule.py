@@ -1,0 +1,120 @@
+"""Schedules that are given by explicit rows, stored sparsely."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pydec.topology.base import Matrix, Topology
+
+
+@dataclass(frozen=True)
+class SparseRound:
+    """One mixing matrix in compressed rows: 8 * size + 12 bytes per message beyond the row starts.
+
+    Args:
+        own: weight that each rank gives itself, shape (size,), float64.
+        starts: rank r hears ``ranks[starts[r]:starts[r + 1]]``; shape (size + 1,), int64.
+        ranks: ranks heard, increasing within each row; shape (messages,), int32.
+        values: their weights, shape (messages,), float64.
+    """
+
+    own: NDArray[np.float64]
+    starts: NDArray[np.int64]
+    ranks: NDArray[np.int32]
+    values: NDArray[np.float64]
+
+    @classmethod
+    def from_rows(cls, own: Sequence[float], heard: Sequence[Mapping[int, float]]) -> SparseRound:
+        """Compress rows: own weight and {rank heard: weight} of each rank."""
+        starts = np.zeros(len(own) + 1, np.int64)
+        np.cumsum([len(row) for row in heard], out=starts[1:])
+        pairs = [pair for row in heard for pair in sorted(row.items())]
+        ranks = np.array([rank for rank, _ in pairs], np.int32)
+        return cls(
+            np.array(own, np.float64), starts, ranks, np.array([value for _, value in pairs], np.float64)
+        )
+
+    def row(self, rank: int) -> tuple[float, dict[int, float]]:
+        """(own weight, {rank heard: weight}) of one rank, ranks in increasing order."""
+        here = slice(self.starts[rank], self.starts[rank + 1])
+        return float(self.own[rank]), dict(
+            zip(self.ranks[here].tolist(), self.values[here].tolist(), strict=True)
+        )
+
+    @cached_property
+    def degree(self) -> int:
+        """Most ranks that one rank hears."""
+        return int(np.diff(self.starts).max())
+
+    @cached_property
+    def transposed(self) -> SparseRound:
+        """The same matrix by columns: ``transposed.row(r)`` names the ranks that hear r."""
+        hearers = np.repeat(np.arange(self.own.size, dtype=np.int32), np.diff(self.starts))
+        order = np.argsort(self.ranks, kind="stable")  # keeps the hearers of one rank increasing
+        starts = np.zeros_like(self.starts)
+        np.cumsum(np.bincount(self.ranks, minlength=self.own.size), out=starts[1:])
+        return SparseRound(self.own, starts, hearers[order], self.values[order])
+
+    @cached_property
+    def is_symmetric(self) -> bool:
+        """Whether the matrix equals its transpose, bit for bit."""
+        other = self.transposed
+        return all(
+            np.array_equal(mine, theirs)
+            for mine, theirs in (
+                (self.starts, other.starts),
+                (self.ranks, other.ranks),
+                (self.values, other.values),
+            )
+        )
+
+
+class Schedule(Topology):
+    """A period of explicit rounds.
+
+    Args:
+        name: specification that makes this topology.
+        rounds: at least one, all of the same size.
+        finite_time: see ``Topology``.
+    """
+
+    def __init__(self, name: str, rounds: Sequence[SparseRound], finite_time: int | None = None) -> None:
+        super().__init__(name, rounds[0].own.size, len(rounds), finite_time)
+        self._rounds = tuple(rounds)
+
+    def _row(self, rank: int, slot: int) -> tuple[float, dict[int, float]]:
+        return self._rounds[slot].row(rank)
+
+    def _listeners(self, rank: int, slot: int) -> list[int]:
+        return list(self._rounds[slot].transposed.row(rank)[1])
+
+    @property
+    def degree(self) -> int:
+        """Largest number of neighbours that any rank hears in any round."""
+        return max(round.degree for round in self._rounds)
+
+    @property
+    def messages_per_round(self) -> float:
+        """Messages that one rank sends in one round, mean over the ranks and the rounds of one period."""
+        return sum(round.ranks.size for round in self._rounds) / (self.size * self.period)
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether every round's matrix is symmetric."""
+        return all(round.is_symmetric for round in self._rounds)
+
+    def _gap(self) -> float:
+        if self.period == 1:
+            matrix = self.weights(0)
+            values = np.linalg.eigvalsh(matrix) if self.is_symmetric else np.linalg.eigvals(matrix)
+            return 1.0 - float(np.sort(np.abs(values))[-2])
+        product: Matrix = np.eye(self.size)
+        for round in range(self.period):
+            product = self.weights(round) @ product
+        return 1.0 - math.pow(np.linalg.norm(product - 1.0 / self.size, 2), 1.0 / self.period)
