@@ -1,0 +1,31 @@
+"""Compiled loops over float32 vectors: same bits on every CPU, no allocation, the GIL released.
+
+Arrays are one-dimensional contiguous NumPy arrays and may be unaligned views into received bytes.
+Nothing is converted silently: a wrong type, shape, or overlap raises an error that says what to do.
+"""
+
+from __future__ import annotations
+
+from pydec.kernels._library import cuda_status, set_target, target, targets
+from pydec.kernels.int8 import int8_accumulate, int8_blocks, int8_decode, int8_encode
+from pydec.kernels.mix import mix
+from pydec.kernels.reduce import count_nonfinite, sqdist, sqnorm
+from pydec.kernels.topk import scatter_accumulate, topk_feedback, topk_select
+
+__all__ = [
+    "count_nonfinite",
+    "cuda_status",
+    "int8_accumulate",
+    "int8_blocks",
+    "int8_decode",
+    "int8_encode",
+    "mix",
+    "scatter_accumulate",
+    "set_target",
+    "sqdist",
+    "sqnorm",
+    "target",
+    "targets",
+    "topk_feedback",
+    "topk_select",
+]

@@ -1,0 +1,68 @@
+#include "pydec/mix.h"
+
+#include "cpu/loop.h"
+
+namespace pydec {
+namespace {
+
+constexpr std::size_t kGroup = 4;    // vectors that are read side by side
+constexpr std::size_t kTile = 2048;  // 8 KiB of partial sums stay in the first-level cache
+
+/// out[i] = (continued ? sum[i] + : ) w[0] * x[0][i] + ... over M vectors, left to right.
+template <std::size_t M, bool continued>
+void add_terms(const F32* const* x, const float* w, std::size_t first, std::size_t n, const float* sum,
+               F32* out) noexcept {
+  const F32* in[M];
+  float weight[M];
+  for (std::size_t k = 0; k < M; ++k) {
+    in[k] = x[k] + first;
+    weight[k] = w[k];
+  }
+  PYDEC_INDEPENDENT
+  for (std::size_t i = 0; i < n; ++i) {
+    float total = weight[0] * in[0][i];
+    if constexpr (continued) total = sum[i] + total;
+    if constexpr (M > 1) total = total + weight[1] * in[1][i];
+    if constexpr (M > 2) total = total + weight[2] * in[2][i];
+    if constexpr (M > 3) total = total + weight[3] * in[3][i];
+    out[i] = total;
+  }
+}
+
+template <bool continued>
+void add_group(const F32* const* x, const float* w, std::size_t m, std::size_t first, std::size_t n,
+               const float* sum, F32* out) noexcept {
+  switch (m) {
+    case 1:
+      return add_terms<1, continued>(x, w, first, n, sum, out);
+    case 2:
+      return add_terms<2, continued>(x, w, first, n, sum, out);
+    case 3:
+      return add_terms<3, continued>(x, w, first, n, sum, out);
+    default:
+      return add_terms<4, continued>(x, w, first, n, sum, out);
+  }
+}
+
+void mix_f32(const F32* const* x, const float* w, std::size_t m, F32* out, std::size_t n) noexcept {
+  if (m <= kGroup) return add_group<false>(x, w, m, 0, n, nullptr, out);
+  // `out` may be one of the inputs, so partial sums of a tile wait elsewhere until its inputs are read.
+  alignas(64) float sum[kTile];
+  for (std::size_t first = 0; first < n; first += kTile) {
+    const std::size_t length = n - first < kTile ? n - first : kTile;
+    add_terms<kGroup, false>(x, w, first, length, nullptr, sum);
+    std::size_t k = kGroup;
+    for (; m - k > kGroup; k += kGroup) add_terms<kGroup, true>(x + k, w + k, first, length, sum, sum);
+    add_group<true>(x + k, w + k, m - k, first, length, sum, out + first);
+  }
+}
+
+}  // namespace
+
+template <>
+const MixKernels& table<MixKernels, Target::PYDEC_TARGET>() noexcept {
+  static constexpr MixKernels kernels{.mix_f32 = mix_f32};
+  return kernels;
+}
+
+}  // namespace pydec

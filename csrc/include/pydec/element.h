@@ -1,0 +1,75 @@
+// Arithmetic on single elements, shared by the CPU and CUDA kernels so that both give the same bits.
+//
+// Every operation below is one IEEE binary32 operation, rounded to nearest even. Both compilers are
+// told not to contract a product and a sum into one rounding (-ffp-contract=off, -fmad=false).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define PYDEC_ELEMENT __host__ __device__ static inline
+#else
+#define PYDEC_ELEMENT static inline
+#endif
+
+namespace pydec {
+
+/// A float in memory that need not be aligned: arrays may be views into received bytes.
+using F32 = float __attribute__((aligned(1)));
+using U32 = std::uint32_t __attribute__((aligned(1)));
+
+constexpr std::uint32_t kMagnitudeMask = 0x7fffffffu;  // all bits of a float but its sign
+constexpr std::uint32_t kInfinityBits = 0x7f800000u;   // magnitudes from here on are inf or NaN
+constexpr std::uint32_t kNaNBits = 0x7fc00000u;        // the one NaN that a kernel writes itself
+
+PYDEC_ELEMENT std::uint32_t bits_of(float x) {
+  std::uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+PYDEC_ELEMENT float float_of(std::uint32_t bits) {
+  float x;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+/// |x| as an integer: ordered like |x|, with NaN above infinity.
+PYDEC_ELEMENT std::uint32_t magnitude_bits(float x) {
+  return bits_of(x) & kMagnitudeMask;
+}
+
+/// 1.5 * 2^23: adding it to |y| < 2^22 leaves rint(y), in two's complement, in the low mantissa bits.
+constexpr float kRoundMagic = 12582912.0f;
+
+/// Scales below this are divided by after a multiplication of both sides by 2^64, which is exact
+/// there, because 1 / scale would overflow.
+constexpr float kTinyScale = 0x1p-100f;
+constexpr float kTinyBoost = 0x1p64f;
+
+/// Scale of an int8 block whose largest magnitude is `largest`: codes -127..127 span the block.
+PYDEC_ELEMENT float int8_scale(float largest) {
+  return largest / 127.0f;
+}
+
+/// rint(x * inverse), nearest even; the caller guarantees a result in -127..127.
+PYDEC_ELEMENT std::int8_t int8_code(float x, float inverse) {
+  return static_cast<std::int8_t>(bits_of(x * inverse + kRoundMagic) & 0xffu);
+}
+
+/// The same for a scale below kTinyScale: a scale that was rounded to a denormal can be up to a
+/// third too small, so the code is clamped.
+PYDEC_ELEMENT std::int8_t int8_code_tiny(float x, float inverse) {
+  float y = (x * kTinyBoost) * inverse;
+  y = y > 127.0f ? 127.0f : y;
+  y = y < -127.0f ? -127.0f : y;
+  return static_cast<std::int8_t>(bits_of(y + kRoundMagic) & 0xffu);
+}
+
+/// Value of an int8 code.
+PYDEC_ELEMENT float int8_value(float scale, std::int8_t code) {
+  return scale * static_cast<float>(code);
+}
+
+}  // namespace pydec

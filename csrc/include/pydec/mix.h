@@ -1,0 +1,19 @@
+// Weighted sums of vectors.
+#pragma once
+
+#include <cstddef>
+
+#include "pydec/element.h"
+#include "pydec/target.h"
+
+namespace pydec {
+
+/// Contract of every entry: pointers are valid for the stated length and may be unaligned; nothing
+/// is checked, nothing is thrown, nothing is allocated.
+struct MixKernels {
+  /// out[i] = w[0] * x[0][i] + ... + w[m-1] * x[m-1][i], m >= 1; rounds after every product and every
+  /// addition, in increasing k. `out` may be exactly one of the x[k]; it overlaps none in part.
+  void (*mix_f32)(const F32* const* x, const float* w, std::size_t m, F32* out, std::size_t n) noexcept;
+};
+
+}  // namespace pydec
