@@ -59,6 +59,9 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._parts))
 
+    def __len__(self) -> int:
+        return len(self._parts)
+
     def __contains__(self, name: object) -> bool:
         return name in self._parts
 

@@ -26,8 +26,8 @@ def one_peer_exponential(size: int) -> Topology:
     """In round t rank r hears only r + 2^(t mod tau), tau = ceil(log2(size)), with weight 1/2.
 
     One message per rank and round, directed. Exact after tau rounds if size is a power of two, in
-    any order of the rounds; for other sizes the disagreement shrinks to 0.19 .. 0.25 per period
-    (sizes 3 to 25). Base-k is exact for every size.
+    any order of the rounds; for other sizes the disagreement shrinks to at most 1/4 per period.
+    Base-k is exact for every size.
 
     Source: Ying, Yuan, Chen, Hu, Pan, Yin, "Exponential Graph is Provably Efficient for
     Decentralized Deep Training", NeurIPS 2021, arXiv:2110.13363, section 4.
