@@ -26,6 +26,10 @@ class MismatchError(PydecError):
     """Ranks disagree on something that all must share; the message names it and both values."""
 
 
+class NonFiniteError(PydecError, ArithmeticError):
+    """A gradient or model holds NaN or infinity and the policy is to raise."""
+
+
 class Stopped(PydecError):
     """The job was asked to stop by a signal.
 

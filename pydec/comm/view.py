@@ -1,0 +1,25 @@
+"""The view: who is in, in which order, from which round on. Everything reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class View:
+    """One epoch's membership.
+
+    Args:
+        epoch: number of the epoch; every gossip frame carries it.
+        members: ranks of the members, in order; a member's place is its row in the topology.
+        seed: seed of everything that all members must draw alike, such as random topologies.
+    """
+
+    epoch: int
+    members: tuple[int, ...]
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Number of members."""
+        return len(self.members)
