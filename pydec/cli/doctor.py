@@ -151,8 +151,8 @@ def check_kernels(answer: dict[str, Any]) -> list[Finding]:
     """The compiled module, the instruction sets it was built for, and its CUDA half.
 
     Args:
-        answer: what ``probe`` got from the kernels: ``path``, ``targets``, ``target`` and ``cuda``,
-            or ``error``.
+        answer: what ``probe`` got from the kernels: ``path``, ``targets``, ``target``, ``cuda``
+            and ``cuda_ready``, or ``error``.
     """
     if "error" in answer:
         fix = REINSTALL
@@ -160,15 +160,19 @@ def check_kernels(answer: dict[str, Any]) -> list[Finding]:
             fix = "unset PYDEC_SIMD, or set it to a level that this CPU has"
         return [Finding("native code", "missing", answer["error"], fix)]
     forced = os.environ.get("PYDEC_SIMD")
-    in_use = f"; in use: {answer['target']}" if answer["target"] else ""
+    cuda = Finding("CUDA module", "ok", answer["cuda"])
+    if not answer["cuda_ready"]:
+        cuda = Finding(
+            "CUDA module",
+            "note",
+            answer["cuda"],
+            "optional; with a CUDA toolkit: PYDEC_CUDA=on pip install .",
+        )
+    levels = f"{', '.join(answer['targets'])}; in use: {answer['target']}"
     return [
         Finding("native code", "ok", answer["path"]),
-        Finding(
-            "SIMD targets",
-            "ok",
-            ", ".join(answer["targets"]) + in_use + (f" (PYDEC_SIMD={forced})" if forced else ""),
-        ),
-        Finding("CUDA module", "ok" if answer["cuda_ready"] else "note", answer["cuda"]),
+        Finding("SIMD targets", "ok", f"{levels} (PYDEC_SIMD={forced})" if forced else levels),
+        cuda,
     ]
 
 
@@ -318,15 +322,13 @@ _KERNELS_PROBE = """
 import json
 try:
     from pydec import _native, kernels
-    active = getattr(kernels, "target", None)
-    status = str(kernels.cuda_status())
     try:
-        import pydec._native_cuda
-        ready = True
-    except ImportError:
+        from pydec import _native_cuda
+        ready = _native_cuda.device_count() > 0
+    except (ImportError, RuntimeError):
         ready = False
-    answer = dict(path=_native.__file__, targets=list(kernels.targets()), cuda=status, cuda_ready=ready,
-                  target=str(active()) if callable(active) else "")
+    answer = dict(path=_native.__file__, targets=kernels.targets(), target=kernels.target(),
+                  cuda=kernels.cuda_status(), cuda_ready=ready)
 except BaseException as error:
     answer = dict(error=f"{type(error).__name__}: {error}".partition(chr(10))[0])
 print(json.dumps(answer))
