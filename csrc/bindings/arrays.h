@@ -52,10 +52,10 @@ struct Array {
                            ")");
     }
     if (array.ndim() != 1 || (array.shape(0) > 1 && array.strides(0) != sizeof(T))) {
-      throw py::value_error(
-          name + " must be one-dimensional and contiguous, got shape " +
-          std::string(py::str(object.attr("shape"))) + " and strides " +
-          std::string(py::str(object.attr("strides"))) + "; use np.ascontiguousarray(" + name + ").reshape(-1)");
+      throw py::value_error(name + " must be one-dimensional and contiguous, got shape " +
+                            std::string(py::str(object.attr("shape"))) + " and strides " +
+                            std::string(py::str(object.attr("strides"))) + "; use np.ascontiguousarray(" +
+                            name + ").reshape(-1)");
     }
     data = static_cast<T*>(const_cast<void*>(array.data()));
     size = static_cast<std::size_t>(array.shape(0));
@@ -65,15 +65,16 @@ struct Array {
   /// Raises ValueError unless the array has `expected` elements.
   const Array& sized(std::size_t expected, const char* why) const {
     if (size != expected) {
-      throw py::value_error(name + " must have " + std::to_string(expected) + " elements (" + why + "), got " +
-                            std::to_string(size));
+      throw py::value_error(name + " must have " + std::to_string(expected) + " elements (" + why +
+                            "), got " + std::to_string(size));
     }
     return *this;
   }
 
   /// Raises ValueError if the array is read-only.
   const Array& output() const {
-    if (!writeable) throw py::value_error(name + " is read-only and would be written; pass a writeable array");
+    if (!writeable)
+      throw py::value_error(name + " is read-only and would be written; pass a writeable array");
     return *this;
   }
 

@@ -36,7 +36,7 @@ struct Histogram {
   }
 };
 
-/// One radix step: among keys whose bits above `shift + width` equal those of `prefix`, fixes `width` more bits.
+/// One radix step: among keys whose bits above `shift + width` equal `prefix`, fixes `width` more bits.
 void refine(const F32* a, std::size_t n, unsigned shift, unsigned width, std::uint32_t& prefix,
             std::size_t& rank, Histogram& histogram) noexcept {
   const std::uint32_t last = (1u << width) - 1;

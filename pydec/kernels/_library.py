@@ -7,13 +7,15 @@ import os
 from pydec.errors import ConfigError, SetupError
 
 try:
-    from pydec import _native as native
+    from pydec import _native
 except ImportError as error:
     raise SetupError(
-        f"pydec's compiled kernels cannot be loaded ({error}); build them with `pip install .`, or in a source "
-        "checkout with `cmake -S . -B build -DPYDEC_IN_TREE=ON -Dpybind11_DIR=$(python -m pybind11 --cmakedir)` "
-        "and `cmake --build build`"
+        f"pydec's compiled kernels cannot be loaded ({error}); build them with `pip install .`, or in a source"
+        " checkout with `cmake -S . -B build -DPYDEC_IN_TREE=ON"
+        " -Dpybind11_DIR=$(python -m pybind11 --cmakedir)` and `cmake --build build`"
     ) from error
+
+native = _native
 
 
 def targets() -> list[str]:
@@ -37,7 +39,9 @@ def set_target(name: str) -> None:
         ConfigError: if ``name`` is not one of ``targets()``.
     """
     if not native.set_target(name):
-        raise ConfigError(f"unknown kernel target {name!r}; available on this machine: {', '.join(targets())}")
+        raise ConfigError(
+            f"unknown kernel target {name!r}; available on this machine: {', '.join(targets())}"
+        )
 
 
 def cuda_status() -> str:

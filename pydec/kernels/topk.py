@@ -15,10 +15,10 @@ def topk_select(x: Vector, k: int, indices: Indices, values: Vector) -> int:
     """Select the k entries of largest magnitude, exactly, in one pass over memory.
 
     Ties go to the lowest index; NaN counts as larger than infinity. Output is in ascending order of
-    indices. A sample gives a threshold that is nearly always low enough, one pass collects what reaches it, and
-    a radix selection of the candidates gives the answer; where the threshold was too high, or
-    almost everything reaches it, four passes over x give it instead. Releases the GIL. The candidates'
-    memory belongs to the calling thread and is kept from call to call (8 bytes for each).
+    indices. A sample gives a threshold that is nearly always low enough, one pass collects what
+    reaches it, and a radix selection of these candidates gives the answer; where the threshold was
+    too high, or too much reaches it, four passes over x give it instead. Releases the GIL. The memory
+    for candidates, 8 bytes each, belongs to the calling thread and is kept from call to call.
 
     Args:
         x: float32, shape (n,), n < 2^32: indices are always uint32.

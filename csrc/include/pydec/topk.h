@@ -27,16 +27,15 @@ struct TopkWorkspace {
 /// Contract of every entry: pointers are valid for the stated length and may be unaligned; inputs
 /// and outputs do not overlap; nothing is checked, thrown or allocated. Indices are uint32, so n <= 2^32.
 struct TopkKernels {
-  /// With a = x (residual null) or a = x + residual: the k elements of largest |a|, k <= n, ties to the lowest
-  /// index and NaN above infinity, in ascending order of their indices. A residual is overwritten
-  /// by a with the selected elements set to 0. Returns how many elements of a are NaN or infinite.
+  /// With a = x (residual null) or a = x + residual: the k elements of largest |a|, k <= n, ties to the
+  /// lowest index and NaN above infinity, in ascending order of their indices. A residual is overwritten by a
+  /// with the selected elements set to 0. Returns how many elements of a are NaN or infinite.
   std::size_t (*select_f32)(const F32* x, F32* residual, std::size_t n, std::size_t k, U32* indices,
                             F32* values, const TopkPlan& plan, const TopkWorkspace& workspace) noexcept;
   /// The largest of k >= 1 indices.
   std::uint32_t (*max_u32)(const U32* indices, std::size_t k) noexcept;
   /// In order: out[indices[j]] += weight * values[j], rounding after the product and after the sum.
-  void (*scatter_f32)(const U32* indices, const F32* values, std::size_t k, float weight,
-                      F32* out) noexcept;
+  void (*scatter_f32)(const U32* indices, const F32* values, std::size_t k, float weight, F32* out) noexcept;
 };
 
 }  // namespace pydec
