@@ -9,14 +9,18 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-Vector = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
+from pydec.compress.wire import Bytes, Payload, Vector, check_vector
+from pydec.registry import Registry
+
+__all__ = ["Bytes", "Compressor", "Payload", "Vector", "compressors"]
 
 
 class Compressor(ABC):
     """Encodes float32 vectors of shape (n,). Immutable; state such as error feedback lives outside.
 
-    Payloads are self-describing, canonical, little-endian; the first byte is ``wire_id``.
+    Payloads are self-describing, canonical (equal vectors give equal bytes) and little-endian; the
+    first byte is ``wire_id``. ``wire`` describes their header. Everything that takes a payload
+    accepts it at any alignment.
     """
 
     wire_id: ClassVar[int]
@@ -39,34 +43,98 @@ class Compressor(ABC):
 
     @abstractmethod
     def encode_into(self, x: Vector, out: Bytes) -> int:
-        """Encode x into ``out`` (at least ``max_bytes(n)`` long); returns the payload's length."""
+        """Encode x into ``out`` (at least ``max_bytes(n)`` long); returns the payload's length.
+
+        Raises:
+            TypeError: x or ``out`` is no array of its type.
+            ValueError: ``out`` is too short or read-only, or x has NaN or infinite entries and this
+                compressor has no code for them. ``out`` may have been written to.
+        """
 
     @abstractmethod
-    def decode(self, payload: Bytes | bytes | memoryview, out: Vector) -> Vector:
+    def decode(self, payload: Payload, out: Vector) -> Vector:
         """Decode into ``out``, shape (n,), and return it.
 
         Raises:
-            FrameError: the bytes are no payload of this compressor for n elements.
+            FrameError: the bytes are no payload of this compressor for n elements; ``out`` is
+                unchanged. The parameters are those of the payload, whatever this object's are.
         """
 
     @abstractmethod
     def delta(self, n: int) -> float:
         """Contraction: E||x - decode(encode(x))||^2 <= (1 - delta) ||x||^2, in (0, 1]."""
 
+    @abstractmethod
+    def accumulate(self, payloads: Sequence[Payload], weights: Sequence[float], out: Vector) -> None:
+        """``out[i] += sum_k weights[k] * decode(payloads[k])[i]``, in increasing k.
+
+        Rounds to float32 after each product and each addition. Weights are finite.
+
+        Raises:
+            FrameError: as ``decode``; ``out`` is unchanged.
+            ValueError: weights are not as many as payloads or not finite; ``out`` is unchanged.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_payload(cls, payload: Payload) -> Compressor:
+        """A compressor with the parameters that the payload's header states.
+
+        Raises:
+            FrameError: the header is not one of this class.
+        """
+
+    def view(self, payload: Payload, n: int) -> Vector:
+        """The n elements of a lossless payload, as a read-only view without copying.
+
+        Raises:
+            FrameError: as ``decode``.
+            TypeError: this compressor is not lossless.
+        """
+        raise TypeError(f"{type(self).__name__} payloads hold no vector to view; use decode")
+
     def encode(self, x: Vector) -> bytes:
         """Encode x into new bytes; the training path uses ``encode_into``."""
+        check_vector("x", x)
         out = np.empty(self.max_bytes(x.size), np.uint8)
         return out[: self.encode_into(x, out)].tobytes()
 
-    @abstractmethod
-    def accumulate(self, payloads: Sequence[Bytes], weights: Sequence[float], out: Vector) -> None:
-        """``out[i] += sum_k weights[k] * decode(payloads[k])[i]``, one rounding after each product
-        and each addition, in increasing k. FrameError leaves ``out`` unchanged."""
-
     def encode_feedback_into(self, x: Vector, residual: Vector, out: Bytes) -> int:
-        """Encode a = x + residual; residual becomes a - decode(payload). Returns the length."""
-        a = x + residual
-        length = self.encode_into(a, out)
-        self.decode(out[:length], residual)
-        np.subtract(a, residual, out=residual)
+        """Encode a = x + residual; residual becomes a - decode(payload). Returns the length.
+
+        Allocates nothing. Source of error feedback: Stich, Cordonnier, Jaggi, "Sparsified SGD with
+        Memory", NeurIPS 2018, arXiv:1809.07599, algorithm 1.
+
+        Args:
+            x: shape (n,).
+            residual: shape (n,), updated.
+            out: as for ``encode_into``.
+
+        Raises:
+            ValueError: as ``encode_into``. The residual is then what it was, up to the rounding of
+                x + residual, and 0 where that is not finite.
+        """
+        check_vector("x", x)
+        check_vector("residual", residual, x.size)
+        with np.errstate(invalid="ignore", over="ignore"):
+            np.add(x, residual, out=residual)
+        try:
+            length = self.encode_into(residual, out)
+        except (TypeError, ValueError):
+            restore(residual, x)
+            raise
+        if self.lossless:
+            residual.fill(0.0)
+        else:
+            self.accumulate([out[:length]], [-1.0], residual)
         return length
+
+
+compressors: Registry[Compressor] = Registry("compressor")
+
+
+def restore(residual: Vector, x: NDArray[np.float32]) -> None:
+    """Take x out of ``residual`` again after a failed encoding; 0 where the result is not finite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.subtract(residual, x, out=residual)
+    residual[~np.isfinite(residual)] = 0.0
