@@ -1,0 +1,296 @@
+"""Carries one round of gossip over a transport: frames, buckets, deadlines, order.
+
+The mixers are pure; everything that touches the network in a round is here. Packets are absorbed
+bucket by bucket in the order of the neighbours' ranks, whatever order they arrive in, so that a run
+has the same bits on every transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pydec.comm.frames import HEADER_BYTES, Frame, Kind, pack_into, unpack
+from pydec.comm.transport import Pending, Transport
+from pydec.compress.base import Bytes
+from pydec.errors import FrameError, PeerTimeout, ProtocolError
+from pydec.gossip.base import Mixer
+from pydec.gossip.memory import align, aligned_bytes
+from pydec.topology.base import Topology
+
+Late = Literal["raise", "drop"]
+
+BUCKET_TAG_BITS = 13
+_ROUND_TAGS = 1 << 10
+
+
+@dataclass(frozen=True)
+class _Packet:
+    """One bucket of one mixer: where it lives in the outbox and how long it may be."""
+
+    mixer: Mixer
+    bucket: int
+    offset: int
+    capacity: int
+
+    @property
+    def span(self) -> tuple[int, int]:
+        return self.mixer.buckets[self.bucket]
+
+
+def _decodes(packet: _Packet, body: Bytes) -> bool:
+    first, last = packet.span
+    try:
+        packet.mixer.compressor.decode(body, np.empty(last - first, np.float32))
+    except FrameError:
+        return False
+    return True
+
+
+def _culprit(packet: _Packet, peers: Sequence[int], bodies: Sequence[Bytes]) -> int:
+    """The first peer whose packet does not decode by itself."""
+    return next(peer for peer, body in zip(peers, bodies, strict=True) if not _decodes(packet, body))
+
+
+class Exchange:
+    """Sends, receives and mixes one round at a time.
+
+    ``begin`` encodes the models and starts to send; ``finish`` waits for the neighbours and mixes.
+    Between the two the models may be read and trained on. All buffers are allocated here, once.
+
+    Args:
+        transport: the stream to use; owned by the caller.
+        topology: who hears whom, in which round, with which weight.
+        mixers: one per vector; empty vectors are skipped.
+        budget: model-sized buffers that mixers, outbox and inbox may use together; the inbox gets
+            what the others leave, at least an eighth of a model.
+        late: what to do when a neighbour misses the transport's deadline: "raise" PeerTimeout, or
+            "drop" it for this round (its weight returns to the own model).
+        epoch: written into every frame; packets of another epoch are refused.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        topology: Topology,
+        mixers: Sequence[Mixer],
+        *,
+        budget: int = 2,
+        late: Late = "raise",
+        epoch: int = 0,
+    ) -> None:
+        self.transport = transport
+        self.topology = topology
+        self.mixers = [mixer for mixer in mixers if mixer.x.size]
+        self.late = late
+        self.epoch = epoch
+        self.round = 0
+        self.pending = False
+        self.wait_s = 0.0
+        self.dropped = 0
+        """Packets and neighbours left out so far: duplicates of older rounds, and late neighbours."""
+        self._packets: list[_Packet] = []
+        offset = 0
+        for mixer in self.mixers:
+            for bucket in range(len(mixer.buckets)):
+                capacity = mixer.capacity(bucket)
+                self._packets.append(_Packet(mixer, bucket, offset, capacity))
+                offset += align(HEADER_BYTES + capacity)
+        if len(self._packets) >= 1 << BUCKET_TAG_BITS:
+            raise ValueError(f"{len(self._packets)} buckets do not fit in {BUCKET_TAG_BITS} tag bits")
+        self._outbox = aligned_bytes(offset)
+        self._lengths = [0] * len(self._packets)
+        self._sends: list[Pending] = []
+        self._plan_inbox(budget)
+
+    def _plan_inbox(self, budget: int) -> None:
+        """As many packets ahead as the memory budget allows, at least one of every neighbour."""
+        degree = max(1, self.topology.degree)
+        slot = max((align(HEADER_BYTES + packet.capacity) for packet in self._packets), default=0)
+        model = 4 * sum(mixer.x.size for mixer in self.mixers)
+        used = self._outbox.nbytes + sum(mixer.state_bytes for mixer in self.mixers)
+        spare = max(model // 8, budget * model - used)
+        self._window = max(1, min(len(self._packets), spare // max(1, slot * degree)))
+        self._slot = slot
+        self._inbox = aligned_bytes(self._window * degree * slot)
+        self._receives: dict[tuple[int, int], Pending] = {}
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes held beyond the vectors: algorithm state, outbox and inbox."""
+        return self._outbox.nbytes + self._inbox.nbytes + sum(mixer.state_bytes for mixer in self.mixers)
+
+    def begin(self, round: int) -> None:
+        """Start a round: encode every bucket and send it to those who listen in this round."""
+        if self.pending:
+            raise RuntimeError(f"round {self.round} has not been finished")
+        self.flush()
+        self.round = round
+        self.pending = True
+        rank = self.transport.rank
+        self._heard = self.topology.row(rank, round)[1]
+        listeners = self.topology.listeners(rank, round)
+        if not self._heard and not listeners:
+            return
+        for number in range(self._window if self._packets else 0):
+            self._post(number)
+        for number, packet in enumerate(self._packets):
+            message = self._encode(number, packet)
+            tag = self._tag(number)
+            self._sends.extend(self.transport.isend(peer, tag, message) for peer in listeners)
+
+    def finish(self, *, mix: bool = True) -> None:
+        """Wait for the neighbours' packets and mix; the round is over when this returns.
+
+        Args:
+            mix: False receives the packets and throws them away, so that a round can be begun anew.
+
+        Raises:
+            PeerTimeout: a neighbour missed the deadline and ``late`` is "raise".
+            PeerLost, ProtocolError: a neighbour is gone, or sent what it must not.
+        """
+        if not self.pending:
+            raise RuntimeError("no round has begun")
+        missing: set[int] = set()
+        for number, packet in enumerate(self._packets if self._heard else ()):
+            bodies: list[Bytes] = []
+            weights: list[float] = []
+            for place, (peer, weight) in enumerate(self._heard.items()):
+                body = None if peer in missing else self._take(number, place, peer)
+                if body is None:
+                    missing.add(peer)
+                else:
+                    bodies.append(body)
+                    weights.append(weight)
+            if mix:
+                self._absorb(number, packet, bodies, weights, missing)
+            if number + self._window < len(self._packets):
+                self._post(number + self._window, missing)
+        self._receives.clear()
+        self.pending = False
+
+    def _absorb(
+        self, number: int, packet: _Packet, bodies: list[Bytes], weights: list[float], missing: set[int]
+    ) -> None:
+        start = packet.offset + HEADER_BYTES
+        own = self._outbox[start : start + self._lengths[number]]
+        try:
+            packet.mixer.absorb(packet.bucket, own, bodies, weights)
+        except FrameError as error:
+            heard = [peer for peer in self._heard if peer not in missing]
+            raise ProtocolError(
+                _culprit(packet, heard, bodies), f"sent a malformed packet in round {self.round}: {error}"
+            ) from error
+
+    def flush(self) -> None:
+        """Wait until everything that was sent has left the outbox."""
+        for send in self._sends:
+            self._wait(send)
+        self._sends.clear()
+
+    def close(self) -> None:
+        """Give up what is still under way."""
+        for pending in (*self._sends, *self._receives.values()):
+            pending.cancel()
+        self._sends.clear()
+        self._receives.clear()
+        self.pending = False
+
+    def _tag(self, number: int) -> int:
+        return (self.round % _ROUND_TAGS) << BUCKET_TAG_BITS | number
+
+    def _encode(self, number: int, packet: _Packet) -> memoryview:
+        start = packet.offset + HEADER_BYTES
+        length = packet.mixer.encode(packet.bucket, self._outbox[start : start + packet.capacity])
+        self._lengths[number] = length
+        first, last = packet.span
+        frame = Frame(
+            kind=Kind.GOSSIP,
+            epoch=self.epoch,
+            sender=self.transport.rank,
+            round=self.round,
+            bucket=number,
+            buckets=len(self._packets),
+            offset=first,
+            count=last - first,
+            length=length,
+            wire_id=packet.mixer.compressor.wire_id,
+        )
+        pack_into(self._outbox[packet.offset : start], frame)
+        return memoryview(self._outbox[packet.offset : start + length])
+
+    def _slot_of(self, number: int, place: int) -> Bytes:
+        start = ((number % self._window) * max(1, self.topology.degree) + place) * self._slot
+        return self._inbox[start : start + HEADER_BYTES + self._packets[number].capacity]
+
+    def _post(self, number: int, missing: set[int] | frozenset[int] = frozenset()) -> None:
+        """Post the receives of one packet from every neighbour."""
+        for place, peer in enumerate(self._heard):
+            if peer not in missing:
+                into = memoryview(self._slot_of(number, place))
+                self._receives[number, place] = self.transport.irecv(peer, self._tag(number), into)
+
+    def _take(self, number: int, place: int, peer: int) -> Bytes | None:
+        """One neighbour's packet without its header, or None if the neighbour is late and dropped."""
+        while True:
+            receive = self._receives.pop((number, place))
+            try:
+                arrived = self._wait(receive)
+            except PeerTimeout:
+                receive.cancel()
+                if self.late == "raise":
+                    raise
+                self._forget(number, place)
+                return None
+            slot = self._slot_of(number, place)[:arrived]
+            frame = self._checked(number, peer, slot)
+            if frame is not None:
+                return slot[HEADER_BYTES:]
+            self.dropped += 1
+            into = memoryview(self._slot_of(number, place))
+            self._receives[number, place] = self.transport.irecv(peer, self._tag(number), into)
+
+    def _forget(self, number: int, place: int) -> None:
+        """Cancel what is posted for a neighbour that is left out of the rest of the round."""
+        self.dropped += 1
+        for key in [key for key in self._receives if key[1] == place]:
+            self._receives.pop(key).cancel()
+
+    def _checked(self, number: int, peer: int, message: Bytes) -> Frame | None:
+        """The frame of a message of this round; None for a leftover of an older one."""
+        try:
+            frame = unpack(message)
+        except FrameError as error:
+            raise ProtocolError(peer, f"sent bytes that are no frame: {error}") from error
+        if frame.epoch == self.epoch and frame.round < self.round:
+            return None
+        packet = self._packets[number]
+        first, last = packet.span
+        facts = {
+            "sender": (frame.sender, peer),
+            "epoch": (frame.epoch, self.epoch),
+            "round": (frame.round, self.round),
+            "bucket": (frame.bucket, number),
+            "number of buckets": (frame.buckets, len(self._packets)),
+            "offset": (frame.offset, first),
+            "count": (frame.count, last - first),
+            "compressor's wire id": (frame.wire_id, packet.mixer.compressor.wire_id),
+        }
+        for name, (got, expected) in facts.items():
+            if got != expected:
+                raise ProtocolError(
+                    peer, f"sent a packet whose {name} is {got}, expected {expected} in round {self.round}"
+                )
+        return frame
+
+    def _wait(self, pending: Pending) -> int:
+        if pending.done():
+            return pending.wait(0)
+        started = self.transport.now()
+        try:
+            return pending.wait()
+        finally:
+            self.wait_s += self.transport.now() - started

@@ -1,0 +1,167 @@
+"""Rounds over a transport that misbehaves, and peers that do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pydec import compress, gossip, topology
+from pydec.comm.frames import HEADER_BYTES, Frame, Kind, pack_into
+from pydec.comm.local import LocalCluster
+from pydec.comm.transport import Transport
+from pydec.errors import PeerTimeout, ProtocolError
+from pydec.gossip.exchange import Exchange, Late
+
+SIZE, N = 4, 20_000
+
+
+def vector(rank: int, n: int = N) -> NDArray[np.float32]:
+    return np.random.default_rng(rank).standard_normal(n).astype(np.float32)
+
+
+def make(transport: Transport, x: NDArray[np.float32], graph: str = "ring", late: Late = "raise") -> Exchange:
+    schedule = topology.make(graph, size=transport.size)
+    mixer = gossip.make("dpsgd").mixer(x, compress.make("int8"), schedule.degree)
+    return Exchange(transport, schedule, [mixer], late=late)
+
+
+def ten_rounds(transport: Transport) -> NDArray[np.float32]:
+    x = vector(transport.rank)
+    exchange = make(transport, x)
+    for t in range(10):
+        exchange.begin(t)
+        exchange.finish()
+    exchange.flush()
+    return x
+
+
+def test_delay_reordering_and_duplicates_change_no_bit() -> None:
+    calm = LocalCluster(SIZE).run(ten_rounds)
+    for seed in range(5):
+        rough = LocalCluster(SIZE, seed=seed, delay_s=0.01, reorder=0.5, duplicate=0.3).run(ten_rounds)
+        for a, b in zip(calm, rough, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_duplicate_of_an_older_round_is_dropped_and_counted() -> None:
+    def program(transport: Transport) -> int:
+        x = vector(transport.rank, 100)
+        exchange = make(transport, x, "complete")
+        # 1024 rounds later the tags repeat; the leftover of round 0 must not be taken for round 1024.
+        for t in (0, 1024):
+            exchange.begin(t)
+            exchange.finish()
+        exchange.flush()
+        return exchange.dropped
+
+    assert sum(LocalCluster(2, seed=1, duplicate=1.0).run(program)) > 0
+
+
+def test_a_lost_packet_raises_or_is_left_out() -> None:
+    def program(late: Late) -> list[NDArray[np.float32]]:
+        def run(transport: Transport) -> NDArray[np.float32]:
+            x = vector(transport.rank, 1000)
+            exchange = make(transport, x, late=late)
+            for t in range(20):
+                exchange.begin(t)
+                exchange.finish()
+            exchange.close()
+            return x
+
+        return LocalCluster(SIZE, seed=2, loss=0.1, deadline_s=1.0).run(run)
+
+    with pytest.raises(PeerTimeout):
+        program("raise")
+    mixed = np.stack(program("drop"))
+    assert np.isfinite(mixed).all()
+    assert np.linalg.norm(mixed - mixed.mean(0)) < 0.2 * np.linalg.norm(
+        [vector(r, 1000) for r in range(SIZE)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sender": 3}, "sender is 3, expected 1"),
+        ({"round": 9}, "round is 9, expected 0"),
+        ({"count": 5}, "count is 5"),
+        ({"wire_id": 77}, "wire id is 77"),
+        ({"epoch": 4}, "epoch is 4, expected 0"),
+        ({"garbage": 1}, "no frame"),
+        ({"payload": 1}, "malformed packet"),
+    ],
+)
+def test_a_wrong_packet_names_the_peer_and_the_field(change: dict[str, int], words: str) -> None:
+    def program(transport: Transport) -> None:
+        x = vector(transport.rank, 1000)
+        if transport.rank == 0:
+            exchange = make(transport, x)
+            exchange.begin(0)
+            with pytest.raises(ProtocolError, match=words) as caught:
+                exchange.finish()
+            assert caught.value.peer == 1
+            assert np.array_equal(x, vector(0, 1000))
+            exchange.close()
+            return
+        payload = np.frombuffer(compress.make("int8").encode(x), np.uint8).copy()
+        fields = {
+            "sender": 1,
+            "round": 0,
+            "count": 1000,
+            "wire_id": compress.make("int8").wire_id,
+            "epoch": 0,
+        }
+        frame = Frame(
+            kind=Kind.GOSSIP,
+            bucket=0,
+            buckets=1,
+            offset=0,
+            length=payload.size,
+            **{**fields, **{name: value for name, value in change.items() if name in fields}},
+        )
+        message = np.zeros(HEADER_BYTES + payload.size, np.uint8)
+        pack_into(message, frame)
+        message[HEADER_BYTES:] = payload
+        if "garbage" in change:
+            message[0] = 0
+        if "payload" in change:
+            message[HEADER_BYTES + 1] ^= 0xFF
+        transport.isend(0, 0, memoryview(message))
+
+    LocalCluster(2).run(program)
+
+
+def test_an_exchange_holds_at_most_its_budget() -> None:
+    n = 1 << 18
+    for graph, algorithm, compressor, size in (
+        ("one-peer-exponential", "dpsgd", "none", 16),
+        ("exponential", "dpsgd", "none", 16),
+        ("complete", "dpsgd", "int8", 12),
+        ("exponential", "choco", "int8", 16),
+        ("complete", "choco", "topk:fraction=0.01", 12),
+    ):
+        schedule, part, chosen = (
+            topology.make(graph, size=size),
+            compress.make(compressor),
+            gossip.make(algorithm),
+        )
+        mixer = chosen.mixer(np.zeros(n, np.float32), part, schedule.degree)
+        transport = LocalCluster(size).run(lambda t: t)[0]
+        exchange = Exchange(transport, schedule, [mixer], budget=chosen.budget)
+        # Headers and block scales come on top of whole models; so do packets of a compressor that
+        # needs the whole vector at once, each 2 % of a model here.
+        packets = 0 if part.block else (1 + schedule.degree) * part.max_bytes(n)
+        assert exchange.buffer_bytes - packets <= chosen.budget * 4 * n * 1.03, (graph, algorithm, compressor)
+
+
+def test_misuse_is_told() -> None:
+    def program(transport: Transport) -> None:
+        exchange = make(transport, vector(0))
+        with pytest.raises(RuntimeError, match="no round has begun"):
+            exchange.finish()
+        exchange.begin(0)
+        with pytest.raises(RuntimeError, match="not been finished"):
+            exchange.begin(1)
+
+    LocalCluster(1).run(program)
