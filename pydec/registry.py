@@ -142,7 +142,7 @@ class Registry(Generic[T]):
 
 
 def _hints(part: Callable[..., Any]) -> dict[str, Any]:
-    target = part.__init__ if inspect.isclass(part) else part  # type: ignore[misc]  # a class is callable
+    target = part.__init__ if inspect.isclass(part) else part
     return typing.get_type_hints(target)
 
 
