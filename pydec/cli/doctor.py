@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         print(render(findings))
     if not ok:
         missing = ", ".join(finding.name for finding in findings if finding.state == "missing")
-        print(f"pydec doctor: missing: {missing}", file=sys.stderr)
+        print(f"pydec: error: missing: {missing}", file=sys.stderr)
     return 0 if ok else 1
 
 

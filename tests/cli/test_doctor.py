@@ -53,7 +53,7 @@ def test_text_names_what_is_missing_on_standard_error(capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert "cannot load MPI library" in out
     assert "fix: pip install it" in out
-    assert err == "pydec doctor: missing: MPI library\n"
+    assert err == "pydec: error: missing: MPI library\n"
 
 
 def test_probe_returns_the_last_line_as_json():
