@@ -1,0 +1,175 @@
+"""How well does this model train on these ranks?
+
+Trains TASK with gossip in place of all-reduce and writes a run directory: config.json, metrics of
+every rank, the averaged model and a summary. Start it under mpirun, or with pydec run:
+
+  pydec run -n 4 train stdlib-lm
+  mpirun -n 4 pydec train fashion-mnist --epochs 5 --alpha 0.1 --topology ring
+  pydec train mine:task --steps 100        # mine.py: def task() -> pydec.train.Task
+
+TASK is a name that pydec list prints, with options as in stdlib-lm:width=64, or module:function for
+one of your own. Topologies, compressors, algorithms and optimizers are given the same way.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from pydec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydec.train.config import TrainConfig
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    add = parser.add_argument
+    add("task", metavar="TASK", help="name of a task, or module:function")
+    length = parser.add_argument_group("length")
+    length.add_argument("--steps", type=_count, metavar="N", help="steps of every rank")
+    length.add_argument("--epochs", type=_positive, metavar="X", help="passes of every rank over its share")
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", metavar="DIR", help="directory of the task's data")
+    data.add_argument("--batch-size", type=_count, metavar="N", help="samples per rank and step")
+    data.add_argument(
+        "--alpha",
+        type=_positive,
+        metavar="A",
+        help="split by label, Dirichlet(A): 0.1 is very uneven; iid without it",
+    )
+    local = parser.add_argument_group("local steps")
+    local.add_argument("--optimizer", metavar="SPEC", help="sgd or adamw, with options: sgd:momentum=0.9")
+    local.add_argument("--lr", type=_positive, metavar="X", help="peak learning rate")
+    local.add_argument("--momentum", type=float, metavar="X", help="option of the optimizer")
+    local.add_argument("--weight-decay", type=float, metavar="X", help="option of the optimizer")
+    local.add_argument("--schedule", choices=("constant", "cosine"), help="course of the learning rate")
+    local.add_argument("--clip-norm", type=_positive, metavar="X", help="largest norm of a gradient")
+    local.add_argument(
+        "--nan-policy",
+        choices=("raise", "skip", "continue"),
+        default="raise",
+        help="when a gradient holds NaN (raise)",
+    )
+    gossip = parser.add_argument_group("gossip")
+    gossip.add_argument(
+        "--topology", metavar="SPEC", default="one-peer-exponential", help="who talks to whom (%(default)s)"
+    )
+    gossip.add_argument("--compressor", metavar="SPEC", help="how models travel (int8; none with allreduce)")
+    gossip.add_argument(
+        "--algorithm", metavar="SPEC", default="dpsgd", help="dpsgd, choco or allreduce (%(default)s)"
+    )
+    gossip.add_argument(
+        "--order",
+        choices=("atc", "cta"),
+        help="adapt then combine, or combine then adapt, which overlaps",
+    )
+    gossip.add_argument(
+        "--deadline",
+        type=_positive,
+        default=60.0,
+        metavar="SECONDS",
+        help="longest wait for a peer (%(default)g)",
+    )
+    run_ = parser.add_argument_group("run")
+    run_.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="decides everything random (%(default)s)"
+    )
+    run_.add_argument("--run-dir", metavar="DIR", default="", help="where to write (runs/TASK-TIME)")
+    run_.add_argument(
+        "--eval-every", type=_count, metavar="N", help="steps between evaluations (a fifth of the run)"
+    )
+    run_.add_argument(
+        "--log-every", type=_count, metavar="N", help="steps between reports (a fiftieth of the run)"
+    )
+    run_.add_argument("--threads", type=_count, metavar="N", help="threads per rank (its part of the cores)")
+    run_.add_argument(
+        "--compare-solo", action="store_true", help="then train one peer alone for as many steps"
+    )
+    run_.add_argument("--quiet", action="store_true", help="print nothing unless something fails")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train this rank's part of the job."""
+    config = config_of(args)
+    from pydec.peer import init
+    from pydec.train import job
+    from pydec.train.determinism import reproducible
+
+    shared: job.SharedError | None = None
+    with reproducible(config.threads), init(deadline_s=config.deadline_s, seed=config.seed) as peer:
+        try:
+            job.run(peer, config, args.run_dir, quiet=args.quiet)
+        except job.SharedError as error:
+            shared = error
+    if shared is None:
+        return 0
+    if peer.rank:
+        return 2 if isinstance(shared.error, ConfigError) else 1  # rank 0 says it for all
+    raise shared.error from shared.__cause__
+
+
+def config_of(args: argparse.Namespace) -> TrainConfig:
+    """The configuration that the words of the command line describe.
+
+    Raises:
+        ConfigError: a value out of range, or two options that exclude each other.
+    """
+    from pydec.train import optimizers
+    from pydec.train.config import TrainConfig
+
+    optimizer = args.optimizer or ""
+    extras = {"momentum": args.momentum, "weight_decay": args.weight_decay}
+    if any(value is not None for value in extras.values()):
+        if not optimizer:
+            raise ConfigError("--momentum and --weight-decay need --optimizer, for example --optimizer sgd")
+        optimizer = optimizers.merge(optimizer, **extras)
+    return TrainConfig(
+        task=args.task,
+        data=args.data or "",
+        steps=args.steps or 0,
+        epochs=args.epochs or 0.0,
+        batch_size=args.batch_size or 0,
+        lr=args.lr or 0.0,
+        schedule=args.schedule or "",
+        clip_norm=args.clip_norm or 0.0,
+        optimizer=optimizer,
+        topology=args.topology,
+        compressor=args.compressor or "",
+        algorithm=_with_order(args.algorithm, args.order),
+        nan_policy=args.nan_policy,
+        alpha=args.alpha or 0.0,
+        seed=args.seed,
+        deadline_s=args.deadline,
+        log_every=args.log_every or 0,
+        eval_every=args.eval_every or 0,
+        threads=args.threads or 0,
+        compare_solo=args.compare_solo,
+    )
+
+
+def _with_order(algorithm: str, order: str | None) -> str:
+    if order is None:
+        return algorithm
+    name, _, options = algorithm.partition(":")
+    if any(item.partition("=")[0].strip() == "order" for item in options.split(",")):
+        raise ConfigError(f"the order is given twice, by --order {order} and in --algorithm {algorithm!r}")
+    return f"{name}:{options + ',' if options else ''}order={order}"
+
+
+def _count(word: str) -> int:
+    value = int(word)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {word}")
+    return value
+
+
+def _positive(word: str) -> float:
+    value = float(word)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0 and finite, got {word}")
+    return value
+
+
+_count.__name__ = "integer"  # argparse names the type in its messages
+_positive.__name__ = "number"

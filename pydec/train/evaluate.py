@@ -1,0 +1,90 @@
+"""Loss and metric of a model on data it was not trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sized
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from pydec.train.batches import fetch
+from pydec.train.task import Task
+from pydec.train.together import Member, table
+
+BATCH = 256
+_DIVERGED = 1e300  # stands for NaN and infinity while tables travel
+
+Score = dict[str, float]
+"""``loss``, the task's metric by its name, and ``bits_per_byte`` where the loss is one of bytes."""
+
+
+def sums(task: Task, model: nn.Module, part: slice, batch_size: int = BATCH) -> tuple[float, float, int]:
+    """Sums over some validation samples, in evaluation mode without gradients.
+
+    Args:
+        task: whose validation set, loss and metric are used.
+        model: what to evaluate; its mode is restored.
+        part: which samples.
+        batch_size: samples in a forward pass.
+
+    Returns:
+        (sum of losses, sum of metrics, number of samples).
+    """
+    if task.validation is None:
+        return 0.0, 0.0, 0
+    indices = np.arange(len(cast(Sized, task.validation)), dtype=np.int64)[part]
+    loss = metric = 0.0
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for start in range(0, len(indices), batch_size):
+                piece = indices[start : start + batch_size]
+                inputs, target = fetch(task.validation, piece)
+                output = model(*inputs)
+                loss += float(task.loss(output, target)) * len(piece)
+                if task.metric is not None:
+                    metric += float(task.metric(output, target)) * len(piece)
+    finally:
+        model.train(training)
+    return loss, metric, len(indices)
+
+
+def score(task: Task, loss: float, metric: float, count: float) -> Score:
+    """Means of such sums, by name; empty without validation data."""
+    if not count:
+        return {}
+    result = {"loss": loss / count if loss < _DIVERGED else math.inf}
+    if task.metric is not None:
+        result[task.metric_name] = metric / count
+    if task.loss_is_nats_per_byte:
+        result["bits_per_byte"] = result["loss"] / math.log(2.0)
+    return result
+
+
+def evaluate(task: Task, model: nn.Module) -> Score:
+    """Score of a model on the whole validation set, computed by this rank alone."""
+    return score(task, *sums(task, model, slice(None)))
+
+
+def evaluate_together(task: Task, model: nn.Module, peer: Member) -> Score:
+    """Score of a model that all ranks hold alike; each looks at its part of the validation set."""
+    rows = table(peer, _finite(sums(task, model, slice(peer.rank, None, peer.size))))
+    return score(task, *rows.sum(axis=0).tolist())
+
+
+def worst(task: Task, model: nn.Module, peer: Member) -> dict[str, float | int]:
+    """Rank whose own model has the highest loss, with its score; all ranks call it together."""
+    rows = table(peer, _finite(sums(task, model, slice(None))))
+    if not rows[:, 2].any():
+        return {}
+    rank = int(np.argmax(rows[:, 0] / rows[:, 2]))
+    return {"rank": rank, **score(task, *rows[rank].tolist())}
+
+
+def _finite(row: tuple[float, float, int]) -> tuple[float, ...]:
+    """A diverged model's loss as the largest number, which arithmetic over ranks survives."""
+    return tuple(value if math.isfinite(value) else _DIVERGED for value in row)

@@ -1,0 +1,280 @@
+"""One training job from its options to its summary: set up together, train, evaluate, compare, report."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import nn
+
+from pydec.errors import ConfigError, MismatchError, PydecError, SetupError, Stopped
+from pydec.optim import DecentralizedOptimizer
+from pydec.peer import Peer
+from pydec.train import display, split, tasks
+from pydec.train.batches import Batches, labels_of
+from pydec.train.config import TrainConfig, document, versions
+from pydec.train.evaluate import worst
+from pydec.train.loop import Loop, local_optimizer, train_solo
+from pydec.train.rundir import ROW_BYTES, RunDir
+from pydec.train.summary import closing_words, comparison, failed_reason, summary
+from pydec.train.task import Task
+from pydec.train.together import await_release, release, settle, table, text
+
+T = TypeVar("T")
+
+_BUILDING = (
+    threading.Lock()
+)  # torch's random state is one for all threads; a local cluster has many ranks in one
+
+
+class SharedError(Exception):
+    """Carries an error that all ranks have alike, so that they leave together instead of aborting the job.
+
+    Args:
+        error: what all ranks raise once they have left.
+    """
+
+    def __init__(self, error: PydecError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass
+class Setup:
+    """What one rank needs for its part of the job."""
+
+    config: TrainConfig
+    task: Task
+    batches: Batches
+    optimizer: DecentralizedOptimizer
+    initial: nn.Module | None
+    split: str
+
+
+def run(peer: Peer, config: TrainConfig, run_dir: str, *, quiet: bool = False) -> dict[str, Any]:
+    """Train one job to its end; every rank calls it with the same arguments.
+
+    Args:
+        peer: this rank, open.
+        config: as the user gave it.
+        run_dir: directory of the run; "" makes one below ``runs``.
+        quiet: show nothing.
+
+    Returns:
+        On rank 0 what ``summary.json`` holds, elsewhere an empty dictionary.
+
+    Raises:
+        SharedError: an error that all ranks have noticed; nobody waits for anybody.
+        Stopped: a signal stopped the job; what is there has been written.
+        PydecError: this rank failed and the others do not know it yet.
+    """
+    started = datetime.datetime.now(datetime.timezone.utc)
+    setup = prepare(peer, config)
+    directory = _directory(peer, setup, run_dir, started)
+    shown = display.make(_title(setup.config.task), setup.config.steps, quiet=quiet or peer.rank > 0)
+    with directory.metrics(peer.rank) as metrics:
+        loop = Loop(setup.config, setup.task, peer, setup.optimizer, setup.batches, metrics, shown)
+        started_s = time.perf_counter()
+        try:
+            with shown:
+                loop.run()
+            result = _finish(peer, setup, loop, directory, time.perf_counter() - started_s)
+            if setup.config.compare_solo:
+                result = _compare(peer, setup, directory, result, quiet=quiet)
+        except BaseException as error:
+            _save_what_is_there(peer, setup, loop, directory, error, time.perf_counter() - started_s)
+            raise
+    if peer.rank == 0:
+        shown.say(closing_words(directory.path, result))
+    return result
+
+
+def prepare(peer: Peer, config: TrainConfig) -> Setup:
+    """Build the task, this rank's batches and the optimiser, and see that all ranks have the same.
+
+    Raises:
+        SharedError: something of this failed on some rank.
+    """
+    built = _together(peer, lambda: _build(config, peer))
+    resolved, task, batches, name = built
+    _together(
+        peer,
+        lambda: peer.agree({**resolved.shared(), "split of the data": name, **_facts(task)}),
+        settled=False,
+    )
+    initial = copy.deepcopy(task.model) if resolved.compare_solo and peer.rank == 0 else None
+    optimizer = _together(peer, lambda: _optimizer(resolved, task, peer), settled=False)
+    torch.manual_seed(config.seed * 65536 + peer.rank + 1)  # dropout and the like differ between ranks
+    return Setup(resolved, task, batches, optimizer, initial, name)
+
+
+def _build(config: TrainConfig, peer: Peer) -> tuple[TrainConfig, Task, Batches, str]:
+    with _BUILDING:
+        task = tasks.make(config.task, data=config.data or None, seed=config.seed)
+    resolved = config.resolve(task, peer.size)
+    if resolved.alpha:
+        labels = labels_of(task.train, task.labels)
+        shares = split.dirichlet(labels, peer.size, resolved.alpha, resolved.seed)
+    else:
+        shares = split.iid(task.samples, peer.size, resolved.seed)
+    batches = Batches(task.train, shares[peer.rank], resolved.batch_size, resolved.seed, peer.rank)
+    local_optimizer(resolved, task, task.model)
+    return resolved, task, batches, split.digest(shares)
+
+
+def _optimizer(config: TrainConfig, task: Task, peer: Peer) -> DecentralizedOptimizer:
+    return DecentralizedOptimizer(
+        local_optimizer(config, task, task.model),
+        peer,
+        topology=config.topology,
+        compressor=config.compressor,
+        algorithm=config.algorithm,
+        model=task.model,
+        nan_policy=config.nan_policy,
+    )
+
+
+def _facts(task: Task) -> dict[str, str]:
+    facts = {f"data: {key}": str(value) for key, value in task.facts.items() if key != "data"}
+    return {**facts, **{f"version of {name}": version for name, version in versions().items()}}
+
+
+def _together(peer: Peer, work: Callable[[], T], *, settled: bool = True) -> T:
+    """Do a part of the set-up on all ranks, or fail on all of them alike.
+
+    Args:
+        peer: this rank.
+        work: what to do.
+        settled: whether a failure may be this rank's alone and the others have to be told; False
+            where all ranks fail by themselves.
+    """
+    error: PydecError | None = None
+    result: T | None = None
+    try:
+        result = work()
+    except Stopped:
+        raise
+    except PydecError as caught:
+        error = caught
+    if not settled:
+        if isinstance(error, (ConfigError, SetupError, MismatchError)):
+            raise SharedError(error) from error
+        if error is not None:
+            raise error
+        return cast(T, result)
+    try:
+        settle(peer, error)
+    except (Stopped, SharedError):
+        raise
+    except PydecError as shared:
+        raise SharedError(shared) from error
+    return cast(T, result)
+
+
+def _directory(peer: Peer, setup: Setup, run_dir: str, started: datetime.datetime) -> RunDir:
+    """Rank 0 makes the directory and writes the configuration before any work; the others follow."""
+    config = setup.config
+    name = text(peer, run_dir or f"runs/{_title(config.task)}-{started:%Y%m%d-%H%M%S}")
+    directory = RunDir(Path(name))
+
+    def create() -> None:
+        if peer.rank == 0:
+            directory.create(config.steps * peer.size * ROW_BYTES + 5 * _parameters(setup.task))
+            directory.write(
+                "config.json",
+                document(
+                    config,
+                    peer.size,
+                    _parameters(setup.task),
+                    setup.task.facts,
+                    started.isoformat(timespec="seconds"),
+                    split=setup.split,
+                ),
+            )
+
+    _together(peer, create)
+    _together(peer, lambda: directory.join() if peer.rank else None)
+    return directory
+
+
+def _finish(peer: Peer, setup: Setup, loop: Loop, directory: RunDir, train_s: float) -> dict[str, Any]:
+    """Evaluate what came out and write it down; all ranks together."""
+    progress = loop.progress
+    distance = setup.optimizer.consensus_distance()
+    progress.consensus_distance = distance
+
+    def save() -> None:
+        state = setup.task.model.state_dict()
+        directory.write_with("checkpoints/final.pt", lambda file: torch.save(state, file))
+
+    averaged = loop.evaluate(save if peer.rank == 0 else None)
+    last = worst(setup.task, setup.task.model, peer)
+    rows = table(peer, [loop.bytes_sent, loop.bytes_received, setup.optimizer.wait_s, train_s])
+    progress.bytes_sent = round(float(rows[:, 0].sum()))
+    if peer.rank:
+        return {}
+    result = summary(
+        setup.config, setup.task, peer.size, progress, status="done", wall_s=float(rows[:, 3].max())
+    )
+    result |= {
+        **averaged,
+        "worst_rank": last,
+        "bytes_received": round(float(rows[:, 1].sum())),
+        "wait_s": float(rows[:, 2].max()),
+        "ranks_finished": peer.size,
+        "dense_bytes": comparison(peer.size, setup.config.steps, _parameters(setup.task)),
+    }
+    directory.write("summary.json", result)
+    return result
+
+
+def _compare(
+    peer: Peer, setup: Setup, directory: RunDir, result: dict[str, Any], *, quiet: bool
+) -> dict[str, Any]:
+    """Rank 0 trains one peer alone while the others sleep."""
+    if peer.rank:
+        await_release(peer)
+        return {}
+    assert setup.initial is not None
+    config = setup.config
+    with display.make("one peer alone", config.steps, quiet=quiet) as shown:
+        solo = train_solo(config, setup.task, peer, setup.initial, shown)
+    release(peer)
+    result["solo"] = solo
+    directory.write("summary.json", result)
+    return result
+
+
+def _save_what_is_there(
+    peer: Peer, setup: Setup, loop: Loop, directory: RunDir, error: BaseException, wall_s: float
+) -> None:
+    """Write a summary of a run that was cut short; the lowest rank that knows why has the word."""
+    stopped = isinstance(error, (Stopped, KeyboardInterrupt))
+    if peer.rank and stopped:
+        return
+    known = failed_reason(directory.path)
+    reason = known if stopped and known else f"rank {peer.rank}: {str(error) or type(error).__name__}"
+    status = "stopped" if stopped and not known else "failed"
+    cut = summary(setup.config, setup.task, peer.size, loop.progress, status=status, wall_s=wall_s)
+    cut |= {"reason": str(error) if stopped and not known else reason, **loop.progress.score}
+    try:
+        directory.write("summary.json", cut)
+    except SetupError:
+        pass  # the disk is full or gone, and the first error says more
+
+
+def _parameters(task: Task) -> int:
+    return sum(p.numel() for p in task.model.parameters() if p.requires_grad)
+
+
+def _title(spec: str) -> str:
+    """A task's name as it may stand in a path."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", spec.partition("=")[0].rpartition(":")[0] if "=" in spec else spec)

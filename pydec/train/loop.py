@@ -1,0 +1,300 @@
+"""The training loop of one rank, and the same loop for one peer alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pydec.comm.transport import Stream
+from pydec.errors import ConfigError
+from pydec.train import optimizers
+from pydec.train.batches import Batch, Batches
+from pydec.train.config import TrainConfig
+from pydec.train.display import Display
+from pydec.train.evaluate import Score, evaluate, evaluate_together
+from pydec.train.rundir import Metrics
+from pydec.train.task import Task
+from pydec.train.together import Member, table
+
+if TYPE_CHECKING:
+    from pydec.optim import DecentralizedOptimizer
+
+
+class Optimizer(Protocol):
+    """What a loop asks of an optimiser; torch's have it."""
+
+    def step(self) -> object:
+        """Use the gradients."""
+
+    def zero_grad(self) -> None:
+        """Forget them."""
+
+
+@dataclass
+class Progress:
+    """What is known of a run at any moment; the summary of an interrupted run is made of it.
+
+    Attributes:
+        step: steps done.
+        loss: mean over ranks of the training loss since the last report.
+        consensus_distance: at the last report.
+        bytes_sent: by all ranks for training, at the last report.
+        score: of the averaged model at the last evaluation.
+        score_step: when that was.
+    """
+
+    step: int = 0
+    loss: float = math.nan
+    consensus_distance: float = math.nan
+    bytes_sent: int = 0
+    score: Score = field(default_factory=dict)
+    score_step: int = 0
+
+
+class Loop:
+    """Trains this rank's model together with the others.
+
+    Evaluations and reports need all ranks and come at the same steps on all. The bytes counted are those
+    of ``opt.step`` alone; what evaluations and reports send is left out.
+
+    Args:
+        config: resolved.
+        task: model, data and loss.
+        peer: this rank.
+        optimizer: the decentralised optimiser of the task's model.
+        batches: this rank's batches.
+        metrics: this rank's record.
+        display: where progress goes; silent on ranks other than 0.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        task: Task,
+        peer: Member,
+        optimizer: DecentralizedOptimizer,
+        batches: Batches,
+        metrics: Metrics,
+        display: Display,
+    ) -> None:
+        self.config = config
+        self.task = task
+        self.peer = peer
+        self.optimizer = optimizer
+        self.metrics = metrics
+        self.display = display
+        self.progress = Progress()
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self._batches = batches
+        self._links = [peer.transport.stream(stream) for stream in (Stream.GOSSIP, Stream.COLLECT)]
+        self._losses: list[float] = []
+        self._started_s = 0.0
+
+    def run(self) -> None:
+        """Train for ``config.steps`` steps, then finish the communication under way.
+
+        Raises:
+            Stopped: a signal stopped the job.
+            PydecError: what ``DecentralizedOptimizer.step`` raises.
+            SetupError: the disk is full.
+        """
+        self._started_s = time.perf_counter()
+        before_s, before_wait_s = self._started_s, self.optimizer.wait_s
+        for step, loss in steps(self.config, self.task, self._batches, self.optimizer, self._traffic):
+            self.peer.check()
+            self.progress.step = step
+            now_s, wait_s = time.perf_counter(), self.optimizer.wait_s
+            row: dict[str, float | int | str | None] = {
+                "kind": "step",
+                "step": step,
+                "time_s": now_s - self._started_s,
+                "loss": loss,
+                "lr": self.config.rate(step - 1),
+                "bytes_sent": self.bytes_sent,
+                "bytes_received": self.bytes_received,
+                "step_s": now_s - before_s,
+                "wait_s": wait_s - before_wait_s,
+            }
+            if self.task.loss_is_nats_per_byte:
+                row["bits_per_byte"] = loss / math.log(2.0)
+            self._losses.append(loss)
+            if step % self.config.log_every == 0 or step == self.config.steps:
+                self._report()
+                row["consensus_distance"] = self.progress.consensus_distance
+            self.metrics.add(row)
+            if step % self.config.eval_every == 0 and step < self.config.steps:
+                self.evaluate()
+            self.display.step(step)
+            before_s, before_wait_s = time.perf_counter(), self.optimizer.wait_s
+        self._traffic(self.optimizer.close)
+
+    def evaluate(self, also: Callable[[], None] | None = None) -> Score:
+        """Score of the exact average of all ranks' models; all ranks call it together.
+
+        Args:
+            also: called while the model is that average.
+        """
+        with self.optimizer.averaged():
+            score = evaluate_together(self.task, self.task.model, self.peer)
+            if also is not None:
+                also()
+        self.progress.score, self.progress.score_step = score, self.progress.step
+        if self.peer.rank == 0 and score:
+            self.metrics.add(
+                {
+                    "kind": "evaluation",
+                    "step": self.progress.step,
+                    "time_s": time.perf_counter() - self._started_s,
+                    **score,
+                    "consensus_distance": self.progress.consensus_distance,
+                    "bytes_sent": self.bytes_sent,
+                    "bytes_received": self.bytes_received,
+                }
+            )
+        return score
+
+    def _report(self) -> None:
+        known = [loss for loss in self._losses if math.isfinite(loss)]
+        self._losses.clear()
+        rows = table(self.peer, [sum(known), len(known), self.bytes_sent])
+        total, count, sent = rows.sum(axis=0)
+        progress = self.progress
+        progress.loss = float(total / count) if count else math.nan
+        progress.bytes_sent = round(float(sent))
+        progress.consensus_distance = self.optimizer.consensus_distance()
+        figures = {"loss": progress.loss}
+        if self.task.loss_is_nats_per_byte:
+            figures["bits_per_byte"] = progress.loss / math.log(2.0)
+        elif self.task.metric is not None and self.task.metric_name in progress.score:
+            figures[self.task.metric_name] = progress.score[self.task.metric_name]
+        figures["consensus_distance"] = progress.consensus_distance
+        figures["mb"] = progress.bytes_sent / 1e6
+        self.display.report(progress.step, figures)
+
+    def _traffic(self, send: Callable[[], object]) -> None:
+        """Do something that trains and count what it moves."""
+        sent = sum(link.bytes_sent for link in self._links)
+        received = sum(link.bytes_received for link in self._links)
+        send()
+        self.bytes_sent += sum(link.bytes_sent for link in self._links) - sent
+        self.bytes_received += sum(link.bytes_received for link in self._links) - received
+
+
+def steps(
+    config: TrainConfig,
+    task: Task,
+    batches: Batches,
+    optimizer: Optimizer,
+    around: Callable[[Callable[[], object]], object],
+) -> Iterator[tuple[int, float]]:
+    """Take ``config.steps`` steps and yield (steps done, loss of the batch) after each.
+
+    Args:
+        config: resolved.
+        task: model and loss.
+        batches: what to train on.
+        optimizer: of the model's parameters; its groups' learning rates follow ``config``.
+        around: called with ``optimizer.step``; must call it.
+
+    Raises:
+        ConfigError: the loss is no scalar with a gradient.
+    """
+    model = task.model
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = getattr(optimizer, "param_groups", [])
+    base = [group["lr"] for group in groups]
+    model.train()
+    for step, batch in zip(range(config.steps), batches, strict=False):
+        factor = config.rate(step) / config.lr
+        for group, lr in zip(groups, base, strict=True):
+            group["lr"] = lr * factor
+        loss = forward(task, model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's annotation is missing
+        if config.clip_norm:
+            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        around(optimizer.step)
+        optimizer.zero_grad()
+        yield step + 1, loss.item()
+
+
+def forward(task: Task, model: nn.Module, batch: Batch) -> Tensor:
+    """Loss of one batch.
+
+    Raises:
+        ConfigError: the loss is no scalar tensor that depends on a trainable parameter.
+    """
+    inputs, target = batch
+    loss: Any = task.loss(model(*inputs), target)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise ConfigError(f"Task.loss must return one number as a tensor, the batch's mean loss; got {shape}")
+    if not loss.requires_grad:
+        raise ConfigError(
+            "the loss depends on no trainable parameter; is the model frozen, or detached in Task.loss?"
+        )
+    return loss
+
+
+def local_optimizer(config: TrainConfig, task: Task, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser that a rank uses on its own gradients.
+
+    Raises:
+        ConfigError: unknown name or option, no trainable parameter, or a task's factory that returns
+            something else.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ConfigError(
+            "the model has no trainable parameter; set requires_grad on some, or check the model"
+        )
+    if task.optimizer is None:
+        return optimizers.make(config.optimizer, parameters, config.lr)
+    made: Any = task.optimizer(parameters)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise ConfigError(f"Task.optimizer must return a torch.optim.Optimizer, got {type(made).__name__}")
+    return made
+
+
+def train_solo(
+    config: TrainConfig, task: Task, peer: Member, model: nn.Module, display: Display
+) -> dict[str, float]:
+    """Train one peer alone on all the data, for as many steps of the same batch size.
+
+    Args:
+        config: resolved, as for the ranks.
+        task: data and loss; its model is replaced by ``model``.
+        peer: only asked whether the job is being stopped.
+        model: with the initial values that the ranks started from; trained in place.
+        display: where progress goes.
+
+    Returns:
+        The score of the model, and ``wall_s``, the seconds that its training took.
+    """
+    task.model = model
+    optimizer = local_optimizer(config, task, model)
+    everything = np.arange(task.samples, dtype=np.int64)
+    batches = Batches(task.train, everything, config.batch_size, config.seed, rank=0)
+    torch.manual_seed(config.seed)
+    started_s = time.perf_counter()
+    losses: list[float] = []
+    for step, loss in steps(config, task, batches, optimizer, lambda take: take()):
+        peer.check()
+        losses.append(loss)
+        if step % config.log_every == 0 or step == config.steps:
+            mean = sum(losses) / len(losses)
+            losses.clear()
+            figures = {"loss": mean}
+            if task.loss_is_nats_per_byte:
+                figures["bits_per_byte"] = mean / math.log(2.0)
+            display.report(step, figures)
+        display.step(step)
+    wall_s = time.perf_counter() - started_s
+    return {**evaluate(task, model), "train_loss": loss, "wall_s": wall_s}

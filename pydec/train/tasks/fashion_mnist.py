@@ -1,0 +1,128 @@
+"""Ten kinds of clothing, 28 x 28 grey pixels: 60,000 training and 10,000 test images.
+
+Source: Xiao, Rasul, Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine
+learning algorithms", arXiv:1708.07747. File format: LeCun's IDX, gzip-compressed or not.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import TensorDataset
+
+from pydec.errors import ConfigError, SetupError
+from pydec.train.task import Defaults, Task, tasks
+
+DIRECTORY = "/usr/share/datasets/fashion-mnist"  # where Debian's package dataset-fashion-mnist puts it
+_MEAN, _DEVIATION = 0.2860, 0.3530  # of the training pixels
+
+
+@tasks.register("fashion-mnist")
+def fashion_mnist(data: str | None = None, samples: int = 0) -> Task:
+    """Image classification: 10 classes, a CNN of 421,642 parameters, accuracy on 10,000 images.
+
+    Args:
+        data: directory with the four IDX files, as ``*-ubyte.gz`` or unpacked.
+        samples: use only the first so many training images; 0 uses all 60,000.
+
+    Raises:
+        SetupError: a file is missing or damaged.
+    """
+    root = Path(data or DIRECTORY)
+    images, labels = _part(root, "train")
+    if samples < 0 or samples > len(images):
+        raise ConfigError(f"samples must be in [0, {len(images)}], got {samples}")
+    if samples:
+        images, labels = images[:samples], labels[:samples]
+    test_images, test_labels = _part(root, "t10k")
+    return Task(
+        model=SmallCNN(),
+        train=TensorDataset(images, labels),
+        loss=cross_entropy,
+        validation=TensorDataset(test_images, test_labels),
+        metric=accuracy,
+        labels=labels,
+        defaults=Defaults(
+            batch_size=32,
+            lr=0.02,
+            optimizer="sgd:momentum=0.9,weight_decay=0.0005",
+            schedule="cosine",
+            epochs=5,
+        ),
+        facts={"data": str(root), "train_images": len(images), "test_images": len(test_images)},
+    )
+
+
+class SmallCNN(nn.Module):
+    """Two 3 x 3 convolutions and two dense layers: float32 (batch, 1, 28, 28) to logits (batch, 10)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
+        self.dense1 = nn.Linear(64 * 7 * 7, 128)
+        self.dense2 = nn.Linear(128, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of a batch of images."""
+        x = torch.max_pool2d(torch.relu(self.conv1(images)), 2)
+        x = torch.max_pool2d(torch.relu(self.conv2(x)), 2)
+        logits: Tensor = self.dense2(torch.relu(self.dense1(x.flatten(1))))
+        return logits
+
+
+def accuracy(logits: Tensor, target: Tensor) -> Tensor:
+    """Fraction of a batch whose largest logit is the target."""
+    return (logits.argmax(1) == target).float().mean()
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Array of unsigned bytes in an IDX file, gzip-compressed if the name ends in ``.gz``.
+
+    Raises:
+        SetupError: not such a file, or damaged.
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise SetupError(f"{path} cannot be read: {error}; copy or install it again") from error
+    if len(raw) < 4 or raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * raw[3]:
+        raise SetupError(f"{path} is no IDX file of unsigned bytes; its first bytes are {raw[:4].hex()}")
+    shape = np.frombuffer(raw, ">u4", raw[3], 4).tolist()
+    start = 4 + 4 * raw[3]
+    if len(raw) - start != math.prod(shape):
+        raise SetupError(
+            f"{path} holds {len(raw) - start} bytes of data, but its header says {math.prod(shape)}"
+        )
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+
+
+def _part(root: Path, name: str) -> tuple[Tensor, Tensor]:
+    """Normalised images (n, 1, 28, 28) float32 and labels (n,) int64."""
+    images = read_idx(_find(root, f"{name}-images-idx3-ubyte"))
+    labels = read_idx(_find(root, f"{name}-labels-idx1-ubyte"))
+    if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or labels.max(initial=0) > 9:
+        raise SetupError(
+            f"{root}: {name} images {images.shape} and labels {labels.shape} are not Fashion-MNIST"
+        )
+    x = torch.from_numpy(images.astype(np.float32)).div_(255.0).sub_(_MEAN).div_(_DEVIATION)
+    return x.unsqueeze(1), torch.from_numpy(labels.astype(np.int64))
+
+
+def _find(root: Path, name: str) -> Path:
+    for path in (root / f"{name}.gz", root / name):
+        if path.is_file():
+            return path
+    raise SetupError(
+        f"Fashion-MNIST is not in {root}: {name}[.gz] is missing. Debian and Ubuntu: "
+        "apt-get install dataset-fashion-mnist. Elsewhere: download the four files from "
+        "github.com/zalandoresearch/fashion-mnist (data/fashion) and name their directory with --data DIR"
+    )
