@@ -18,7 +18,8 @@ from pydec.errors import ConfigError
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-_BOOLS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+_BOOLS = dict.fromkeys(("true", "1", "yes", "on"), True)
+_BOOLS |= dict.fromkeys(("false", "0", "no", "off"), False)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Registry(Generic[T]):
         return [
             Option(p.name, _type_name(hints.get(p.name, str)), p.default, p.default is p.empty)
             for p in inspect.signature(part).parameters.values()
-            if p.name not in self._context and p.kind is not p.VAR_KEYWORD
+            if p.name not in self._context and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         ]
 
     def make(self, spec: str, **context: Any) -> T:
@@ -101,7 +102,8 @@ class Registry(Generic[T]):
         part = self.get(name)
         signature = inspect.signature(part).parameters
         hints = _hints(part)
-        allowed = [option.name for option in self.options(name)]
+        options = self.options(name)
+        allowed = [option.name for option in options]
         values: dict[str, Any] = {key: value for key, value in context.items() if key in signature}
         given: set[str] = set()
         for item in filter(None, (piece.strip() for piece in rest.split(","))):
@@ -115,6 +117,10 @@ class Registry(Generic[T]):
                 raise ConfigError(f"{self.kind} {spec!r}: option {key!r} is given twice")
             given.add(key)
             values[key] = self._convert(spec, key, text, hints.get(key, str))
+        if missing := [option.name for option in options if option.required and option.name not in given]:
+            raise ConfigError(
+                f"{self.kind} {spec!r}: {name} needs {', '.join(f'{key}=...' for key in missing)}"
+            )
         try:
             return part(**values)
         except ConfigError as error:
@@ -129,16 +135,19 @@ class Registry(Generic[T]):
                 return None
             hint = kinds[0]
         if typing.get_origin(hint) is typing.Literal:
-            choices = typing.get_args(hint)
+            choices = {str(choice): choice for choice in typing.get_args(hint)}
             if text in choices:
-                return text
-            raise ConfigError(f"{self.kind} {spec!r}: {key} must be one of {', '.join(map(str, choices))}, got {text!r}")
+                return choices[text]
+            raise ConfigError(
+                f"{self.kind} {spec!r}: {key} must be one of {', '.join(choices)}, got {text!r}"
+            )
         try:
             if hint is bool:
                 return _BOOLS[text.lower()]
             return hint(text) if hint in (int, float, str) else text
         except (KeyError, ValueError):
-            raise ConfigError(f"{self.kind} {spec!r}: {key} must be {_type_name(hint)}, got {text!r}") from None
+            wanted = _type_name(hint)
+            raise ConfigError(f"{self.kind} {spec!r}: {key} must be {wanted}, got {text!r}") from None
 
 
 def _hints(part: Callable[..., Any]) -> dict[str, Any]:
