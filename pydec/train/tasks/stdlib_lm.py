@@ -96,7 +96,7 @@ class ByteWindows(Dataset[tuple[Tensor, Tensor]]):
         contents = [_read(path) for path in files]
         self.bytes = torch.frombuffer(bytearray(b"".join(contents)) or bytearray(1), dtype=torch.uint8)
         self._span = torch.arange(context + 1)
-        self._starts = torch.arange(0, self.bytes.numel() - context, context)
+        self._starts = torch.arange(0, max(0, self.bytes.numel() - context), context)
         packages = [
             path.relative_to(root).parts[0] if len(path.relative_to(root).parts) > 1 else "" for path in files
         ]
