@@ -18,23 +18,21 @@ std::uint32_t largest_magnitude(const F32* x, std::size_t n) noexcept {
 
 /// One block; returns 1 if it holds a NaN or an infinity.
 std::size_t encode_block(const F32* x, std::size_t n, std::int8_t* codes, F32* scale_out) noexcept {
-  const std::uint32_t largest = largest_magnitude(x, n);
-  const bool bad = largest >= kInfinityBits;
-  const float scale = bad ? float_of(kNaNBits) : int8_scale(float_of(largest));
-  *scale_out = scale;
-  if (bad || bits_of(scale) == 0) {
-    __builtin_memset(codes, 0, n);
-    return bad ? 1 : 0;
+  const Int8Rule rule = int8_rule(largest_magnitude(x, n));
+  *scale_out = rule.scale;
+  const float inverse = rule.inverse;
+  switch (rule.kind) {
+    case Int8Kind::normal:
+      PYDEC_INDEPENDENT
+      for (std::size_t i = 0; i < n; ++i) codes[i] = int8_code(x[i], inverse);
+      return 0;
+    case Int8Kind::tiny:
+      for (std::size_t i = 0; i < n; ++i) codes[i] = int8_code_tiny(x[i], inverse);
+      return 0;
+    default:
+      __builtin_memset(codes, 0, n);
+      return rule.kind == Int8Kind::bad ? 1 : 0;
   }
-  if (scale < kTinyScale) {
-    const float inverse = 1.0f / (scale * kTinyBoost);
-    for (std::size_t i = 0; i < n; ++i) codes[i] = int8_code_tiny(x[i], inverse);
-    return 0;
-  }
-  const float inverse = 1.0f / scale;
-  PYDEC_INDEPENDENT
-  for (std::size_t i = 0; i < n; ++i) codes[i] = int8_code(x[i], inverse);
-  return 0;
 }
 
 std::size_t encode_f32(const F32* x, std::size_t n, std::size_t block, std::int8_t* codes,

@@ -10,8 +10,8 @@ try:
     from pydec import _native
 except ImportError as error:
     raise SetupError(
-        f"pydec's compiled kernels cannot be loaded ({error}); build them with `pip install .`, or in a source"
-        " checkout with `cmake -S . -B build -DPYDEC_IN_TREE=ON"
+        f"pydec's compiled kernels cannot be loaded ({error}); build them with `pip install .`, or in a"
+        " source checkout with `cmake -S . -B build -DPYDEC_IN_TREE=ON"
         " -Dpybind11_DIR=$(python -m pybind11 --cmakedir)` and `cmake --build build`"
     ) from error
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -48,7 +51,7 @@ def test_selects_exactly(target, n):
         check(x, residual, k)
 
 
-HARD = {
+HARD: dict[str, Callable[[int], Any]] = {
     "all equal": lambda n: np.full(n, -0.25),
     "all zero": np.zeros,
     "ascending": np.arange,

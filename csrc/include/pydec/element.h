@@ -48,18 +48,35 @@ constexpr float kRoundMagic = 12582912.0f;
 constexpr float kTinyScale = 0x1p-100f;
 constexpr float kTinyBoost = 0x1p64f;
 
-/// Scale of an int8 block whose largest magnitude is `largest`: codes -127..127 span the block.
-PYDEC_ELEMENT float int8_scale(float largest) {
-  return largest / 127.0f;
+/// What the codes of an int8 block are made with.
+enum class Int8Kind {
+  normal,  ///< code = rint(x * inverse)
+  tiny,    ///< the scale is below kTinyScale: code = rint((x * kTinyBoost) * inverse), clamped
+  zero,    ///< the scale is zero: code = 0
+  bad,     ///< the block holds a NaN or an infinity: code = 0, scale = NaN
+};
+
+struct Int8Rule {
+  Int8Kind kind;
+  float scale;
+  float inverse;
+};
+
+/// The rule of a block whose largest magnitude has these bits: codes -127..127 span the block.
+PYDEC_ELEMENT Int8Rule int8_rule(std::uint32_t largest) {
+  if (largest >= kInfinityBits) return {Int8Kind::bad, float_of(kNaNBits), 0.0f};
+  const float scale = float_of(largest) / 127.0f;
+  if (scale == 0.0f) return {Int8Kind::zero, 0.0f, 0.0f};
+  if (scale < kTinyScale) return {Int8Kind::tiny, scale, 1.0f / (scale * kTinyBoost)};
+  return {Int8Kind::normal, scale, 1.0f / scale};
 }
 
-/// rint(x * inverse), nearest even; the caller guarantees a result in -127..127.
+/// rint(x * inverse), nearest even; |x * inverse| is at most 127 and a few roundings.
 PYDEC_ELEMENT std::int8_t int8_code(float x, float inverse) {
   return static_cast<std::int8_t>(bits_of(x * inverse + kRoundMagic) & 0xffu);
 }
 
-/// The same for a scale below kTinyScale: a scale that was rounded to a denormal can be up to a
-/// third too small, so the code is clamped.
+/// The same for a tiny scale, which can have been rounded to a third less: the code is clamped.
 PYDEC_ELEMENT std::int8_t int8_code_tiny(float x, float inverse) {
   float y = (x * kTinyBoost) * inverse;
   y = y > 127.0f ? 127.0f : y;
