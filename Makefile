@@ -5,7 +5,7 @@
 # make clean   remove the virtual environment and everything built
 #
 # Everything is installed into .venv, with the versions of constraints.txt. Needs python3 (3.10 or newer,
-# with venv and headers), a C++ compiler, make and the access to a package index that pip is set up with.
+# with venv and headers), a C++ compiler, make, and a package index that pip can reach.
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,8 +15,7 @@ RANKS ?= 4
 TRAIN_FLAGS ?= --compare-solo
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc cmake -type f 2>/dev/null)
 
-# A cmake from the system is used where there is one, else pip brings it.
-BUILD_TOOLS := scikit-build-core pybind11 ninja $(if $(shell command -v cmake),,cmake)
+BUILD_TOOLS := scikit-build-core pybind11 cmake ninja
 
 # Python files are used in place, so only what is compiled or declared needs a new install.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
