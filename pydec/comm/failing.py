@@ -1,0 +1,111 @@
+"""How a job fails: the first failing rank prints its traceback, and every rank ends.
+
+A failure spreads: a rank that raises leaves its neighbours with lost peers and passed deadlines.
+Those secondary errors wait before they are printed, so that what is printed is the cause, once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn
+
+from pydec.errors import ConfigError, MismatchError, PeerLost, PeerTimeout, SetupError, Stopped
+
+if TYPE_CHECKING:
+    from pydec.comm.mpi import Job
+
+_GRACE_S = 2.0  # how long a secondary error waits for the rank that caused it to end the job
+_SETTLE_S = 0.1  # how long a failing rank listens for others that fail at the same moment
+_ONE_LINE = (ConfigError, SetupError, MismatchError, Stopped)  # their message says it all
+
+
+def is_secondary(error: BaseException) -> bool:
+    """Whether ``error`` came from another rank's absence, itself or in what it was raised from."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, (PeerLost, PeerTimeout)):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def exit_status(error: BaseException) -> int:
+    """The exit status that an error stands for: 2 wrong arguments, 130 or 143 stopped, 1 all else."""
+    if isinstance(error, ConfigError):
+        return 2
+    if isinstance(error, Stopped):
+        return 128 + error.signum
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    return 1
+
+
+def describe(error: BaseException, rank: int | None) -> str:
+    """What to print about ``error``: a traceback where it helps, and one last line that says all.
+
+    Args:
+        error: the error.
+        rank: rank that raised it, in front of every line; None where there is only one.
+    """
+    who = "" if rank is None else f"rank {rank}: "
+    subject = str(error) if isinstance(error, _ONE_LINE) else f"{type(error).__name__}: {error}".rstrip(": ")
+    lines: list[str] = []
+    if not isinstance(error, _ONE_LINE):
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        lines = [who + line for line in trace.splitlines()]
+    first, *rest = subject.splitlines() or [""]
+    last = f"pydec: error: {who}{first}" + "".join(f" {line.strip()}" for line in rest)
+    return "\n".join([*lines, last]) + "\n"
+
+
+def fail_job(error: BaseException) -> NoReturn:
+    """Print ``error`` unless another rank prints its cause, and end every rank of the job.
+
+    The last line on standard error reads ``pydec: error: rank 2: ValueError: ...``. Errors that
+    explain themselves (ConfigError, SetupError, MismatchError, Stopped) print that line alone.
+
+    Args:
+        error: what ended this rank's program; decides the exit status, see ``exit_status``.
+    """
+    mpi = sys.modules.get("pydec.comm.mpi")  # loaded if this process speaks MPI
+    job: Job | None = mpi.current_job() if mpi is not None else None
+    status = exit_status(error)
+    try:
+        if job is None or job.size == 1 or _may_speak(job, error):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.write(2, describe(error, None if job is None or job.size == 1 else job.rank).encode())
+    finally:
+        if mpi is not None and job is not None:
+            mpi.abort(status)
+        os._exit(status)
+
+
+def install_excepthook() -> None:
+    """Let an exception that nobody catches on this rank end the whole job."""
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if previous is not sys.__excepthook__:
+            previous(kind, error, trace)
+        fail_job(error)
+
+    sys.excepthook = hook
+
+
+def _may_speak(job: Job, error: BaseException) -> bool:
+    """Whether this rank is the one to print; waits where another one may be.
+
+    The rank that speaks ends this process meanwhile, except under an MPI that lets the others live.
+    """
+    if is_secondary(error):
+        time.sleep(_GRACE_S)
+    if job.posts.first_to_fail(_SETTLE_S):
+        return True
+    time.sleep(_GRACE_S)
+    return False

@@ -1,0 +1,240 @@
+"""The transport over MPI: point-to-point messages on duplicated communicators, nothing collective.
+
+Memory is handed to MPI as it is: no pickling, no copy, any size. A wait polls and sleeps, so that
+more ranks than cores work, deadlines hold and signals are seen. A request that may still fail is
+never handed back to MPI to free: Open MPI 5.0 ends the process when a freed request reports an
+error, so a request is asked with ``Get_status`` first and an unfinished one is kept, with its
+buffer, until it completes.
+
+This is the only module of ``pydec.comm`` that imports mpi4py, and it does so in ``open_mpi``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pydec.comm.buffers import check_peer, check_post, check_tag, flat
+from pydec.comm.detect import check_world, first_line, launch, no_mpi
+from pydec.comm.failing import install_excepthook
+from pydec.comm.mpi_posts import Posts
+from pydec.comm.mpi_requests import MpiPending, Requests
+from pydec.comm.transport import TAG_BITS, Pending, Stream
+from pydec.errors import ConfigError, SetupError
+
+_INTERRUPT_S = 1e-3  # how often a wait calls the interrupt function
+_FINALIZE_S = 10.0  # how long MPI_Finalize may take, after everyone said goodbye
+
+
+class Job:
+    """The MPI job that this process is a rank of: communicators and what the streams share.
+
+    Args:
+        mpi: the ``mpi4py.MPI`` module, initialised.
+        owns_mpi: whether MPI was initialised here and is to be finalised here.
+    """
+
+    def __init__(self, mpi: Any, owns_mpi: bool) -> None:
+        self.mpi = mpi
+        self.owns_mpi = owns_mpi
+        self.world = mpi.COMM_WORLD
+        self.rank: int = self.world.Get_rank()
+        self.size: int = self.world.Get_size()
+        self.library: str = first_line(mpi.Get_library_version())
+        self.thread_level: int = mpi.Query_thread()
+        self.interrupt: Callable[[], None] | None = None
+        self.interrupt_at_s = 0.0
+        self.opened = 0
+        self.clean = True  # whether all peers have said goodbye, each time
+        self.transports: dict[Stream, MpiTransport] = {}
+        tag_limit = self.world.Get_attr(mpi.TAG_UB)
+        if tag_limit is not None and tag_limit < (1 << TAG_BITS) - 1:
+            raise SetupError(f"{self.library} has tags up to {tag_limit}, pydec needs 2**{TAG_BITS} - 1")
+        for comm in (self.world, mpi.COMM_SELF):
+            comm.Set_errhandler(mpi.ERRORS_RETURN)
+        self.comms = {stream: self._duplicate() for stream in Stream}
+        posts_comm = self._duplicate()
+        self.requests = Requests(mpi, posts_comm)
+        self.posts = Posts(self.requests, posts_comm)
+
+    def _duplicate(self) -> Any:
+        comm = self.world.Dup()
+        comm.Set_errhandler(self.mpi.ERRORS_RETURN)
+        return comm
+
+    def run_interrupt(self, now_s: float) -> None:
+        """Call the interrupt function if it is time to."""
+        if self.interrupt is not None and now_s >= self.interrupt_at_s:
+            self.interrupt_at_s = now_s + _INTERRUPT_S
+            self.interrupt()
+
+    def end(self) -> None:
+        """At exit: farewell, then MPI_Finalize, neither of which can hold the process for ever."""
+        for transport in tuple(self.transports.values()):
+            transport.close()
+        if not self.clean or not self.owns_mpi or self.mpi.Is_finalized():
+            return
+        watchdog = threading.Timer(
+            _FINALIZE_S, os._exit, [0]
+        )  # the work is done; only MPI's own farewell hangs
+        watchdog.daemon = True
+        watchdog.start()
+        self.mpi.Finalize()
+        watchdog.cancel()
+
+
+class MpiTransport:
+    """One stream of the MPI job; see ``Transport``. Made by ``open_mpi``.
+
+    The interrupt function is shared by all streams. Any thread may use a stream where
+    ``thread_level`` is MPI_THREAD_MULTIPLE, one thread per stream at a time.
+    """
+
+    def __init__(self, job: Job, stream: Stream, deadline_s: float) -> None:
+        self.job = job
+        self.stream_id = stream
+        self.comm = job.comms[stream]
+        self.rank = job.rank
+        self.size = job.size
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.deadline_s = deadline_s
+
+    @property
+    def library(self) -> str:
+        """Version string of the MPI library."""
+        return self.job.library
+
+    @property
+    def thread_level(self) -> str:
+        """What MPI offers to threads: single, funneled, serialized or multiple."""
+        levels = ("SINGLE", "FUNNELED", "SERIALIZED", "MULTIPLE")
+        return next(
+            n for n in levels if getattr(self.job.mpi, f"THREAD_{n}") == self.job.thread_level
+        ).lower()
+
+    def isend(self, peer: int, tag: int, data: memoryview) -> Pending:
+        """See ``Transport.isend``."""
+        check_peer(peer, self.size)
+        check_tag(tag)
+        view = flat(data, writable=False)
+        self.bytes_sent += len(view)
+        return MpiPending(self, peer, tag, view, receives=False)
+
+    def irecv(self, peer: int, tag: int, into: memoryview) -> Pending:
+        """See ``Transport.irecv``."""
+        check_peer(peer, self.size)
+        check_tag(tag)
+        return MpiPending(self, peer, tag, flat(into, writable=True), receives=True)
+
+    def stream(self, stream: Stream) -> MpiTransport:
+        """See ``Transport.stream``."""
+        if stream not in self.job.transports:
+            self.job.transports[stream] = MpiTransport(self.job, stream, self.deadline_s)
+        return self.job.transports[stream]
+
+    def post(self, peer: int, data: bytes) -> None:
+        """See ``Transport.post``.
+
+        Raises:
+            PeerTimeout: more than a thousand messages wait for the peer to take them.
+        """
+        check_peer(peer, self.size)
+        check_post(len(data))
+        self.bytes_sent += len(data)
+        self.job.posts.post(peer, int(self.stream_id), bytes(data))
+
+    def poll(self) -> tuple[int, bytes] | None:
+        """See ``Transport.poll``."""
+        note = self.job.posts.poll(int(self.stream_id))
+        if note is not None:
+            self.bytes_received += len(note[1])
+        return note
+
+    def set_interrupt(self, interrupt: Callable[[], None] | None) -> None:
+        """See ``Transport.set_interrupt``."""
+        self.job.interrupt = interrupt
+
+    def now(self) -> float:
+        """See ``Transport.now``."""
+        return time.monotonic()
+
+    def close(self) -> None:
+        """Say goodbye to all peers, for at most ``deadline_s``; MPI itself ends with the process."""
+        job = self.job
+        if job.transports:
+            job.transports.clear()
+            job.interrupt = None
+            job.clean = job.posts.goodbye(job.opened, self.deadline_s) and job.clean
+
+
+_job: Job | None = None
+
+
+def open_mpi(deadline_s: float = 60.0) -> MpiTransport:
+    """Initialise MPI, if nobody did, and return the transport of the GOSSIP stream.
+
+    All ranks of the job call it together. MPI ends with the process; an exception that nobody
+    catches ends the whole job, see ``fail_job``. May be called again after ``close``.
+
+    Args:
+        deadline_s: seconds before a wait raises PeerTimeout, unless the wait says otherwise.
+
+    Raises:
+        SetupError: no MPI library, or not the one that the launcher belongs to.
+    """
+    global _job
+    if not deadline_s > 0.0:
+        raise ConfigError(f"deadline_s must be above 0, got {deadline_s}")
+    if _job is None:
+        _job = _start()
+    if not _job.transports:
+        _job.opened += 1
+        for stream in Stream:
+            _job.transports[stream] = MpiTransport(_job, stream, deadline_s)
+    return _job.transports[Stream.GOSSIP]
+
+
+def current_job() -> Job | None:
+    """The MPI job that this process opened, if it did."""
+    return _job
+
+
+def abort(exit_code: int) -> None:
+    """End every rank of the job now, with this exit status; prints nothing itself."""
+    with contextlib.suppress(OSError, ValueError):  # a closed output must not keep the job alive
+        sys.stdout.flush()
+        sys.stderr.flush()
+    if _job is not None:
+        time.sleep(0.1)  # what was written just now is still on its way through the launcher
+        _job.world.Abort(exit_code)
+    os._exit(exit_code)
+
+
+def _start() -> Job:
+    try:
+        import mpi4py
+
+        if "mpi4py.MPI" not in sys.modules:
+            mpi4py.rc.initialize = False
+            mpi4py.rc.finalize = False
+        from mpi4py import MPI
+    except (ImportError, RuntimeError, OSError) as error:
+        raise no_mpi(error) from error
+    if MPI.Is_finalized():
+        raise SetupError("MPI was finalized in this process and cannot start again; start a new process")
+    check_world(launch(), None, MPI.Get_library_version())
+    owns_mpi = not MPI.Is_initialized()
+    if owns_mpi:
+        MPI.Init_thread(MPI.THREAD_MULTIPLE)
+    check_world(launch(), MPI.COMM_WORLD.Get_size(), MPI.Get_library_version())
+    job = Job(MPI, owns_mpi)
+    atexit.register(job.end)
+    install_excepthook()
+    return job

@@ -1,0 +1,118 @@
+"""Posted messages over MPI: small, taken without a posted receive, used for control and farewells."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+from pydec.comm.backoff import Backoff
+from pydec.comm.mpi_requests import Requests
+from pydec.errors import PeerTimeout, SetupError
+
+_POSTS_LIMIT = 1024  # posted messages to one peer that it has not taken yet
+_FAILING, _GOODBYE = 100, 101  # tags beside the streams'
+
+
+class Posts:
+    """Posted messages of one process, told apart by tag.
+
+    Args:
+        requests: what all operations share.
+        comm: a communicator that nothing else uses.
+    """
+
+    def __init__(self, requests: Requests, comm: Any) -> None:
+        self.rank: int = comm.Get_rank()
+        self.size: int = comm.Get_size()
+        self._requests = requests
+        self._mpi = requests.mpi
+        self._comm = comm
+        self._opening = 1
+        requests.listen = self._hear_goodbyes
+        self._sent: dict[int, deque[tuple[Any, bytes]]] = {}
+        self._arriving: dict[int, deque[tuple[Any, int, bytearray]]] = {}
+
+    def post(self, peer: int, tag: int, data: bytes) -> None:
+        """Send a small message that nobody waits for; dropped if the peer is gone."""
+        queue = self._sent.setdefault(peer, deque())
+        while queue and self._requests.settled(queue[0][0]):
+            queue.popleft()
+        if peer in self._requests.lost:
+            return
+        if len(queue) >= _POSTS_LIMIT:
+            raise PeerTimeout(peer, f"has not taken {len(queue)} posted messages; it may be gone")
+        try:
+            queue.append((self._comm.Isend([data, len(data), self._mpi.BYTE], peer, tag), data))
+        except self._mpi.Exception as error:
+            self._requests.peer_error(peer, error.Get_error_code(), "posted message")
+
+    def poll(self, tag: int) -> tuple[int, bytes] | None:
+        """The next posted message with this tag, if one has arrived."""
+        notes = self._arriving.setdefault(tag, deque())
+        status = self._mpi.Status()
+        try:
+            message = self._comm.Improbe(self._mpi.ANY_SOURCE, tag, status)
+            if message is not None:
+                data = bytearray(status.Get_count(self._mpi.BYTE))
+                notes.append((message.Irecv([data, len(data), self._mpi.BYTE]), status.Get_source(), data))
+        except self._mpi.Exception as error:
+            if error.Get_error_class() not in self._requests.failures:
+                raise SetupError(f"MPI cannot look for messages: {error}") from None
+            self._comm.Ack_failed()  # a dead rank hides the living from ANY_SOURCE until acknowledged
+        blocked: set[int] = set()
+        for index, (request, sender, data) in enumerate(notes):
+            if sender not in blocked and self._requests.settled(request):
+                del notes[index]
+                return sender, bytes(data)
+            blocked.add(sender)  # keeps messages of one sender in order
+        self._requests.sweep()
+        return None
+
+    def first_to_fail(self, settle_s: float) -> bool:
+        """Tell the peers that this rank fails; whether no other does, or only higher ones.
+
+        Args:
+            settle_s: how long to listen for peers that fail at the same moment.
+        """
+        try:
+            if self.poll(_FAILING) is not None:
+                return False
+            for peer in set(range(self.size)) - {self.rank}:
+                self.post(peer, _FAILING, b"")
+            until_s = time.monotonic() + settle_s
+            while (now_s := time.monotonic()) < until_s:
+                note = self.poll(_FAILING)
+                if note is not None and note[0] < self.rank:
+                    return False
+                time.sleep(min(0.005, until_s - now_s))
+        except Exception:
+            pass  # MPI itself is what fails: better two reasons than none
+        return True
+
+    def goodbye(self, opening: int, timeout_s: float) -> bool:
+        """Exchange farewells, so that nobody leaves while another still sends; whether all came.
+
+        Args:
+            opening: which opening of the transport this ends, counted from 1.
+            timeout_s: longest time to wait for the others.
+        """
+        until_s = time.monotonic() + timeout_s
+        peers = set(range(self.size)) - {self.rank}
+        for peer in peers:
+            self.post(peer, _GOODBYE, opening.to_bytes(4, "little"))
+        backoff = Backoff()
+        left, lost = self._requests.left, self._requests.lost
+        while peers - left.keys() - lost and (now_s := time.monotonic()) < until_s:
+            self._hear_goodbyes()
+            backoff.pause(now_s)
+        complete = peers <= left.keys()
+        left.clear()
+        self._opening = opening + 1
+        return complete
+
+    def _hear_goodbyes(self) -> None:
+        while (note := self.poll(_GOODBYE)) is not None:
+            sender, opening = note[0], int.from_bytes(note[1], "little")
+            if opening == self._opening:
+                self._requests.left[sender] = time.monotonic()
