@@ -109,6 +109,7 @@ inline std::string item_name(const char* name, std::size_t k) {
   return std::string(name) + "[" + std::to_string(k) + "]";
 }
 
+void bind_copy(py::module_& m);
 void bind_mix(py::module_& m);
 void bind_int8(py::module_& m);
 void bind_topk(py::module_& m);

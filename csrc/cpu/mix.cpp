@@ -1,12 +1,15 @@
 #include "pydec/mix.h"
 
 #include "cpu/loop.h"
+#include "cpu/stream.h"
 
 namespace pydec {
 namespace {
 
 constexpr std::size_t kGroup = 4;    // vectors that are read side by side
 constexpr std::size_t kTile = 2048;  // 8 KiB of partial sums stay in the first-level cache
+// Outputs of 16 MiB and more are written past the caches: measured, smaller ones are better kept.
+constexpr std::size_t kStreamFrom = std::size_t{1} << 22;
 
 /// out[i] = (continued ? sum[i] + : ) w[0] * x[0][i] + ... over M vectors, left to right.
 template <std::size_t M, bool continued>
@@ -44,17 +47,39 @@ void add_group(const F32* const* x, const float* w, std::size_t m, std::size_t f
   }
 }
 
+/// Elements first..first+n of the sum; `out` may be one of the inputs, because it is written last.
+void sum_tile(const F32* const* x, const float* w, std::size_t m, std::size_t first, std::size_t n,
+              float* sum, F32* out) noexcept {
+  if (m <= kGroup) return add_group<false>(x, w, m, first, n, nullptr, out);
+  add_terms<kGroup, false>(x, w, first, n, nullptr, sum);
+  std::size_t k = kGroup;
+  for (; m - k > kGroup; k += kGroup) add_terms<kGroup, true>(x + k, w + k, first, n, sum, sum);
+  add_group<true>(x + k, w + k, m - k, first, n, sum, out);
+}
+
 void mix_f32(const F32* const* x, const float* w, std::size_t m, F32* out, std::size_t n) noexcept {
-  if (m <= kGroup) return add_group<false>(x, w, m, 0, n, nullptr, out);
-  // `out` may be one of the inputs, so partial sums of a tile wait elsewhere until its inputs are read.
-  alignas(64) float sum[kTile];
-  for (std::size_t first = 0; first < n; first += kTile) {
-    const std::size_t length = n - first < kTile ? n - first : kTile;
-    add_terms<kGroup, false>(x, w, first, length, nullptr, sum);
-    std::size_t k = kGroup;
-    for (; m - k > kGroup; k += kGroup) add_terms<kGroup, true>(x + k, w + k, first, length, sum, sum);
-    add_group<true>(x + k, w + k, m - k, first, length, sum, out + first);
+  // `out` may be one of the inputs, so partial sums of a tile wait here until its inputs are read.
+  alignas(kLineBytes) float sum[kTile];
+  bool in_place = false;
+  for (std::size_t k = 0; k < m; ++k) in_place = in_place || x[k] == out;
+  if (in_place || n < kStreamFrom) {
+    if (m <= kGroup) return sum_tile(x, w, m, 0, n, sum, out);
+    for (std::size_t first = 0; first < n; first += kTile) {
+      sum_tile(x, w, m, first, n - first < kTile ? n - first : kTile, sum, out + first);
+    }
+    return;
   }
+  const std::size_t head = elements_to_line(out, n);
+  std::size_t first = 0;
+  for (; first < head; first += kTile) {
+    sum_tile(x, w, m, first, head - first < kTile ? head - first : kTile, sum, out + first);
+  }
+  for (first = head; first + kTile <= n; first += kTile) {
+    sum_tile(x, w, m, first, kTile, sum, sum);
+    for (std::size_t i = 0; i < kTile; i += kLineElements) stream_line(sum + i, out + first + i);
+  }
+  stream_done();
+  if (first < n) sum_tile(x, w, m, first, n - first, sum, out + first);
 }
 
 }  // namespace

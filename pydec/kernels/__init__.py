@@ -7,6 +7,7 @@ Nothing is converted silently: a wrong type, shape, or overlap raises an error t
 from __future__ import annotations
 
 from pydec.kernels._library import cuda_status, set_target, target, targets
+from pydec.kernels.copy import stream_copy
 from pydec.kernels.int8 import int8_accumulate, int8_blocks, int8_decode, int8_encode
 from pydec.kernels.mix import mix
 from pydec.kernels.reduce import count_nonfinite, sqdist, sqnorm
@@ -24,6 +25,7 @@ __all__ = [
     "set_target",
     "sqdist",
     "sqnorm",
+    "stream_copy",
     "target",
     "targets",
     "topk_feedback",
