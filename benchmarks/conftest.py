@@ -1,0 +1,39 @@
+"""What the bench_*.py files share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from pydec import kernels
+
+from .cases import Case
+
+CONTENDERS = [*kernels.targets(), "torch"]
+
+
+@pytest.fixture(params=CONTENDERS)
+def run_case(
+    request: pytest.FixtureRequest, benchmark: Callable[..., object]
+) -> Iterator[Callable[[Case], None]]:
+    """Times a case on one instruction set, or its peer in eager torch on one thread, and checks it.
+
+    Adds the bytes that must move, over the median time, as GB/s (1e9 bytes per second).
+    """
+    before, threads = kernels.target(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    if request.param != "torch":
+        kernels.set_target(request.param)
+
+    def run(case: Case) -> None:
+        benchmark(case.peer if request.param == "torch" else case.ours)
+        stats = getattr(benchmark, "stats", None)
+        if stats is not None:
+            benchmark.extra_info["GB/s"] = round(case.n_bytes * 1e-9 / stats.stats.median, 2)  # type: ignore[attr-defined]
+        case.check()
+
+    yield run
+    kernels.set_target(before)
+    torch.set_num_threads(threads)

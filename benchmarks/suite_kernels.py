@@ -1,0 +1,50 @@
+"""Native kernels on one thread beside eager torch, and their share of what the memory can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from . import cases
+from .harness import Options, Row, copy_actions, copy_gbps, interleaved
+
+MAKERS: list[Callable[[int], cases.Case]] = [
+    lambda n: cases.mix(n, 3),
+    cases.int8_encode,
+    lambda n: cases.int8_accumulate(n, 1),
+    lambda n: cases.int8_accumulate(n, 2),
+    lambda n: cases.topk(n, 0.01),
+    lambda n: cases.topk(n, 0.001),
+    cases.sqdist,
+]
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """One row for each kernel and size; ``floor_fraction`` is against the faster of two copies."""
+    sizes = [1 << 16] if options.quick else [1 << 20, 1 << 24]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for n in sizes:
+            rounds = options.rounds or (3 if options.quick else (101 if n < 1 << 22 else 15))
+            copies = copy_actions(n)
+            for make in MAKERS:
+                case = make(n)
+                case.check()
+                timings = interleaved({"ours": case.ours, "peer": case.peer, **copies}, rounds)
+                case.check()
+                ours_s, peer_s = timings["ours"].median_s, timings["peer"].median_s
+                yield Row(
+                    suite="kernels",
+                    name=case.name,
+                    params={**case.params, "threads": 1, "rounds": rounds},
+                    value=ours_s * 1e3,
+                    unit="ms",
+                    peer="torch eager",
+                    peer_value=peer_s * 1e3,
+                    ratio=peer_s / ours_s,
+                    floor_fraction=case.n_bytes * 1e-9 / ours_s / copy_gbps(timings, n),
+                )
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,123 @@
+"""How fast is it here, beside what else one could use?
+
+Runs one suite of benchmarks, prints its rows as they come, and writes them with --json. Numbers
+count only with the machine named, which the file does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydec.errors import ConfigError, SetupError
+
+_PACKAGE = "pydec._benchmarks"
+_COLUMNS = ("name", "size", "ours", "peer", "theirs", "ratio", "of memory's limit")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("suite", metavar="SUITE", help="such as kernels; an unknown name lists all")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows to FILE")
+    parser.add_argument(
+        "--quick", action="store_true", help="seconds: shows that the suite works, not how fast"
+    )
+    parser.add_argument("--rounds", metavar="N", type=int, help="timed rounds of each comparison")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one suite.
+
+    Raises:
+        ConfigError: no such suite, or a number of rounds below 1.
+        SetupError: the benchmarks are not installed, or FILE cannot be written.
+    """
+    if args.rounds is not None and args.rounds < 1:
+        raise ConfigError(f"--rounds must be at least 1, got {args.rounds}")
+    known = suites()
+    if args.suite not in known:
+        raise ConfigError(f"unknown suite {args.suite!r}; known: {', '.join(known)}")
+    if args.json is not None:
+        _write(args.json, [])  # a path that cannot be written is found now, not after the measurement
+    suite = importlib.import_module(f"{_PACKAGE}.suite_{args.suite}")
+    harness = importlib.import_module(f"{_PACKAGE}.harness")
+    machine, versions = harness.machine(), harness.versions()
+    print(", ".join(f"{key} {value}" for key, value in {**machine, **versions}.items()))
+    found = []
+    for row in _shown(suite.rows(harness.Options(quick=args.quick, rounds=args.rounds))):
+        found.append(row)
+        if args.json is not None:
+            first = {**found[0], "machine": machine, "versions": versions}
+            _write(args.json, [first, *found[1:]])
+    return 0
+
+
+def suites() -> list[str]:
+    """Names of all suites, in alphabetical order.
+
+    Raises:
+        SetupError: the benchmarks are neither installed nor beside a source checkout.
+    """
+    folder = Path(str(_package().__file__)).parent
+    return sorted(path.stem.removeprefix("suite_") for path in folder.glob("suite_*.py"))
+
+
+def _package() -> ModuleType:
+    """The benchmarks as one package, from the wheel or from the source checkout."""
+    if _PACKAGE in sys.modules:
+        return sys.modules[_PACKAGE]
+    if importlib.util.find_spec(_PACKAGE) is not None:
+        return importlib.import_module(_PACKAGE)
+    folder = Path(__file__).resolve().parents[2] / "benchmarks"
+    spec = importlib.util.spec_from_file_location(
+        _PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None or not (folder / "__init__.py").is_file():
+        raise SetupError(f"the benchmarks are not installed and not at {folder}; run from a source checkout")
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[_PACKAGE] = package
+    spec.loader.exec_module(package)
+    return package
+
+
+def _shown(rows: Iterator[Any]) -> Iterator[dict[str, Any]]:
+    """Prints rows as a table that grows, and passes them on as dictionaries."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    table = Table(*_COLUMNS)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    with Live(table, console=console, auto_refresh=False) as live:
+        for row in rows:
+            table.add_row(*_cells(row.as_dict()))
+            live.refresh()
+            yield row.as_dict()
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    params = ", ".join(f"{key}={value}" for key, value in row["params"].items())
+    peer, ratio, share = row["peer_value"], row["ratio"], row["floor_fraction"]
+    return [
+        row["name"],
+        params,
+        f"{row['value']:.4g} {row['unit']}",
+        row["peer"] or "",
+        "" if peer is None else f"{peer:.4g} {row['unit']}",
+        "" if ratio is None else f"{ratio:.2f} x",
+        "" if share is None else f"{100 * share:.0f} %",
+    ]
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    try:
+        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"cannot write {path}: {error.strerror}; choose another --json FILE") from None
