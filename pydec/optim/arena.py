@@ -1,0 +1,151 @@
+"""One flat buffer per dtype: parameters become views of it, so that kernels see plain spans."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pydec.compress.base import Vector
+from pydec.errors import ConfigError
+from pydec.gossip.memory import ALIGNMENT, aligned_bytes, aligned_floats
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_CHUNK = 1 << 18  # elements converted at a time, so that float64 needs no model-sized temporary
+
+
+def check_tensor(tensor: torch.Tensor, name: str) -> None:
+    """Raise ConfigError if a tensor cannot live in an arena."""
+    if tensor.is_complex():
+        raise ConfigError(
+            f"{name} is complex ({tensor.dtype}); pydec averages real numbers, "
+            "hold it as torch.view_as_real(...) in a real parameter"
+        )
+    if tensor.layout is not torch.strided:
+        raise ConfigError(f"{name} has layout {tensor.layout}; only dense tensors can be averaged")
+    if tensor.device.type != "cpu":
+        raise ConfigError(
+            f"{name} is on {tensor.device}, but models are averaged in CPU memory; move the model with .cpu()"
+        )
+    if tensor.dtype not in DTYPES:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        raise ConfigError(f"{name} has dtype {tensor.dtype}; can average {known}")
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Whether the elements fill their span of memory without gaps or overlap, in any order."""
+    strides = sorted(
+        (stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1
+    )
+    expected = 1
+    for stride, size in strides:
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where one tensor lies in its arena, in elements."""
+
+    tensor: torch.Tensor
+    name: str
+    start: int
+
+
+class Arena:
+    """Tensors of one dtype, moved into one contiguous, 64-byte-aligned buffer.
+
+    Each tensor keeps its shape, strides and identity; only its storage changes, so optimisers,
+    hooks and modules that hold it see nothing. Gaps between tensors are zero on all ranks.
+
+    Args:
+        tensors: (name, tensor) pairs, all of one dtype, distinct.
+    """
+
+    def __init__(self, tensors: Sequence[tuple[str, torch.Tensor]]) -> None:
+        self.dtype = tensors[0][1].dtype
+        per_line = ALIGNMENT // self.dtype.itemsize
+        self.spans: list[Span] = []
+        used = 0
+        for name, tensor in tensors:
+            self.spans.append(Span(tensor, name, used))
+            used += -(-tensor.numel() // per_line) * per_line
+        self.flat = torch.from_numpy(aligned_bytes(used * self.dtype.itemsize)).view(self.dtype)
+        with torch.no_grad():
+            for span in self.spans:
+                self._adopt(span)
+        self.vector: Vector = self.flat.numpy() if self.dtype is torch.float32 else aligned_floats(used)
+        """The same numbers in float32: the buffer itself, or a copy that load and store keep up."""
+
+    def _adopt(self, span: Span) -> None:
+        tensor = span.tensor
+        strides = tensor.stride() if _is_dense(tensor) else tensor.contiguous().stride()
+        home = self.flat.as_strided(tensor.shape, strides, span.start)
+        home.copy_(tensor.detach())
+        tensor.data = home
+
+    def holds(self) -> bool:
+        """Whether every tensor still lies where it was put (``.data`` may have been replaced)."""
+        base, width = self.flat.data_ptr(), self.dtype.itemsize
+        return all(
+            span.tensor.data_ptr() == base + span.start * width for span in self.spans if span.tensor.numel()
+        )
+
+    def load(self) -> None:
+        """Bring ``vector`` up to date with the tensors; nothing to do for float32."""
+        if self.dtype is not torch.float32:
+            torch.from_numpy(self.vector).copy_(self.flat)
+
+    def store(self) -> None:
+        """Bring the tensors up to date with ``vector``, which ``load`` filled and gossip changed.
+
+        float64 tensors receive the change, not the rounded value, so that what float32 cannot
+        hold is kept.
+        """
+        if self.dtype is torch.float32:
+            return
+        mixed = torch.from_numpy(self.vector)
+        if self.dtype is not torch.float64:
+            self.flat.copy_(mixed)
+            return
+        for start in range(0, mixed.numel(), _CHUNK):
+            part = self.flat[start : start + _CHUNK]
+            part.add_(mixed[start : start + _CHUNK] - part.float())
+
+    @property
+    def staging_bytes(self) -> int:
+        """Bytes held beyond the tensors themselves."""
+        return 0 if self.dtype is torch.float32 else self.vector.nbytes
+
+
+def make_arenas(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[Arena]:
+    """One arena per dtype, in the order of ``DTYPES``; a tensor named twice is kept once.
+
+    Raises:
+        ConfigError: a tensor that cannot be averaged, or two that share memory without being the
+            same tensor.
+    """
+    unique: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in tensors:
+        check_tensor(tensor, name)
+        unique.setdefault(id(tensor), (name, tensor))
+    placed = sorted(
+        (t.data_ptr(), t.data_ptr() + _extent(t), name) for name, t in unique.values() if t.numel()
+    )
+    for (_, end, name), (start, _, other) in itertools.pairwise(placed):
+        if start < end:
+            raise ConfigError(
+                f"{name} and {other} share memory without being one Parameter; "
+                "tie weights by assigning the same Parameter object to both modules"
+            )
+    groups = [[pair for pair in unique.values() if pair[1].dtype is dtype] for dtype in DTYPES]
+    return [Arena(group) for group in groups if group]
+
+
+def _extent(tensor: torch.Tensor) -> int:
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
