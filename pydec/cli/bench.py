@@ -19,16 +19,14 @@ from typing import Any
 from pydec.errors import ConfigError, SetupError
 
 _PACKAGE = "pydec._benchmarks"
-_COLUMNS = ("name", "size", "ours", "peer", "theirs", "ratio", "of memory's limit")
+_COLUMNS = ("name", "parameters", "ours", "peer", "theirs", "ratio", "of memory's limit")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("suite", metavar="SUITE", help="such as kernels; an unknown name lists all")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows to FILE")
-    parser.add_argument(
-        "--quick", action="store_true", help="seconds: shows that the suite works, not how fast"
-    )
+    parser.add_argument("--quick", action="store_true", help="take seconds: does it work, not how fast is it")
     parser.add_argument("--rounds", metavar="N", type=int, help="timed rounds of each comparison")
 
 
@@ -103,7 +101,7 @@ def _shown(rows: Iterator[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    params = ", ".join(f"{key}={value}" for key, value in row["params"].items())
+    params = ", ".join(f"{key}={_short(value)}" for key, value in row["params"].items() if key != "rounds")
     peer, ratio, share = row["peer_value"], row["ratio"], row["floor_fraction"]
     return [
         row["name"],
@@ -114,6 +112,11 @@ def _cells(row: dict[str, Any]) -> list[str]:
         "" if ratio is None else f"{ratio:.2f} x",
         "" if share is None else f"{100 * share:.0f} %",
     ]
+
+
+def _short(value: object) -> str:
+    """Whole multiples of 2^20 as "16 Mi"."""
+    return f"{value >> 20} Mi" if isinstance(value, int) and value and value % 2**20 == 0 else str(value)
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -43,5 +43,5 @@ def test_an_unknown_suite_lists_the_known_ones():
 def test_mistakes_are_found_before_anything_is_measured(tmp_path):
     with pytest.raises(ConfigError, match="--rounds must be at least 1, got 0"):
         run("kernels", "--rounds", "0")
-    with pytest.raises(SetupError, match="cannot write .*rows.json: No such file or directory"):
+    with pytest.raises(SetupError, match=r"cannot write .*rows\.json: No such file or directory"):
         run("kernels", "--json", str(tmp_path / "missing" / "rows.json"))
