@@ -144,6 +144,7 @@ class MpiPending:
     )
 
     def __init__(self, owner: MpiTransport, peer: int, tag: int, memory: memoryview, receives: bool) -> None:
+        self._request: Any = None
         self.peer = peer
         self._owner = owner
         self._receives = receives
@@ -153,7 +154,6 @@ class MpiPending:
         self._memory: memoryview | None = memory
         self._n_bytes = len(memory)
         self._error: PeerError | FrameError | None = None
-        self._request: Any = None
         self._datatype: Any = None
         try:
             where, self._datatype = shared.buffer(memory)
@@ -229,6 +229,10 @@ class MpiPending:
                 backoff.pause(now_s)
             self._let_go()
         else:
+            self._abandon()
+
+    def __del__(self) -> None:
+        if self._request is not None:  # dropped by an exception: MPI may still use the memory
             self._abandon()
 
     def _what(self) -> str:

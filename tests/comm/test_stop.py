@@ -1,0 +1,90 @@
+"""A signal on one rank stops all of them; over MPI see tests/mpi and tests/launch."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from pydec.comm.local import LocalCluster, solo
+from pydec.comm.stop import StopGuard
+from pydec.comm.transport import Stream
+from pydec.errors import Stopped
+
+
+def test_a_stop_on_one_rank_ends_the_waits_of_all():
+    def program(transport):
+        with StopGuard(transport) as guard:
+            if transport.rank == 2:
+                transport.sleep(1.0)
+                guard.request(signal.SIGTERM)
+            with pytest.raises(Stopped) as caught:
+                transport.irecv((transport.rank + 1) % transport.size, 0, bytearray(1)).wait()
+            with pytest.raises(Stopped):
+                guard.check()
+            assert guard.goodbye()
+        return caught.value.signum, caught.value.origin, transport.now()
+
+    results = LocalCluster(4).run(program)
+    assert [result[:2] for result in results] == [(15, 2)] * 4
+    assert max(result[2] for result in results) < 1.1
+
+
+def test_a_program_that_never_waits_sees_the_stop_in_check():
+    def program(transport):
+        with StopGuard(transport) as guard:
+            for step in range(1000):
+                if transport.rank == 0 and step == 10:
+                    guard.request(signal.SIGINT)
+                try:
+                    guard.check()
+                except Stopped as stopped:
+                    return stopped.signum, stopped.origin
+                transport.sleep(0.1)
+        return None
+
+    assert LocalCluster(3).run(program) == [(2, 0)] * 3
+
+
+def test_all_ranks_may_get_the_signal_at_once():
+    def program(transport):
+        with StopGuard(transport) as guard:
+            guard.request(signal.SIGTERM)
+            with pytest.raises(Stopped):
+                guard.check()
+            return guard.goodbye()
+
+    assert LocalCluster(5).run(program) == [True] * 5
+
+
+def test_goodbye_waits_for_the_slow_and_not_for_ever():
+    def program(transport):
+        guard = StopGuard(transport)
+        transport.sleep(float(transport.rank) * 4.0)
+        return guard.goodbye(5.0), transport.now()
+
+    assert LocalCluster(2).run(program) == [(True, 4.0), (True, 4.0)]
+    (alone, _), (early, _), _ = LocalCluster(3).run(program)
+    assert alone is False
+    assert early is True
+
+
+def test_other_messages_on_the_control_stream_stop_nobody():
+    def program(transport):
+        transport.stream(Stream.CONTROL).post(1 - transport.rank, b"hello")
+        with StopGuard(transport) as guard:
+            guard.check()
+
+    LocalCluster(2).run(program)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_handlers_set_a_flag_and_are_restored(signum):
+    before = signal.getsignal(signum)
+    with StopGuard(solo()) as guard:
+        os.kill(os.getpid(), signum)
+        with pytest.raises(Stopped, match=f"signal {int(signum)}, received by rank 0"):
+            guard.check()
+        assert guard.goodbye()
+    assert signal.getsignal(signum) is before
