@@ -11,8 +11,8 @@ y = torch.sin(x).sum(dim=1, keepdim=True)
 x, y = x[peer.rank :: peer.size], y[peer.rank :: peer.size]  # 2: every peer keeps its own share of the data
 
 model = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.GELU(), torch.nn.Linear(64, 1))
-opt = torch.optim.AdamW(model.parameters(), lr=3e-3)
-opt = pydec.DecentralizedOptimizer(opt, peer, topology="one-peer-exponential", compressor="int8")  # 3
+adamw = torch.optim.AdamW(model.parameters(), lr=3e-3)
+opt = pydec.DecentralizedOptimizer(adamw, peer, topology="one-peer-exponential", compressor="int8")  # 3
 
 for _ in range(300):
     batch = torch.randint(len(x), (64,))
