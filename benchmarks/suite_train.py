@@ -1,0 +1,122 @@
+"""Training over several ranks: accuracy and bytes beside all-reduce, and the cost of gossip in a step."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .harness import Options, Row
+
+RANKS = 4
+EPOCHS = 5
+_LIMIT_S = 1800
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """Fashion-MNIST beside all-reduce at equal steps; then a step of stdlib-lm with and without gossip."""
+    yield from _accuracy_and_bytes(options)
+    yield from _step_time(options)
+
+
+def _accuracy_and_bytes(options: Options) -> Iterator[Row]:
+    """4 ranks, one-peer exponential graph, int8 D-PSGD against averaging every gradient."""
+    length = ["--steps", "12"] if options.quick else ["--epochs", str(EPOCHS)]
+    task = "fashion-mnist:samples=2000" if options.quick else "fashion-mnist"
+    common = [task, *length, "--seed", "1", "--threads", "1", "--quiet"]
+    gossip = ["--algorithm", "dpsgd", "--compressor", "int8", "--topology", "one-peer-exponential"]
+    ours = _train(RANKS, [*common, *gossip])
+    peer = _train(RANKS, [*common, "--algorithm", "allreduce", "--compressor", "none"])
+    if ours["steps"] != peer["steps"]:
+        raise AssertionError(f"{ours['steps']} and {peer['steps']} steps cannot be compared")
+    params = {"task": task, "ranks": RANKS, "steps": ours["steps"], "seed": 1}
+    yield Row(
+        "train",
+        "accuracy of the averaged model",
+        {**params, "points_behind": 100 * (peer["accuracy"] - ours["accuracy"])},
+        100 * ours["accuracy"],
+        "%",
+        "allreduce",
+        100 * peer["accuracy"],
+        ours["accuracy"] / peer["accuracy"],
+    )
+    yield Row(
+        "train",
+        "bytes sent by all ranks",
+        {**params, "fraction": ours["bytes_sent"] / peer["bytes_sent"]},
+        ours["bytes_sent"] / 1e6,
+        "MB",
+        "allreduce",
+        peer["bytes_sent"] / 1e6,
+        peer["bytes_sent"] / ours["bytes_sent"],
+    )
+    yield Row(
+        "train",
+        "time of the run",
+        params,
+        ours["wall_s"],
+        "s",
+        "allreduce",
+        peer["wall_s"],
+        peer["wall_s"] / ours["wall_s"],
+    )
+
+
+def _step_time(options: Options) -> Iterator[Row]:
+    """2 ranks of 1 thread: a combine-then-adapt step against the same step that talks to nobody."""
+    rounds = options.rounds or (2 if options.quick else 20)
+    steps = 3 if options.quick else 20
+    for compressor in ("none", "int8"):
+        with tempfile.TemporaryDirectory() as folder:
+            result = Path(folder) / "steps.json"
+            program = Path(__file__).with_name("train_steps.py")
+            _mpi(2, [sys.executable, str(program), compressor, str(rounds), str(steps), str(result)])
+            found = json.loads(result.read_text())
+        yield Row(
+            "train",
+            "step, combine then adapt",
+            {
+                "task": "stdlib-lm",
+                "ranks": 2,
+                "threads": 1,
+                "compressor": compressor,
+                "rounds": rounds,
+                "steps": steps,
+                "fraction": found["gossip_s"] / found["plain_s"],
+            },
+            1e3 * found["gossip_s"],
+            "ms",
+            "the same step alone",
+            1e3 * found["plain_s"],
+            found["plain_s"] / found["gossip_s"],
+        )
+
+
+def _train(ranks: int, words: list[str]) -> dict[str, Any]:
+    """Summary of one training job."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = Path(folder) / "run"
+        _mpi(ranks, ["train", *words, "--run-dir", str(run_dir)])
+        found: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+    if found["status"] != "done":
+        raise AssertionError(f"the run is {found['status']}: {found.get('reason')}")
+    return found
+
+
+def _mpi(ranks: int, words: list[str]) -> None:
+    """Run a command on several ranks, as ``pydec run`` does."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pydec", "run", "-n", str(ranks), *words],
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT_S,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(
+            f"pydec run {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
+        )

@@ -1,0 +1,73 @@
+"""One rank of the step timing in suite_train: blocks of steps with gossip and without, in turn.
+
+Usage, on each of several ranks: train_steps.py COMPRESSOR ROUNDS STEPS FILE. Two copies of the default
+stdlib-lm model train on the same batches with the same optimiser; one of them gossips. Ranks meet before
+every block and the first step of a block is not counted. Rank 0 writes the median step of the slowest
+rank of both to FILE, in seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+import pydec
+from pydec.train import Task, split, tasks
+from pydec.train.batches import Batch, Batches
+from pydec.train.config import TrainConfig
+from pydec.train.determinism import reproducible
+from pydec.train.loop import forward, local_optimizer
+from pydec.train.together import table
+
+
+def main(compressor: str, rounds: int, steps: int, file: Path) -> None:
+    """Time both and write the result."""
+    with reproducible(threads=1), pydec.init(seed=1) as peer:
+        tasks_ = [tasks.make("stdlib-lm", seed=1) for _ in range(2)]
+        config = TrainConfig("stdlib-lm", seed=1).resolve(tasks_[0], peer.size)
+        share = split.iid(tasks_[0].samples, peer.size, 1)[peer.rank]
+        batches = [iter(Batches(task.train, share, config.batch_size, 1, peer.rank)) for task in tasks_]
+        plain = local_optimizer(config, tasks_[0], tasks_[0].model)
+        gossip = pydec.DecentralizedOptimizer(
+            local_optimizer(config, tasks_[1], tasks_[1].model),
+            peer,
+            topology="one-peer-exponential",
+            compressor=compressor,
+            algorithm="dpsgd:order=cta",
+            model=tasks_[1].model,
+        )
+
+        def block(task: Task, optimizer: torch.optim.Optimizer, data: Iterator[Batch]) -> list[float]:
+            table(peer, [0.0])  # all ranks start together
+            seconds = []
+            for _ in range(steps + 1):
+                start = time.perf_counter()
+                loss = forward(task, task.model, next(data))
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                loss.item()
+                seconds.append(time.perf_counter() - start)
+            return seconds[1:]
+
+        times: dict[str, list[float]] = {"plain_s": [], "gossip_s": []}
+        for current in range(rounds + 1):
+            kinds = [("plain_s", plain, 0), ("gossip_s", gossip, 1)]
+            for name, optimizer, which in kinds if current % 2 else reversed(kinds):
+                found = block(tasks_[which], optimizer, batches[which])
+                if current:  # the first round warms up
+                    times[name] += found
+        gossip.close()
+        medians = table(peer, [statistics.median(values) for values in times.values()]).max(axis=0)
+        if peer.rank == 0:
+            file.write_text(json.dumps(dict(zip(times, medians.tolist(), strict=True))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
