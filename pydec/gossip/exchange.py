@@ -25,6 +25,7 @@ Late = Literal["raise", "drop"]
 
 BUCKET_TAG_BITS = 13
 _ROUND_TAGS = 1 << 10
+_AHEAD = 2  # buckets encoded before the first is mixed: hides one neighbour's encoding
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ def _culprit(packet: _Packet, peers: Sequence[int], bodies: Sequence[Bytes]) -> 
 class Exchange:
     """Sends, receives and mixes one round at a time.
 
-    ``begin`` encodes the models and starts to send; ``finish`` waits for the neighbours and mixes.
-    Between the two the models may be read and trained on. All buffers are allocated here, once.
+    ``begin`` encodes the models and starts to send; ``finish`` waits for the neighbours and mixes;
+    between the two the models may be read and trained on. ``run`` does both. All buffers are
+    allocated here, once.
 
     Args:
         transport: the stream to use; owned by the caller.
@@ -104,6 +106,9 @@ class Exchange:
         self._outbox = aligned_bytes(offset)
         self._lengths = [0] * len(self._packets)
         self._sends: list[Pending] = []
+        self._heard: dict[int, float] = {}
+        self._listeners: list[int] = []
+        self._missing: set[int] = set()
         self._plan_inbox(budget)
 
     def _plan_inbox(self, budget: int) -> None:
@@ -123,24 +128,28 @@ class Exchange:
         """Bytes held beyond the vectors: algorithm state, outbox and inbox."""
         return self._outbox.nbytes + self._inbox.nbytes + sum(mixer.state_bytes for mixer in self.mixers)
 
+    def run(self, round: int) -> None:
+        """Do a whole round: as ``begin`` and ``finish``, one after the other, with the same bits.
+
+        Buckets are encoded only a little ahead of being mixed, so that each is still in the
+        cache when its neighbours' packets arrive.
+
+        Raises:
+            PeerTimeout, PeerLost, ProtocolError: as ``finish``.
+        """
+        self._open(round)
+        for number in range(len(self._packets) + _AHEAD):
+            if number < len(self._packets):
+                self._send(number)
+            if number >= _AHEAD:
+                self._settle(number - _AHEAD)
+        self.pending = False
+
     def begin(self, round: int) -> None:
         """Start a round: encode every bucket and send it to those who listen in this round."""
-        if self.pending:
-            raise RuntimeError(f"round {self.round} has not been finished")
-        self.flush()
-        self.round = round
-        self.pending = True
-        rank = self.transport.rank
-        self._heard = self.topology.row(rank, round)[1]
-        listeners = self.topology.listeners(rank, round)
-        if not self._heard and not listeners:
-            return
-        for number in range(self._window if self._packets else 0):
-            self._post(number)
-        for number, packet in enumerate(self._packets):
-            message = self._encode(number, packet)
-            tag = self._tag(number)
-            self._sends.extend(self.transport.isend(peer, tag, message) for peer in listeners)
+        self._open(round)
+        for number in range(len(self._packets)):
+            self._send(number)
 
     def finish(self, *, mix: bool = True) -> None:
         """Wait for the neighbours' packets and mix; the round is over when this returns.
@@ -154,33 +163,53 @@ class Exchange:
         """
         if not self.pending:
             raise RuntimeError("no round has begun")
-        missing: set[int] = set()
-        for number, packet in enumerate(self._packets if self._heard else ()):
-            bodies: list[Bytes] = []
-            weights: list[float] = []
-            for place, (peer, weight) in enumerate(self._heard.items()):
-                body = None if peer in missing else self._take(number, place, peer)
-                if body is None:
-                    missing.add(peer)
-                else:
-                    bodies.append(body)
-                    weights.append(weight)
-            if mix:
-                self._absorb(number, packet, bodies, weights, missing)
-            if number + self._window < len(self._packets):
-                self._post(number + self._window, missing)
-        self._receives.clear()
+        for number in range(len(self._packets)):
+            self._settle(number, mix=mix)
         self.pending = False
 
-    def _absorb(
-        self, number: int, packet: _Packet, bodies: list[Bytes], weights: list[float], missing: set[int]
-    ) -> None:
+    def _open(self, round: int) -> None:
+        """Look up the round's neighbours and post the first receives."""
+        if self.pending:
+            raise RuntimeError(f"round {self.round} has not been finished")
+        self.flush()
+        self.round = round
+        self.pending = True
+        self._missing.clear()
+        self._heard = self.topology.row(self.transport.rank, round)[1]
+        self._listeners = self.topology.listeners(self.transport.rank, round)
+        for number in range(min(self._window, len(self._packets))):
+            self._post(number)
+
+    def _send(self, number: int) -> None:
+        """Encode one bucket and send it; without neighbours there is nothing to encode for."""
+        if self._heard or self._listeners:
+            message = self._encode(number, self._packets[number])
+            tag = self._tag(number)
+            self._sends.extend(self.transport.isend(peer, tag, message) for peer in self._listeners)
+
+    def _settle(self, number: int, *, mix: bool = True) -> None:
+        """Wait for one bucket of every neighbour and mix it."""
+        if not self._heard:
+            return
+        heard: list[int] = []
+        bodies: list[Bytes] = []
+        for place, peer in enumerate(self._heard):
+            body = None if peer in self._missing else self._take(number, place, peer)
+            if body is not None:
+                heard.append(peer)
+                bodies.append(body)
+        if mix:
+            self._absorb(number, heard, bodies)
+        if number + self._window < len(self._packets):
+            self._post(number + self._window)
+
+    def _absorb(self, number: int, heard: list[int], bodies: list[Bytes]) -> None:
+        packet = self._packets[number]
         start = packet.offset + HEADER_BYTES
         own = self._outbox[start : start + self._lengths[number]]
         try:
-            packet.mixer.absorb(packet.bucket, own, bodies, weights)
+            packet.mixer.absorb(packet.bucket, own, bodies, [self._heard[peer] for peer in heard])
         except FrameError as error:
-            heard = [peer for peer in self._heard if peer not in missing]
             raise ProtocolError(
                 _culprit(packet, heard, bodies), f"sent a malformed packet in round {self.round}: {error}"
             ) from error
@@ -226,10 +255,10 @@ class Exchange:
         start = ((number % self._window) * max(1, self.topology.degree) + place) * self._slot
         return self._inbox[start : start + HEADER_BYTES + self._packets[number].capacity]
 
-    def _post(self, number: int, missing: set[int] | frozenset[int] = frozenset()) -> None:
+    def _post(self, number: int) -> None:
         """Post the receives of one packet from every neighbour."""
         for place, peer in enumerate(self._heard):
-            if peer not in missing:
+            if peer not in self._missing:
                 into = memoryview(self._slot_of(number, place))
                 self._receives[number, place] = self.transport.irecv(peer, self._tag(number), into)
 
@@ -243,7 +272,7 @@ class Exchange:
                 receive.cancel()
                 if self.late == "raise":
                     raise
-                self._forget(number, place)
+                self._forget(place, peer)
                 return None
             slot = self._slot_of(number, place)[:arrived]
             frame = self._checked(number, peer, slot)
@@ -253,9 +282,10 @@ class Exchange:
             into = memoryview(self._slot_of(number, place))
             self._receives[number, place] = self.transport.irecv(peer, self._tag(number), into)
 
-    def _forget(self, number: int, place: int) -> None:
+    def _forget(self, place: int, peer: int) -> None:
         """Cancel what is posted for a neighbour that is left out of the rest of the round."""
         self.dropped += 1
+        self._missing.add(peer)
         for key in [key for key in self._receives if key[1] == place]:
             self._receives.pop(key).cancel()
 

@@ -128,8 +128,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     def _make_exchange(self, late: Late) -> Exchange:
         degree = self.topology.degree
         plain = compress.make("none")
-        for arena in self._all_arenas:
-            arena.load()
+        self._load()
         mixers = [self.algorithm.mixer(arena.vector, self.compressor, degree) for arena in self._arenas]
         mixers += [gossip.AverageMixer(arena.vector, plain, degree) for arena in self._buffer_arenas]
         return Exchange(
@@ -201,8 +200,10 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             return self._step_allreduce(closure)
         if self.algorithm.order == "atc":
             loss = self._adapt(closure)
-            self._begin()
-            self._finish()
+            self._load()
+            self._exchange.run(self.rounds)
+            self.rounds += 1
+            self._store()
             return loss
         if not self._exchange.pending:
             self._begin()
@@ -228,14 +229,20 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     def _begin(self) -> None:
         assert self._exchange is not None
-        for arena in self._all_arenas:
-            arena.load()
+        self._load()
         self._exchange.begin(self.rounds)
         self.rounds += 1
 
     def _finish(self) -> None:
         assert self._exchange is not None
         self._exchange.finish()
+        self._store()
+
+    def _load(self) -> None:
+        for arena in self._all_arenas:
+            arena.load()
+
+    def _store(self) -> None:
         for arena in self._all_arenas:
             arena.store()
         torch.autograd.graph.increment_version([p for _, p in self._parameters])

@@ -26,12 +26,15 @@ def make(transport: Transport, x: NDArray[np.float32], graph: str = "ring", late
     return Exchange(transport, schedule, [mixer], late=late)
 
 
-def ten_rounds(transport: Transport) -> NDArray[np.float32]:
-    x = vector(transport.rank)
+def ten_rounds(transport: Transport, n: int = N, whole: bool = False) -> NDArray[np.float32]:
+    x = vector(transport.rank, n)
     exchange = make(transport, x)
     for t in range(10):
-        exchange.begin(t)
-        exchange.finish()
+        if whole:
+            exchange.run(t)
+        else:
+            exchange.begin(t)
+            exchange.finish()
     exchange.flush()
     return x
 
@@ -42,6 +45,15 @@ def test_delay_reordering_and_duplicates_change_no_bit() -> None:
         rough = LocalCluster(SIZE, seed=seed, delay_s=0.01, reorder=0.5, duplicate=0.3).run(ten_rounds)
         for a, b in zip(calm, rough, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_a_whole_round_has_the_bits_of_its_two_halves() -> None:
+    n = 40_000  # several buckets
+    assert len(gossip.make("dpsgd").mixer(np.zeros(n, np.float32), compress.make("int8"), 2).buckets) > 1
+    halves = LocalCluster(SIZE).run(lambda t: ten_rounds(t, n=n))
+    whole = LocalCluster(SIZE).run(lambda t: ten_rounds(t, n=n, whole=True))
+    for a, b in zip(halves, whole, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_duplicate_of_an_older_round_is_dropped_and_counted() -> None:
