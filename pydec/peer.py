@@ -1,0 +1,114 @@
+"""One running peer: the place where a transport, a view and the stop signals come together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+
+from pydec.comm.agree import agree
+from pydec.comm.detect import launched_ranks
+from pydec.comm.failing import fail_job
+from pydec.comm.local import solo
+from pydec.comm.stop import StopGuard
+from pydec.comm.transport import Transport
+from pydec.comm.view import View
+from pydec.errors import ConfigError, Stopped
+
+DEADLINE_S = 120.0
+"""Seconds without an answer after which a peer is given up; a slow rank's first step counts too."""
+GOODBYE_S = 10.0
+"""Seconds that a stopped rank waits for the others to have written their files."""
+
+
+class Peer:
+    """One peer of a job; a context manager, made by ``pydec.init``.
+
+    Inside ``with``, an exception ends the whole job with the traceback of the first rank that
+    failed; a normal exit leaves when the others do.
+
+    Args:
+        transport: how the peers talk; owned, closed with the peer.
+        seed: seed of everything that all peers draw alike.
+        signals: whether SIGINT and SIGTERM stop all peers at their next step.
+    """
+
+    def __init__(self, transport: Transport, *, seed: int = 0, signals: bool = True) -> None:
+        self.transport = transport
+        self.rank = transport.rank
+        self.size = transport.size
+        self.view = View(epoch=0, members=tuple(range(transport.size)), seed=seed)
+        self._guard = StopGuard(transport) if signals else StopGuard(transport, signals=())
+        self._guard.__enter__()
+        self._closed = False
+
+    def check(self) -> None:
+        """Call once a step: raises Stopped once any rank has received SIGINT or SIGTERM."""
+        self._guard.check()
+
+    def agree(self, facts: Mapping[str, str]) -> None:
+        """Compare facts that all ranks must share; all ranks call it together.
+
+        Args:
+            facts: value by name, in words.
+
+        Raises:
+            MismatchError: names the fact, both values and both ranks.
+        """
+        agree(self.transport, facts)
+
+    def close(self) -> None:
+        """Leave the job when the others do, or when they take too long; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._guard.__exit__(None, None, None)
+        self.transport.close()
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Stopped):
+            self.transport.deadline_s = GOODBYE_S
+            self.close()
+        elif error is None or self.size == 1 or (isinstance(error, SystemExit) and not error.code):
+            self.close()
+        else:
+            fail_job(error)
+
+
+def init(
+    *, deadline_s: float = DEADLINE_S, seed: int = 0, transport: Transport | None = None, signals: bool = True
+) -> Peer:
+    """Start this process's peer: one of many under mpirun or srun, alone otherwise.
+
+    Args:
+        deadline_s: seconds that a wait for another peer may take before PeerTimeout.
+        seed: seed of everything that all peers draw alike; must be the same on all.
+        transport: use this instead of MPI (for tests and other launchers).
+        signals: whether SIGINT and SIGTERM stop all peers at their next step; only in the main
+            thread, and only for as long as the peer is open.
+
+    Returns:
+        The peer; use it as a context manager so that a failure ends the job on all ranks.
+
+    Raises:
+        ConfigError: a deadline that is not positive.
+        SetupError: no MPI library, or another MPI than the one that launched this process.
+        MismatchError: the ranks were given different seeds.
+    """
+    if not deadline_s > 0:
+        raise ConfigError(f"deadline_s must be positive, got {deadline_s}")
+    peer = Peer(transport or _open(deadline_s), seed=seed, signals=signals)
+    peer.agree({"seed": str(seed)})
+    return peer
+
+
+def _open(deadline_s: float) -> Transport:
+    if launched_ranks() is None:
+        return solo(deadline_s)
+    from pydec.comm.mpi import open_mpi  # a peer that runs alone needs no MPI
+
+    return open_mpi(deadline_s=deadline_s)
