@@ -16,7 +16,13 @@ from typing import Any
 from pydec.comm.transport import Pending, Stream, Transport
 from pydec.errors import PeerLost, PeerTimeout, Stopped
 
+_MEANS = {
+    # What mpirun is told to forward: on SIGTERM itself it kills all ranks within half a second.
+    signal.SIGUSR1: signal.SIGTERM,
+    signal.SIGUSR2: signal.SIGINT,
+}
 _NOTE = struct.Struct("<4sBI")  # b"stop", signal, rank that received it
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _FAREWELL_TAG = (1 << 22) + 1_000_000
 
 
@@ -29,12 +35,11 @@ class StopGuard:
 
     Args:
         transport: any stream of the cluster; posted messages of the CONTROL stream are taken.
-        signals: signals to turn into a stop.
+        signals: signals to turn into a stop; SIGUSR1 stands for SIGTERM and SIGUSR2 for SIGINT,
+            which is how ``pydec run`` stops a job.
     """
 
-    def __init__(
-        self, transport: Transport, signals: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
-    ) -> None:
+    def __init__(self, transport: Transport, signals: tuple[int, ...] = _SIGNALS) -> None:
         self._transport = transport
         self._control = transport.stream(Stream.CONTROL)
         self._signals = signals
@@ -60,7 +65,7 @@ class StopGuard:
     def request(self, signum: int) -> None:
         """Do what the arrival of signal ``signum`` at this rank does."""
         if self._received is None:
-            self._received = signum
+            self._received = _meaning(signum)
 
     def check(self) -> None:
         """Raise Stopped if this rank received a signal or another one announced a stop."""
@@ -89,8 +94,7 @@ class StopGuard:
         return all(arrived) and all(sent)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._received is None:
-            self._received = signum
+        self.request(signum)
 
     def _interrupt(self) -> None:
         if self._stopped is None:  # raised once: what is written afterwards may wait undisturbed
@@ -127,3 +131,7 @@ def _ends(pending: Pending, left_s: Callable[[], float]) -> bool:
             pass
         return False
     return True
+
+
+def _meaning(signum: int) -> int:
+    return _MEANS.get(signal.Signals(signum), signum)

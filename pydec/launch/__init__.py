@@ -1,0 +1,1 @@
+"""Starting a job: which mpirun, with which flags, and watching over it until nothing is left."""
