@@ -32,11 +32,14 @@ test: $(VENV)/.test-extra
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 lint: $(VENV)/.lint-extra
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
+	@status=0; \
+	check() { echo "$$*"; "$$@" || status=1; }; \
+	check $(BIN)/ruff check .; \
+	check $(BIN)/ruff format --check .; \
+	check $(BIN)/mypy; \
+	check $(BIN)/lint-imports; \
+	check $(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh'); \
+	exit $$status
 
 bench: $(VENV)/.test-extra
 	$(BIN)/pydec bench kernels $(BENCH_FLAGS)
