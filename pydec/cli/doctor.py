@@ -20,6 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydec.errors import SetupError
+from pydec.launch.mpirun import find_mpirun
+
 State = Literal["ok", "note", "missing"]
 
 MIN_PYTHON = (3, 10)
@@ -162,12 +165,9 @@ def check_kernels(answer: dict[str, Any]) -> list[Finding]:
     forced = os.environ.get("PYDEC_SIMD")
     cuda = Finding("CUDA module", "ok", answer["cuda"])
     if not answer["cuda_ready"]:
-        cuda = Finding(
-            "CUDA module",
-            "note",
-            answer["cuda"],
-            "optional; with a CUDA toolkit: PYDEC_CUDA=on pip install .",
-        )
+        no_device = answer["cuda"].startswith("built with")
+        fix = "optional; a GPU, and an NVIDIA driver that knows this CUDA version" if no_device else None
+        cuda = Finding("CUDA module", "note", answer["cuda"], fix)
     levels = f"{', '.join(answer['targets'])}; in use: {answer['target']}"
     return [
         Finding("native code", "ok", answer["path"]),
@@ -213,32 +213,34 @@ def check_mpi(answer: dict[str, Any]) -> list[Finding]:
 
 
 def check_mpirun(answer: dict[str, Any]) -> Finding:
-    """Whether an mpirun of the same MPI as mpi4py's is at hand, and is the one that the shell finds.
+    """Whether the mpirun that `pydec run` uses is of the same MPI as mpi4py's, and the shell's too.
 
     Args:
         answer: as for ``check_mpi``.
     """
-    on_path = shutil.which("mpirun")
-    beside = _mpirun_beside(answer.get("path"))
-    best = beside or on_path
-    if best is None:
-        return Finding("mpirun", "missing", "none beside the MPI library, none on PATH", INSTALL_MPI)
-    version = _first_line(best, "--version") or "gives no version"
+    try:
+        used = find_mpirun()
+    except SetupError as error:
+        return Finding("mpirun", "missing", str(error).partition(";")[0], INSTALL_MPI)
+    version = _first_line(used, "--version") or "gives no version"
     if "error" in answer:
-        return Finding("mpirun", "note", f"{version} at {best}; no MPI library to compare it with")
+        return Finding("mpirun", "note", f"{version} at {used}; no MPI library to compare it with")
     if not _same_mpi(version, answer):
-        return Finding(
-            "mpirun",
-            "missing",
-            f"{version} at {best}, but mpi4py uses {answer['vendor']} {answer['version']}",
-            f"put the mpirun of {answer['vendor']} {answer['version']} first on PATH, or: {INSTALL_MPI}",
+        library = f"{answer['vendor']} {answer['version']}"
+        right = _mpirun_beside(answer["path"])
+        fix = (
+            f"put {Path(right).parent} first on PATH"
+            if right
+            else f"put the mpirun of {library} first on PATH"
         )
-    if on_path and not os.path.samefile(on_path, best):
-        other = _first_line(on_path, "--version") or "gives no version"
+        return Finding("mpirun", "missing", f"{version} at {used}, but mpi4py uses {library}", fix)
+    shell = shutil.which("mpirun")
+    if shell and not os.path.samefile(shell, used):
+        other = _first_line(shell, "--version") or "gives no version"
         if not _same_mpi(other, answer):
-            value = f"{version} at {best}; but `mpirun` in this shell is {on_path} ({other})"
-            return Finding("mpirun", "note", value, f"start jobs with `pydec run`, or with {best}")
-    return Finding("mpirun", "ok", f"{version} at {best}")
+            value = f"{version} at {used}; but `mpirun` in this shell is {shell} ({other})"
+            return Finding("mpirun", "note", value, f"start jobs with `pydec run`, or with {used}")
+    return Finding("mpirun", "ok", f"{version} at {used}")
 
 
 def check_torch(answer: dict[str, Any]) -> Finding:
@@ -300,12 +302,9 @@ def _first_line(program: str, *arguments: str) -> str | None:
     return next(iter(done.stdout.strip().splitlines()), None)
 
 
-def _mpirun_beside(library: str | None) -> str | None:
-    """The mpirun of the installation that ``library`` belongs to, or of this Python's environment."""
-    folders = [Path(sys.executable).parent]
-    if library:
-        folders.insert(0, Path(library).parent.parent / "bin")
-    return next((found for folder in folders if (found := shutil.which("mpirun", path=str(folder)))), None)
+def _mpirun_beside(library: str) -> str | None:
+    """The mpirun of the installation that ``library`` belongs to."""
+    return shutil.which("mpirun", path=str(Path(library).parent.parent / "bin")) if library else None
 
 
 def _same_mpi(version_line: str, answer: dict[str, Any]) -> bool:

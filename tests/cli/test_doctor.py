@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pydec.cli import doctor
+from pydec.errors import SetupError
 
 OPEN_MPI = {
     "mpi4py": "4.1.2",
@@ -102,26 +103,36 @@ def test_limits_of_an_mpi_are_notes():
     assert faults.fix
 
 
-def test_mpirun_of_another_mpi_is_named(tmp_path, monkeypatch):
-    library = tmp_path / "mpi" / "lib" / "libmpi.so.40"
-    fake_mpirun(tmp_path / "mpi" / "bin", "mpirun (Open MPI) 4.1.4")
-    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    finding = doctor.check_mpirun({**OPEN_MPI, "path": str(library)})
+def test_mpirun_of_another_mpi_is_named_with_the_way_to_the_right_one(tmp_path, monkeypatch):
+    right = fake_mpirun(tmp_path / "mpi" / "bin", "mpirun (Open MPI) 5.0.11")
+    wrong = fake_mpirun(tmp_path / "other", "mpirun (Open MPI) 4.1.4")
+    monkeypatch.setattr(doctor, "find_mpirun", lambda: str(wrong))
+    finding = doctor.check_mpirun({**OPEN_MPI, "path": str(tmp_path / "mpi" / "lib" / "libmpi.so.40")})
     assert finding.state == "missing"
     assert "4.1.4" in finding.value
     assert "5.0.11" in finding.value
+    assert finding.fix == f"put {right.parent} first on PATH"
 
 
 def test_another_mpirun_first_on_path_is_a_note(tmp_path, monkeypatch):
-    library = tmp_path / "mpi" / "lib" / "libmpi.so.40"
     right = fake_mpirun(tmp_path / "mpi" / "bin", "mpirun (Open MPI) 5.0.11")
     wrong = fake_mpirun(tmp_path / "other", "HYDRA build details:")
+    monkeypatch.setattr(doctor, "find_mpirun", lambda: str(right))
     monkeypatch.setenv("PATH", f"{wrong.parent}:/usr/bin:/bin")
-    finding = doctor.check_mpirun({**OPEN_MPI, "path": str(library)})
+    finding = doctor.check_mpirun(OPEN_MPI)
     assert finding.state == "note"
     assert str(wrong) in finding.value
-    assert finding.fix is not None
-    assert str(right) in finding.fix
+    assert str(right) in (finding.fix or "")
+
+
+def test_no_mpirun_names_the_extra(monkeypatch):
+    def nothing() -> str:
+        raise SetupError("no mpirun beside python or on PATH; install one")
+
+    monkeypatch.setattr(doctor, "find_mpirun", nothing)
+    finding = doctor.check_mpirun(OPEN_MPI)
+    assert (finding.state, finding.value) == ("missing", "no mpirun beside python or on PATH")
+    assert "pydec-train[mpi]" in (finding.fix or "")
 
 
 @pytest.mark.parametrize(
