@@ -91,6 +91,7 @@ def run(peer: Peer, config: TrainConfig, run_dir: str, *, quiet: bool = False) -
                 result = _compare(peer, setup, directory, result, quiet=quiet)
         except BaseException as error:
             _save_what_is_there(peer, setup, loop, directory, error, time.perf_counter() - started_s)
+            shown.say(f"run directory   {directory.path} (up to step {loop.progress.step})")
             raise
     if peer.rank == 0:
         shown.say(closing_words(directory.path, result))

@@ -25,7 +25,11 @@ def alone(config: TrainConfig, run_dir: str = "run") -> dict:
 def together(size: int, config: TrainConfig, run_dir: str = "run") -> dict:
     def program(transport):
         with Peer(transport, signals=False) as peer:
-            return job.run(peer, config, run_dir, quiet=True)
+            try:
+                return job.run(peer, config, run_dir, quiet=True)
+            except job.SharedError as error:  # as the command does: leave first, then raise
+                shared = error
+        raise shared
 
     return LocalCluster(size).run(program)[0]
 

@@ -67,7 +67,11 @@ def stdlib_lm(
         loss_is_nats_per_byte=True,
         labels=train.labels,
         defaults=Defaults(
-            batch_size=8, lr=0.003, optimizer="adamw:weight_decay=0.1,beta2=0.95", schedule="cosine", steps=480
+            batch_size=8,
+            lr=0.003,
+            optimizer="adamw:weight_decay=0.1,beta2=0.95",
+            schedule="cosine",
+            steps=400,
         ),
         facts={
             "data": str(root),
