@@ -40,6 +40,7 @@ std::size_t encode_f32(const F32* x, std::size_t n, std::size_t block, std::int8
   std::size_t bad = 0;
   for (std::size_t first = 0; first < n; first += block) {
     const std::size_t length = n - first < block ? n - first : block;
+    prefetch_ahead(x + first, length * sizeof(float));
     bad += encode_block(x + first, length, codes + first, scales++);
   }
   return bad;

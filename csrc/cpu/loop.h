@@ -4,6 +4,8 @@
 // targets could be kept in the version of one that this CPU does not run.
 #pragma once
 
+#include <cstddef>
+
 #define PYDEC_PRAGMA(text) _Pragma(#text)
 
 /// The next loop may be vectorised: an output is either one of the inputs, element for element, or apart from
@@ -13,3 +15,20 @@
 #else
 #define PYDEC_INDEPENDENT PYDEC_PRAGMA(GCC ivdep)
 #endif
+
+namespace pydec {
+namespace {
+
+// Far enough that a line arrives before it is needed, near enough that it is still there then.
+constexpr std::size_t kAheadBytes = 4096;
+
+/// Asks for the lines that lie kAheadBytes behind these n_bytes; they need not exist. The hardware stops
+/// fetching ahead at page borders and when a loop works on a cached block for a while. Measured: helps loops
+/// that read one or two arrays; hurts those that read more or write as much as they read.
+inline void prefetch_ahead(const void* here, std::size_t n_bytes) noexcept {
+  const char* from = static_cast<const char*>(here) + kAheadBytes;
+  for (std::size_t i = 0; i < n_bytes; i += 64) __builtin_prefetch(from + i);
+}
+
+}  // namespace
+}  // namespace pydec

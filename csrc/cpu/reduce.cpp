@@ -25,6 +25,7 @@ constexpr std::size_t kRegisters = kLanes / kWidth;
 
 struct Square {
   const F32* x;
+  void prefetch(std::size_t i) const noexcept { prefetch_ahead(x + i, kLanes * sizeof(float)); }
   void add(Doubles& sum, std::size_t i) const noexcept {
     Floats a;
     __builtin_memcpy(&a, x + i, sizeof a);
@@ -40,6 +41,10 @@ struct Square {
 struct SquaredDifference {
   const F32* x;
   const F32* y;
+  void prefetch(std::size_t i) const noexcept {
+    prefetch_ahead(x + i, kLanes * sizeof(float));
+    prefetch_ahead(y + i, kLanes * sizeof(float));
+  }
   void add(Doubles& sum, std::size_t i) const noexcept {
     Floats a;
     Floats b;
@@ -69,6 +74,7 @@ double sum(const Term& term, std::size_t n) noexcept {
     Doubles part[kRegisters] = {};
     std::size_t i = first;
     for (; i + kLanes <= end; i += kLanes) {
+      term.prefetch(i);
       for (std::size_t r = 0; r < kRegisters; ++r) term.add(part[r], i + r * kWidth);
     }
     double lane[kLanes];
@@ -88,10 +94,12 @@ double sqdist_f32(const F32* x, const F32* y, std::size_t n) noexcept {
 }
 
 std::size_t count_nonfinite_f32(const F32* x, std::size_t n) noexcept {
+  constexpr std::size_t kStep = 256;
   std::size_t total = 0;
-  for (std::size_t first = 0; first < n; first += kChunk) {
-    const std::size_t end = n - first < kChunk ? n : first + kChunk;
+  for (std::size_t first = 0; first < n; first += kStep) {
+    const std::size_t end = n - first < kStep ? n : first + kStep;
     std::uint32_t count = 0;
+    prefetch_ahead(x + first, kStep * sizeof(float));
     for (std::size_t i = first; i < end; ++i) count += magnitude_bits(x[i]) >= kInfinityBits ? 1u : 0u;
     total += count;
   }

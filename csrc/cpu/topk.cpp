@@ -44,7 +44,8 @@ void refine(const F32* a, std::size_t n, unsigned shift, unsigned width, std::ui
   histogram.clear();
   for (std::size_t i = 0; i < n; ++i) {
     const std::uint32_t key = magnitude_bits(a[i]);
-    if (key >> above == prefix) ++histogram.count[i % Histogram::kTables][(key >> shift) & last];
+    // Adding 0 costs less than a branch that depends on the data.
+    histogram.count[i % Histogram::kTables][(key >> shift) & last] += key >> above == prefix ? 1u : 0u;
   }
   prefix = (prefix << width) | histogram.find(last + 1, rank);
 }
@@ -109,6 +110,7 @@ std::size_t collect(const F32* x, F32* residual, std::size_t n, std::uint32_t th
   std::size_t found = 0;
   std::size_t i = 0;
   for (; i + kMaskElements <= n; i += kMaskElements) {
+    prefetch_ahead(x + i, kMaskElements * sizeof(float));
     add_residual(x + i, residual != nullptr ? residual + i : nullptr, kMaskElements);
     std::uint64_t mask = mask_of(a + i, threshold);
     if (found + kMaskElements > capacity) {
