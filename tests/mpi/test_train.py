@@ -1,0 +1,105 @@
+"""``pydec train`` under a real mpirun: the bits of the local cluster, and every way to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from pydec.comm.local import LocalCluster
+from pydec.peer import Peer
+from pydec.train import job
+from pydec.train.config import TrainConfig
+
+PROGRAM = """
+import os, sys
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import TensorDataset
+from pydec.cli.main import main
+from pydec.train import Defaults, Task
+
+def blobs(bad_rank: int = -1) -> Task:
+    random = torch.Generator().manual_seed(1)
+    y = torch.arange(240) % 3
+    x = torch.randn(240, 4, generator=random) + 2.0 * torch.eye(3, 4)[y]
+    if int(os.environ.get("OMPI_COMM_WORLD_RANK", 0)) == bad_rank:
+        x[:] = float("nan")
+    data = TensorDataset(x, y)
+    model = torch.nn.Linear(4, 3)
+    return Task(model=model, train=data, loss=cross_entropy, validation=data, defaults=Defaults(batch_size=8))
+
+if __name__ == "__main__":
+    os.chdir(sys.argv[1])
+    with open("pid-" + os.environ["OMPI_COMM_WORLD_RANK"], "w") as file:
+        file.write(str(os.getpid()))
+    sys.exit(main(["train", *WORDS, "--threads", "1"]))
+"""
+
+
+def program(*words: str) -> str:
+    return PROGRAM.replace("WORDS", repr(list(words)))
+
+
+def losses(run):
+    return {
+        path.name: [json.loads(line)["loss"] for line in path.read_text().splitlines()]
+        for path in (run / "metrics").iterdir()
+    }
+
+
+@pytest.mark.timeout(120)
+def test_training_over_mpi_has_the_bits_of_the_local_cluster(mpirun, tmp_path, monkeypatch):
+    done = mpirun(program("program:blobs", "--steps", "12", "--run-dir", "mpi", "--compare-solo"), 3)
+    assert done.returncode == 0, done.stderr
+    assert "run directory   mpi" in done.stdout
+    summary = json.loads((tmp_path / "mpi/summary.json").read_text())
+    assert (summary["status"], summary["ranks_finished"]) == ("done", 3)
+    assert summary["bytes_sent"] > 0
+    assert "loss" in summary["solo"]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "program", raising=False)
+
+    def locally(transport):
+        with Peer(transport, signals=False) as peer:
+            return job.run(
+                peer, TrainConfig("program:blobs", steps=12, compare_solo=True), "local", quiet=True
+            )
+
+    LocalCluster(3).run(locally)
+    assert losses(tmp_path / "mpi") == losses(tmp_path / "local")
+
+
+@pytest.mark.timeout(120)
+def test_a_signal_to_one_rank_stops_all_and_keeps_what_is_there(mpirun, tmp_path):
+    def stop(process):
+        until_s = time.monotonic() + 60
+        while time.monotonic() < until_s and not (tmp_path / "run/metrics/rank-1.jsonl").exists():
+            time.sleep(0.1)
+        time.sleep(0.5)
+        os.kill(int((tmp_path / "pid-1").read_text()), signal.SIGTERM)
+
+    done = mpirun(program("program:blobs", "--steps", "1000000", "--run-dir", "run"), 2, act=stop)
+    assert done.returncode == 143, done.stderr
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["status"], summary["reason"]) == ("stopped", "stopped by signal 15, received by rank 1")
+    assert summary["steps"] > 0
+    lengths = [len(rows) for rows in losses(tmp_path / "run").values()]
+    assert abs(lengths[0] - summary["steps"]) <= 2
+    assert abs(lengths[1] - lengths[0]) <= 2
+
+
+@pytest.mark.timeout(120)
+def test_one_rank_that_fails_ends_the_job_with_its_reason(mpirun, tmp_path):
+    done = mpirun(program("program:blobs:bad_rank=1", "--steps", "20", "--run-dir", "run"), 2)
+    assert done.returncode == 1, done.stderr
+    assert "pydec: error: rank 1: " in done.stderr
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert summary["reason"].startswith("rank 1: the gradient of weight holds ")
