@@ -54,16 +54,6 @@ def _accuracy_and_bytes(options: Options) -> Iterator[Row]:
         peer["bytes_sent"] / 1e6,
         peer["bytes_sent"] / ours["bytes_sent"],
     )
-    yield Row(
-        "train",
-        "time of the run",
-        params,
-        ours["wall_s"],
-        "s",
-        "allreduce",
-        peer["wall_s"],
-        peer["wall_s"] / ours["wall_s"],
-    )
 
 
 def _step_time(options: Options) -> Iterator[Row]:
