@@ -1,0 +1,76 @@
+"""mpirun's usual texts are kept back, everything else passes as it comes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pydec.launch.noise import NoiseFilter
+
+RULE = b"-" * 74 + b"\n"
+ABORT = RULE + b"MPI_ABORT was invoked on rank 2 in communicator MPI_COMM_WORLD\n\nNOTE: ...\n" + RULE
+KILLED = (
+    RULE + b"prterun noticed that process rank 2 with PID 1 on node a exited on\nsignal 9 (Killed).\n" + RULE
+)
+EXITED = (
+    RULE + b"prterun detected that one or more processes exited with non-zero status,\n\n"
+    b"   Process name: [prterun-vm-1@1,3]\n   Exit code:    7\n" + RULE
+)
+REAL = RULE + b"There are not enough slots available in the system\n" + RULE
+COUNT = b"1 more process has sent help message help-mpi-api.txt / mpi-abort\n \0\n"
+
+
+def through(data, size):
+    noise = NoiseFilter()
+    out = b"".join(noise.feed(data[i : i + size]) for i in range(0, len(data), size))
+    return out + noise.finish(), noise
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_usual_texts_give_way_to_the_reason(size):
+    out, noise = through(b"warning: x\npydec: error: rank 2: y\n" + ABORT + COUNT + KILLED, size)
+    assert out == b"warning: x\npydec: error: rank 2: y\n"
+    assert noise.reason == noise.last_line == "pydec: error: rank 2: y"
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_what_is_not_usual_always_passes(size):
+    out, noise = through(b"pydec: error: y\n" + REAL + b"- a list\n--\n12 monkeys\n", size)
+    assert out == b"pydec: error: y\n" + REAL + b"- a list\n--\n12 monkeys\n"
+    assert noise.last_line == "12 monkeys"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (KILLED, "rank 2 was killed by signal 9 (Killed)"),
+        (EXITED, "rank 3 exited with status 7"),
+        (ABORT, ""),
+        (b"", ""),
+    ],
+)
+def test_usual_texts_give_a_reason_where_the_job_gave_none(data, reason):
+    out, noise = through(data, 100)
+    assert noise.mpirun_reason() == reason
+    assert out == (b"" if reason else data)
+
+
+def test_a_progress_bar_is_not_held_back():
+    noise = NoiseFilter()
+    assert noise.feed(b"\r 12% |##  |") == b"\r 12% |##  |"
+    assert noise.feed(b"\r 13%") == b"\r 13%"
+    assert noise.feed(b"\n") == b"\n"
+
+
+def test_an_unfinished_frame_is_shown_at_the_end():
+    assert through(RULE + b"something real\n", 5)[0] == RULE + b"something real\n"
+
+
+@given(
+    st.lists(st.sampled_from([b"-", b"--\n", b"7 more", b"\r", b"\n", b" ", b"\0", b"text", RULE])),
+    st.integers(1, 9),
+)
+def test_nothing_unusual_is_ever_lost(pieces, size):
+    data = b"".join(pieces)
+    assert through(data, size)[0] == data

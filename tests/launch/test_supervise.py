@@ -1,0 +1,100 @@
+"""The supervisor ends with the job's status, the reason last, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from pydec.launch.supervise import Supervisor, sessions
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def supervise(code, stop_s=30.0, kill_s=5.0):
+    """Run a stand-in for mpirun."""
+    return Supervisor([sys.executable, "-c", code], os.environ, stop_s=stop_s, kill_s=kill_s).run()
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(0, 0), (1, 1), (2, 2), (3, 1), (130, 130), (143, 143), (137, 1)]
+)
+def test_the_status_is_the_job_s(status, expected, capfd):
+    assert supervise(f"raise SystemExit({status})") == expected
+    assert capfd.readouterr().err == (
+        "" if status == 0 else f"pydec: error: mpirun ended with status {status}\n"
+    )
+
+
+def test_the_reason_is_the_last_line(capfd):
+    code = "import sys; sys.stderr.write('pydec: error: rank 1: x\\nmore\\n'); sys.exit(1)"
+    assert supervise(code) == 1
+    assert capfd.readouterr().err == "pydec: error: rank 1: x\nmore\npydec: error: rank 1: x\n"
+
+
+def test_standard_input_is_empty():
+    assert supervise("import sys; sys.exit(0 if sys.stdin.read() == '' else 1)") == 0
+
+
+@pytest.mark.parametrize(
+    ("signum", "forwarded", "status"), [(signal.SIGTERM, "SIGUSR1", 143), (signal.SIGINT, "SIGUSR2", 130)]
+)
+def test_a_stop_is_forwarded_and_named(tmp_path, signum, forwarded, status, capfd):
+    ready = tmp_path / "ready"
+    code = (
+        f"import signal, sys, pathlib; signal.signal(signal.{forwarded}, lambda *_: sys.exit(9));"
+        f"pathlib.Path({str(ready)!r}).touch(); signal.pause()"
+    )
+    send_when(ready, signum)
+    assert supervise(code) == status
+    assert capfd.readouterr().err == f"pydec: stopped by {signal.Signals(signum).name}\n"
+
+
+def test_a_job_that_does_not_stop_is_ended_and_nothing_is_left(tmp_path):
+    ready = tmp_path / "ready"
+    code = (
+        "import signal, subprocess, sys, pathlib, time\n"
+        "for name in ('SIGTERM', 'SIGUSR1'): signal.signal(getattr(signal, name), signal.SIG_IGN)\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], process_group=0)\n"
+        f"path = pathlib.Path({str(ready)!r}); path.with_suffix('.tmp').write_text(str(child.pid))\n"
+        "path.with_suffix('.tmp').rename(path); time.sleep(600)"
+    ).replace("process_group=0", "preexec_fn=__import__('os').setpgrp")
+    send_when(ready, signal.SIGTERM)
+    assert supervise(code, stop_s=0.3, kill_s=0.3) == 143
+    assert int(ready.read_text()) not in sessions()
+
+
+def test_the_job_ends_when_the_supervisor_is_killed(tmp_path):
+    ready = tmp_path / "ready"
+    job = (
+        f"import os, pathlib, time; pathlib.Path({str(ready)!r}).write_text(str(os.getpid())); time.sleep(99)"
+    )
+    code = (
+        "import os, sys; from pydec.launch.supervise import Supervisor\n"
+        f"Supervisor([sys.executable, '-c', {job!r}], os.environ).run()"
+    )
+    supervisor = subprocess.Popen([sys.executable, "-c", code])
+    wait_for(lambda: ready.exists() and ready.read_text())
+    supervisor.kill()
+    supervisor.wait()
+    wait_for(lambda: int(ready.read_text()) not in sessions())
+
+
+def wait_for(condition):
+    until_s = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+
+
+def send_when(path, signum):
+    def send():
+        wait_for(path.exists)
+        os.kill(os.getpid(), signum)
+
+    threading.Thread(target=send, daemon=True).start()
