@@ -39,7 +39,7 @@ def main(elements: int, rounds: int, result: Path) -> None:
         vectors[name] = aligned_floats(elements)
         vectors[name][:] = start
         mixer = gossip.make("dpsgd").mixer(vectors[name], part, graph.degree)
-        contenders[name] = _round(Exchange(transport, graph, [mixer]))
+        contenders[name] = _round(Exchange(transport, graph, [mixer], overlap=False))
     total = aligned_floats(elements)
 
     def allreduce() -> None:

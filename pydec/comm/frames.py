@@ -30,22 +30,23 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pydec.comm.transport import Stream
 from pydec.errors import FrameError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Bytes = memoryview | bytes | bytearray | NDArray[np.uint8]
+Bytes: TypeAlias = memoryview | bytes | bytearray | NDArray[np.uint8]
 
 HEADER_BYTES = 64
 MAGIC = b"pydc"
 VERSION = 1
 
 _LAYOUT = struct.Struct("<4sBBBBHHIIIIIQQQQ")
+_SENDER, _LONG = struct.Struct("<I"), struct.Struct("<q")
+_SENDER_AT, _ROUND_AT, _LENGTH_AT = 12, 32, 56
 _BITS = {
     "wire_id": 8,
     "flags": 16,
@@ -134,6 +135,25 @@ def pack_into(buffer: Bytes, frame: Frame) -> None:
         frame.count,
         frame.length,
     )
+
+
+class Template:
+    """A header that is written again and again, with another sender, round and length each time.
+
+    Args:
+        frame: the fields that stay.
+    """
+
+    def __init__(self, frame: Frame) -> None:
+        self._bytes = np.empty(HEADER_BYTES, np.uint8)
+        pack_into(self._bytes, frame)
+
+    def fill(self, sender: int, round: int, length: int) -> NDArray[np.uint8]:
+        """The 64 bytes with these fields, valid until the next call."""
+        _SENDER.pack_into(self._bytes, _SENDER_AT, sender)
+        _LONG.pack_into(self._bytes, _ROUND_AT, round)
+        _LONG.pack_into(self._bytes, _LENGTH_AT, length)
+        return self._bytes
 
 
 def unpack(buffer: Bytes) -> Frame:

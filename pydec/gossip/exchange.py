@@ -7,13 +7,14 @@ has the same bits on every transport.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from pydec.comm.frames import HEADER_BYTES, Frame, Kind, pack_into, unpack
+from pydec.comm.frames import HEADER_BYTES, Frame, Kind, Template, unpack
 from pydec.comm.transport import Pending, Transport
 from pydec.compress.base import Bytes
 from pydec.errors import FrameError, PeerTimeout, ProtocolError
@@ -25,6 +26,7 @@ Late = Literal["raise", "drop"]
 
 BUCKET_TAG_BITS = 13
 _ROUND_TAGS = 1 << 10
+_RING = 4  # buckets of outbox and inbox of an exchange that does not overlap with computation
 _AHEAD = 2  # buckets encoded before the first is mixed: hides one neighbour's encoding
 
 
@@ -72,6 +74,8 @@ class Exchange:
         late: what to do when a neighbour misses the transport's deadline: "raise" PeerTimeout, or
             "drop" it for this round (its weight returns to the own model).
         epoch: written into every frame; packets of another epoch are refused.
+        overlap: whether rounds are begun and finished apart; otherwise only ``run`` works, and a
+            few buckets' worth of outbox is used again and again, which stays in the cache.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class Exchange:
         budget: int = 2,
         late: Late = "raise",
         epoch: int = 0,
+        overlap: bool = True,
     ) -> None:
         self.transport = transport
         self.topology = topology
@@ -94,18 +99,26 @@ class Exchange:
         self.wait_s = 0.0
         self.dropped = 0
         """Packets and neighbours left out so far: duplicates of older rounds, and late neighbours."""
-        self._packets: list[_Packet] = []
-        offset = 0
-        for mixer in self.mixers:
-            for bucket in range(len(mixer.buckets)):
-                capacity = mixer.capacity(bucket)
-                self._packets.append(_Packet(mixer, bucket, offset, capacity))
-                offset += align(HEADER_BYTES + capacity)
-        if len(self._packets) >= 1 << BUCKET_TAG_BITS:
-            raise ValueError(f"{len(self._packets)} buckets do not fit in {BUCKET_TAG_BITS} tag bits")
-        self._outbox = aligned_bytes(offset)
+        self._overlap = overlap
+        parts = [(mixer, bucket) for mixer in self.mixers for bucket in range(len(mixer.buckets))]
+        if len(parts) >= 1 << BUCKET_TAG_BITS:
+            raise ValueError(f"{len(parts)} buckets do not fit in {BUCKET_TAG_BITS} tag bits")
+        capacities = [mixer.capacity(bucket) for mixer, bucket in parts]
+        slots = [align(HEADER_BYTES + capacity) for capacity in capacities]
+        self._slot = max(slots, default=0)
+        if overlap or len(parts) <= _RING:
+            offsets = [sum(slots[:number]) for number in range(len(parts))]
+            self._outbox = aligned_bytes(sum(slots))
+        else:
+            offsets = [number % _RING * self._slot for number in range(len(parts))]
+            self._outbox = aligned_bytes(_RING * self._slot)
+        self._packets = [
+            _Packet(mixer, bucket, offset, capacity)
+            for (mixer, bucket), offset, capacity in zip(parts, offsets, capacities, strict=True)
+        ]
+        self._headers = [self._template(number) for number in range(len(parts))]
         self._lengths = [0] * len(self._packets)
-        self._sends: list[Pending] = []
+        self._sends: dict[int, list[Pending]] = {}  # by offset in the outbox
         self._heard: dict[int, float] = {}
         self._listeners: list[int] = []
         self._missing: set[int] = set()
@@ -114,12 +127,12 @@ class Exchange:
     def _plan_inbox(self, budget: int) -> None:
         """As many packets ahead as the memory budget allows, at least one of every neighbour."""
         degree = max(1, self.topology.degree)
-        slot = max((align(HEADER_BYTES + packet.capacity) for packet in self._packets), default=0)
+        slot = self._slot
         model = 4 * sum(mixer.x.size for mixer in self.mixers)
         used = self._outbox.nbytes + sum(mixer.state_bytes for mixer in self.mixers)
         spare = max(model // 8, budget * model - used)
-        self._window = max(1, min(len(self._packets), spare // max(1, slot * degree)))
-        self._slot = slot
+        most = len(self._packets) if self._overlap else min(_RING, len(self._packets))
+        self._window = max(1, min(most, spare // max(1, slot * degree)))
         self._inbox = aligned_bytes(self._window * degree * slot)
         self._receives: dict[tuple[int, int], Pending] = {}
 
@@ -147,6 +160,8 @@ class Exchange:
 
     def begin(self, round: int) -> None:
         """Start a round: encode every bucket and send it to those who listen in this round."""
+        if not self._overlap:
+            raise RuntimeError("this exchange was made for whole rounds; use run, or overlap=True")
         self._open(round)
         for number in range(len(self._packets)):
             self._send(number)
@@ -183,9 +198,12 @@ class Exchange:
     def _send(self, number: int) -> None:
         """Encode one bucket and send it; without neighbours there is nothing to encode for."""
         if self._heard or self._listeners:
-            message = self._encode(number, self._packets[number])
+            packet = self._packets[number]
+            for send in self._sends.pop(packet.offset, ()):
+                self._wait(send)
+            message = self._encode(number, packet)
             tag = self._tag(number)
-            self._sends.extend(self.transport.isend(peer, tag, message) for peer in self._listeners)
+            self._sends[packet.offset] = [self.transport.isend(p, tag, message) for p in self._listeners]
 
     def _settle(self, number: int, *, mix: bool = True) -> None:
         """Wait for one bucket of every neighbour and mix it."""
@@ -216,13 +234,14 @@ class Exchange:
 
     def flush(self) -> None:
         """Wait until everything that was sent has left the outbox."""
-        for send in self._sends:
-            self._wait(send)
+        for sends in self._sends.values():
+            for send in sends:
+                self._wait(send)
         self._sends.clear()
 
     def close(self) -> None:
         """Give up what is still under way."""
-        for pending in (*self._sends, *self._receives.values()):
+        for pending in (*itertools.chain(*self._sends.values()), *self._receives.values()):
             pending.cancel()
         self._sends.clear()
         self._receives.clear()
@@ -231,24 +250,30 @@ class Exchange:
     def _tag(self, number: int) -> int:
         return (self.round % _ROUND_TAGS) << BUCKET_TAG_BITS | number
 
-    def _encode(self, number: int, packet: _Packet) -> memoryview:
-        start = packet.offset + HEADER_BYTES
-        length = packet.mixer.encode(packet.bucket, self._outbox[start : start + packet.capacity])
-        self._lengths[number] = length
+    def _template(self, number: int) -> Template:
+        packet = self._packets[number]
         first, last = packet.span
         frame = Frame(
             kind=Kind.GOSSIP,
             epoch=self.epoch,
             sender=self.transport.rank,
-            round=self.round,
+            round=0,
             bucket=number,
             buckets=len(self._packets),
             offset=first,
             count=last - first,
-            length=length,
+            length=0,
             wire_id=packet.mixer.compressor.wire_id,
         )
-        pack_into(self._outbox[packet.offset : start], frame)
+        return Template(frame)
+
+    def _encode(self, number: int, packet: _Packet) -> memoryview:
+        start = packet.offset + HEADER_BYTES
+        length = packet.mixer.encode(packet.bucket, self._outbox[start : start + packet.capacity])
+        self._lengths[number] = length
+        self._outbox[packet.offset : start] = self._headers[number].fill(
+            self.transport.rank, self.round, length
+        )
         return memoryview(self._outbox[packet.offset : start + length])
 
     def _slot_of(self, number: int, place: int) -> Bytes:
@@ -275,9 +300,10 @@ class Exchange:
                 self._forget(place, peer)
                 return None
             slot = self._slot_of(number, place)[:arrived]
-            frame = self._checked(number, peer, slot)
-            if frame is not None:
+            expected = self._headers[number].fill(peer, self.round, arrived - HEADER_BYTES)
+            if arrived >= HEADER_BYTES and np.array_equal(slot[:HEADER_BYTES], expected):
                 return slot[HEADER_BYTES:]
+            self._refuse(number, peer, slot)
             self.dropped += 1
             into = memoryview(self._slot_of(number, place))
             self._receives[number, place] = self.transport.irecv(peer, self._tag(number), into)
@@ -289,14 +315,14 @@ class Exchange:
         for key in [key for key in self._receives if key[1] == place]:
             self._receives.pop(key).cancel()
 
-    def _checked(self, number: int, peer: int, message: Bytes) -> Frame | None:
-        """The frame of a message of this round; None for a leftover of an older one."""
+    def _refuse(self, number: int, peer: int, message: Bytes) -> None:
+        """Name what is wrong with a header that is not the expected one; an older round is no fault."""
         try:
             frame = unpack(message)
         except FrameError as error:
             raise ProtocolError(peer, f"sent bytes that are no frame: {error}") from error
         if frame.epoch == self.epoch and frame.round < self.round:
-            return None
+            return
         packet = self._packets[number]
         first, last = packet.span
         facts = {
@@ -314,7 +340,7 @@ class Exchange:
                 raise ProtocolError(
                     peer, f"sent a packet whose {name} is {got}, expected {expected} in round {self.round}"
                 )
-        return frame
+        raise ProtocolError(peer, f"sent a packet with flags {frame.flags} on stream {frame.stream.name}")
 
     def _wait(self, pending: Pending) -> int:
         if pending.done():

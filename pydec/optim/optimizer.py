@@ -138,6 +138,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             budget=self.algorithm.budget,
             late=late,
             epoch=self.peer.view.epoch,
+            overlap=self.algorithm.order == "cta",
         )
 
     def _link(self) -> None:

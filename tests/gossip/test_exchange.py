@@ -20,15 +20,21 @@ def vector(rank: int, n: int = N) -> NDArray[np.float32]:
     return np.random.default_rng(rank).standard_normal(n).astype(np.float32)
 
 
-def make(transport: Transport, x: NDArray[np.float32], graph: str = "ring", late: Late = "raise") -> Exchange:
+def make(
+    transport: Transport,
+    x: NDArray[np.float32],
+    graph: str = "ring",
+    late: Late = "raise",
+    overlap: bool = True,
+) -> Exchange:
     schedule = topology.make(graph, size=transport.size)
     mixer = gossip.make("dpsgd").mixer(x, compress.make("int8"), schedule.degree)
-    return Exchange(transport, schedule, [mixer], late=late)
+    return Exchange(transport, schedule, [mixer], late=late, overlap=overlap)
 
 
 def ten_rounds(transport: Transport, n: int = N, whole: bool = False) -> NDArray[np.float32]:
     x = vector(transport.rank, n)
-    exchange = make(transport, x)
+    exchange = make(transport, x, overlap=not whole)
     for t in range(10):
         if whole:
             exchange.run(t)
@@ -47,9 +53,9 @@ def test_delay_reordering_and_duplicates_change_no_bit() -> None:
             np.testing.assert_array_equal(a, b)
 
 
-def test_a_whole_round_has_the_bits_of_its_two_halves() -> None:
-    n = 40_000  # several buckets
-    assert len(gossip.make("dpsgd").mixer(np.zeros(n, np.float32), compress.make("int8"), 2).buckets) > 1
+def test_a_whole_round_has_the_bits_of_its_two_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pydec.gossip.base.BUCKET_ELEMENTS", 4096)
+    n = 50_000  # 13 buckets: whole rounds reuse the buffers of four
     halves = LocalCluster(SIZE).run(lambda t: ten_rounds(t, n=n))
     whole = LocalCluster(SIZE).run(lambda t: ten_rounds(t, n=n, whole=True))
     for a, b in zip(halves, whole, strict=True):
@@ -175,5 +181,7 @@ def test_misuse_is_told() -> None:
         exchange.begin(0)
         with pytest.raises(RuntimeError, match="not been finished"):
             exchange.begin(1)
+        with pytest.raises(RuntimeError, match="whole rounds"):
+            make(transport, vector(0), overlap=False).begin(0)
 
     LocalCluster(1).run(program)
