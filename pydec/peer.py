@@ -30,15 +30,19 @@ class Peer:
         transport: how the peers talk; owned, closed with the peer.
         seed: seed of everything that all peers draw alike.
         signals: whether SIGINT and SIGTERM stop all peers at their next step.
+        in_job: whether this process is one rank of a job that an exception must end.
     """
 
-    def __init__(self, transport: Transport, *, seed: int = 0, signals: bool = True) -> None:
+    def __init__(
+        self, transport: Transport, *, seed: int = 0, signals: bool = True, in_job: bool = False
+    ) -> None:
         self.transport = transport
         self.rank = transport.rank
         self.size = transport.size
         self.view = View(epoch=0, members=tuple(range(transport.size)), seed=seed)
         self._guard = StopGuard(transport) if signals else StopGuard(transport, signals=())
         self._guard.__enter__()
+        self._in_job = in_job
         self._closed = False
 
     def check(self) -> None:
@@ -73,7 +77,7 @@ class Peer:
         if isinstance(error, Stopped):
             self.transport.deadline_s = GOODBYE_S
             self.close()
-        elif error is None or self.size == 1 or (isinstance(error, SystemExit) and not error.code):
+        elif error is None or not self._in_job or (isinstance(error, SystemExit) and not error.code):
             self.close()
         else:
             fail_job(error)
@@ -101,14 +105,11 @@ def init(
     """
     if not deadline_s > 0:
         raise ConfigError(f"deadline_s must be positive, got {deadline_s}")
-    peer = Peer(transport or _open(deadline_s), seed=seed, signals=signals)
+    in_job = transport is None and launched_ranks() is not None
+    if in_job:
+        from pydec.comm.mpi import open_mpi  # a peer that runs alone needs no MPI
+
+        transport = open_mpi(deadline_s=deadline_s)
+    peer = Peer(transport or solo(deadline_s), seed=seed, signals=signals, in_job=in_job)
     peer.agree({"seed": str(seed)})
     return peer
-
-
-def _open(deadline_s: float) -> Transport:
-    if launched_ranks() is None:
-        return solo(deadline_s)
-    from pydec.comm.mpi import open_mpi  # a peer that runs alone needs no MPI
-
-    return open_mpi(deadline_s=deadline_s)

@@ -53,3 +53,13 @@ def test_different_seeds_are_named() -> None:
 
     with pytest.raises(MismatchError, match="seed"):
         LocalCluster(3).run(program)
+
+
+def test_in_a_local_cluster_an_exception_ends_its_rank_only() -> None:
+    def program(transport: Transport) -> None:
+        with pydec.init(transport=transport) as peer:
+            if peer.rank == 1:
+                raise KeyError("mine")
+
+    with pytest.raises(KeyError):
+        LocalCluster(2).run(program)

@@ -14,14 +14,13 @@ import traceback
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from pydec.errors import ConfigError, MismatchError, PeerLost, PeerTimeout, SetupError, Stopped
+from pydec.errors import ConfigError, PeerError, PeerLost, PeerTimeout, PydecError, Stopped
 
 if TYPE_CHECKING:
     from pydec.comm.mpi import Job
 
 _GRACE_S = 2.0  # how long a secondary error waits for the rank that caused it to end the job
 _SETTLE_S = 0.1  # how long a failing rank listens for others that fail at the same moment
-_ONE_LINE = (ConfigError, SetupError, MismatchError, Stopped)  # their message says it all
 
 
 def is_secondary(error: BaseException) -> bool:
@@ -46,16 +45,20 @@ def exit_status(error: BaseException) -> int:
 
 
 def describe(error: BaseException, rank: int | None) -> str:
-    """What to print about ``error``: a traceback where it helps, and one last line that says all.
+    """What to print about ``error``: one last line that says all, and a traceback where it helps.
+
+    pydec's own errors explain themselves, except that a peer's fault needs the place where it was
+    met, as a program's own errors do.
 
     Args:
         error: the error.
         rank: rank that raised it, in front of every line; None where there is only one.
     """
     who = "" if rank is None else f"rank {rank}: "
-    subject = str(error) if isinstance(error, _ONE_LINE) else f"{type(error).__name__}: {error}".rstrip(": ")
+    explains_itself = isinstance(error, PydecError) and not isinstance(error, PeerError)
+    subject = str(error) if explains_itself else f"{type(error).__name__}: {error}".rstrip(": ")
     lines: list[str] = []
-    if not isinstance(error, _ONE_LINE):
+    if not explains_itself:
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         lines = [who + line for line in trace.splitlines()]
     first, *rest = subject.splitlines() or [""]
@@ -67,7 +70,7 @@ def fail_job(error: BaseException) -> NoReturn:
     """Print ``error`` unless another rank prints its cause, and end every rank of the job.
 
     The last line on standard error reads ``pydec: error: rank 2: ValueError: ...``. Errors that
-    explain themselves (ConfigError, SetupError, MismatchError, Stopped) print that line alone.
+    explain themselves print that line alone.
 
     Args:
         error: what ended this rank's program; decides the exit status, see ``exit_status``.

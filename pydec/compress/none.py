@@ -22,6 +22,8 @@ from pydec.compress.wire import (
 )
 from pydec.errors import FrameError
 
+_STREAMED_BYTES = 1 << 20  # larger payloads go past the cache: they are sent, not read again here
+
 
 @compressors.register("none")
 @dataclass(frozen=True)
@@ -48,7 +50,11 @@ class Uncompressed(Compressor):
         check_vector("x", x)
         payload = room(out, self.max_bytes(x.size), x.size)
         write_header(payload, self.wire_id, 0, x.size)
-        np.copyto(payload[HEADER_BYTES:].view(np.float32), x)
+        body = payload[HEADER_BYTES:].view(np.float32)
+        if x.nbytes < _STREAMED_BYTES:
+            np.copyto(body, x)
+        else:
+            kernels.stream_copy(x, body)
         return payload.size
 
     def decode(self, payload: Payload, out: Vector) -> Vector:
