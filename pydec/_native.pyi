@@ -24,6 +24,30 @@ def int8_accumulate_f32(
     out: NDArray[np.float32],
     block: int,
 ) -> None: ...
+def quant_encode_f32(
+    x: NDArray[np.float32],
+    residual: NDArray[np.float32] | None,
+    codes: NDArray[np.uint8],
+    scales: NDArray[np.float32],
+    codec: str,
+    block: int,
+    key: int | None,
+    first: int,
+) -> int: ...
+def quant_decode_f32(
+    codes: NDArray[np.uint8], scales: NDArray[np.float32], out: NDArray[np.float32], codec: str, block: int
+) -> None: ...
+def quant_accumulate_f32(
+    codes: Sequence[NDArray[np.uint8]],
+    scales: Sequence[NDArray[np.float32]],
+    weights: Sequence[float],
+    out: NDArray[np.float32],
+    codec: str,
+    block: int,
+) -> None: ...
+def quant_check(
+    codes: NDArray[np.uint8], scales: NDArray[np.float32], n: int, codec: str, block: int
+) -> int: ...
 def topk_select_f32(
     x: NDArray[np.float32],
     residual: NDArray[np.float32] | None,

@@ -29,6 +29,12 @@ struct Element<std::int8_t> {
 };
 
 template <>
+struct Element<std::uint8_t> {
+  static constexpr const char* name = "uint8";
+  static constexpr char kind = 'u';
+};
+
+template <>
 struct Element<std::uint32_t> {
   static constexpr const char* name = "uint32";
   static constexpr char kind = 'u';
@@ -112,6 +118,7 @@ inline std::string item_name(const char* name, std::size_t k) {
 void bind_copy(py::module_& m);
 void bind_mix(py::module_& m);
 void bind_int8(py::module_& m);
+void bind_quant(py::module_& m);
 void bind_topk(py::module_& m);
 void bind_reduce(py::module_& m);
 

@@ -10,10 +10,26 @@ from pydec.kernels._library import cuda_status, set_target, target, targets
 from pydec.kernels.copy import stream_copy
 from pydec.kernels.int8 import int8_accumulate, int8_blocks, int8_decode, int8_encode
 from pydec.kernels.mix import mix
+from pydec.kernels.quant import (
+    BAD_CODE,
+    BAD_PADDING,
+    BAD_SCALE,
+    TOP_LEVEL,
+    quant_accumulate,
+    quant_bytes,
+    quant_check,
+    quant_decode,
+    quant_encode,
+    quant_group,
+)
 from pydec.kernels.reduce import count_nonfinite, sqdist, sqnorm
 from pydec.kernels.topk import scatter_accumulate, topk_feedback, topk_select
 
 __all__ = [
+    "BAD_CODE",
+    "BAD_PADDING",
+    "BAD_SCALE",
+    "TOP_LEVEL",
     "count_nonfinite",
     "cuda_status",
     "int8_accumulate",
@@ -21,6 +37,12 @@ __all__ = [
     "int8_decode",
     "int8_encode",
     "mix",
+    "quant_accumulate",
+    "quant_bytes",
+    "quant_check",
+    "quant_decode",
+    "quant_encode",
+    "quant_group",
     "scatter_accumulate",
     "set_target",
     "sqdist",
