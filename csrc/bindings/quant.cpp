@@ -134,8 +134,8 @@ unsigned check(py::handle codes_object, py::handle scales_object, std::size_t n,
 void bind_quant(py::module_& m) {
   m.def("quant_encode_f32", encode_f32, py::arg("x"), py::arg("residual"), py::arg("codes"),
         py::arg("scales"), py::arg("codec"), py::arg("block"), py::arg("key"), py::arg("first"));
-  m.def("quant_decode_f32", decode_f32, py::arg("codes"), py::arg("scales"), py::arg("out"),
-        py::arg("codec"), py::arg("block"));
+  m.def("quant_decode_f32", decode_f32, py::arg("codes"), py::arg("scales"), py::arg("out"), py::arg("codec"),
+        py::arg("block"));
   m.def("quant_accumulate_f32", accumulate_f32, py::arg("codes"), py::arg("scales"), py::arg("weights"),
         py::arg("out"), py::arg("codec"), py::arg("block"));
   m.def("quant_check", check, py::arg("codes"), py::arg("scales"), py::arg("n"), py::arg("codec"),

@@ -138,7 +138,7 @@ unsigned check(const std::uint8_t* codes, const F32* scales, std::size_t n, std:
 }  // namespace
 
 #define PYDEC_EACH_CODEC(f) \
-  { f<Codec::int8>, f<Codec::int4>, f<Codec::int2>, f<Codec::sign>, f<Codec::e4m3>, f<Codec::e5m2> }
+  {f<Codec::int8>, f<Codec::int4>, f<Codec::int2>, f<Codec::sign>, f<Codec::e4m3>, f<Codec::e5m2>}
 
 template <>
 const QuantDecoders& table<QuantDecoders, Target::PYDEC_TARGET>() noexcept {

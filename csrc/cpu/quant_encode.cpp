@@ -189,9 +189,9 @@ std::size_t encode_f32(const F32* x, F32* residual, std::size_t n, std::size_t b
 
 template <>
 const QuantEncoders& table<QuantEncoders, Target::PYDEC_TARGET>() noexcept {
-  static constexpr QuantEncoders kernels{
-      .encode_f32 = {encode_f32<Codec::int8>, encode_f32<Codec::int4>, encode_f32<Codec::int2>,
-                     encode_f32<Codec::sign>, encode_f32<Codec::e4m3>, encode_f32<Codec::e5m2>}};
+  static constexpr QuantEncoders kernels{.encode_f32 = {encode_f32<Codec::int8>, encode_f32<Codec::int4>,
+                                                        encode_f32<Codec::int2>, encode_f32<Codec::sign>,
+                                                        encode_f32<Codec::e4m3>, encode_f32<Codec::e5m2>}};
   return kernels;
 }
 

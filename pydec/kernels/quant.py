@@ -1,4 +1,4 @@
-"""Blockwise quantisation to 8, 4, 2 and 1 bits, to nearest or at random, with error feedback in the same pass."""
+"""Blockwise quantisation to 8, 4, 2 and 1 bits, to nearest or at random, with error feedback in one pass."""
 
 from __future__ import annotations
 

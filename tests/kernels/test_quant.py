@@ -82,7 +82,9 @@ def packed(codes, codec):
         return codes
     groups = np.zeros((-(-codes.size * bits // 128), 8 // bits, 16), np.uint8)
     groups.reshape(-1)[: codes.size] = codes & ((1 << bits) - 1)
-    return np.bitwise_or.reduce(groups << (bits * np.arange(8 // bits, dtype=np.uint8))[:, None], 1).reshape(-1)
+    return np.bitwise_or.reduce(groups << (bits * np.arange(8 // bits, dtype=np.uint8))[:, None], 1).reshape(
+        -1
+    )
 
 
 def mix64(z):

@@ -67,11 +67,11 @@ template <int mantissa, int bias, int top>
 struct Float8Codec {
   static constexpr int kBits = 8;
   static constexpr float kTop = static_cast<float>(top);
-  static constexpr int kDrop = 23 - mantissa;                       // mantissa bits that are rounded away
-  static constexpr std::uint32_t kRebias = (127u - bias) << 23;     // of a float's bits
+  static constexpr int kDrop = 23 - mantissa;                    // mantissa bits that are rounded away
+  static constexpr std::uint32_t kRebias = (127u - bias) << 23;  // of a float's bits
   static constexpr std::uint32_t kLeastNormal = kRebias + (1u << 23);
   static constexpr float kStep = 1.0f / static_cast<float>(1u << (bias - 1 + mantissa));  // below the normals
-  static constexpr float kStepMagic = static_cast<float>(1 << 23) * kStep;  // has this step
+  static constexpr float kStepMagic = static_cast<float>(1 << 23) * kStep;                // has this step
 
   /// Nearest even; |y| <= top and a few roundings.
   PYDEC_ELEMENT Coded nearest(float y) {
@@ -106,9 +106,7 @@ struct SignCodec {
     return {bits >> 31, float_of((bits & ~kMagnitudeMask) | 0x3f800000u)};
   }
 
-  PYDEC_ELEMENT float level(std::uint8_t code) {
-    return float_of((std::uint32_t{code} << 31) | 0x3f800000u);
-  }
+  PYDEC_ELEMENT float level(std::uint8_t code) { return float_of((std::uint32_t{code} << 31) | 0x3f800000u); }
 };
 
 template <Codec codec>
