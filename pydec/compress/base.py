@@ -71,9 +71,9 @@ class Compressor(ABC):
         """
 
     def variance(self, n: int) -> float | None:
-        """Omega with E||x - decode(encode(x))||^2 <= omega ||x||^2, if E[decode(encode(x))] = x over the keys.
+        """Omega with E||x - decode(encode(x))||^2 <= omega ||x||^2, of an unbiased compressor.
 
-        None if the compressor is biased.
+        Unbiased means E[decode(encode(x))] = x over the keys. None if the compressor is biased.
         """
         return 0.0 if self.lossless else None
 

@@ -76,9 +76,7 @@ def test_zeros_and_the_smallest_floats():
 
 @pytest.mark.parametrize("scale", [np.nan, np.inf, -np.inf, -1.0, -0.0, 2.7e36, LARGEST])
 def test_bad_scales_are_refused(scale):
-    with pytest.raises(
-        FrameError, match="has a scale that is negative, not finite or too large"
-    ):
+    with pytest.raises(FrameError, match="has a scale that is negative, not finite or too large"):
         INT8.decode(payload_of(17, 16, [1.0, scale], [1] * 17), np.empty(17, np.float32))
 
 

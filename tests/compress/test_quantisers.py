@@ -165,9 +165,7 @@ def test_padding_of_a_payload_must_be_zero():
     for spec in ("int4", "int2", "sign"):
         payload = bytearray(compress.make(spec).encode(vector(20)))
         payload[-1] = 0x10 if spec != "sign" else 2
-        with pytest.raises(
-            FrameError, match=f"{spec} payload has bits after the last element"
-        ):
+        with pytest.raises(FrameError, match=f"{spec} payload has bits after the last element"):
             compress.make(spec).decode(bytes(payload), np.empty(20, np.float32))
 
 
