@@ -80,36 +80,38 @@ Int8Rule rule_of(const F32* x, F32* residual, std::size_t n) noexcept {
   }
 }
 
-/// Random bits of elements first..first+n, n <= kPiece, first even.
-void draw_piece(const Draw& draw, std::size_t first, std::size_t n, std::uint16_t* out) noexcept {
-  static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half of a word is its first element's");
-  const std::uint64_t start = (draw.first + first) / 2;
-  const std::size_t pairs = (n + 1) / 2;
-  for (std::size_t done = 0; done < pairs;) {
-    const std::uint64_t state = draw_state(draw.key, (start + done) / kDrawGroup);
+/// One random number, in memory that was written as pairs.
+using Half = std::uint16_t __attribute__((may_alias));
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half of a pair is its first element's");
+
+/// Random bits of `pairs` pairs of elements from pair `start` of the seed's on.
+void draw_pairs(std::uint64_t seed, std::uint64_t start, std::size_t pairs, std::uint32_t* out) noexcept {
+  while (pairs > 0) {
+    const std::uint64_t state = draw_state(seed, start / kDrawGroup);
     const auto low = static_cast<std::uint32_t>(state);
     const auto high = static_cast<std::uint32_t>(state >> 32);
-    const auto j = static_cast<std::uint32_t>((start + done) % kDrawGroup);
+    const auto j = static_cast<std::uint32_t>(start % kDrawGroup);
     const std::size_t left = kDrawGroup - j;
-    const auto count = static_cast<std::uint32_t>(pairs - done < left ? pairs - done : left);
-    std::uint32_t words[kDrawGroup];
-    for (std::uint32_t p = 0; p < count; ++p) words[p] = draw_pair(low, high, j + p);
-    __builtin_memcpy(out + 2 * done, words, count * sizeof words[0]);
-    done += count;
+    const auto count = static_cast<std::uint32_t>(pairs < left ? pairs : left);
+    for (std::uint32_t p = 0; p < count; ++p) out[p] = draw_pair(low, high, j + p);
+    pairs -= count;
+    start += count;
+    out += count;
   }
 }
 
 /// A code for every byte, and with feedback what it leaves; `a` is the residual then.
 template <Codec codec, bool feedback, bool tiny, bool stochastic>
-void code_piece(const F32* a, std::size_t n, const Int8Rule& rule, const std::uint16_t* draws,
-                std::uint8_t* codes, F32* residual) noexcept {
+void code_piece(const F32* a, std::size_t n, const Int8Rule& rule, const Half* draws, std::uint8_t* codes,
+                F32* residual) noexcept {
   using C = CodecOf<codec>;
-  const float inverse = rule.inverse;
+  constexpr float kUnits = stochastic ? kDrawUnits : 1.0f;
+  const float inverse = tiny ? rule.inverse : rule.inverse * kUnits;
   const float scale = rule.scale;
   PYDEC_INDEPENDENT
   for (std::size_t i = 0; i < n; ++i) {
     const float value = a[i];
-    const float y = tiny ? tiny_units(value, inverse, C::kTop) : value * inverse;
+    const float y = tiny ? tiny_units(value, inverse, C::kTop) * kUnits : value * inverse;
     Coded coded;
     if constexpr (stochastic) {
       coded = C::stochastic(y, draws[i]);
@@ -123,15 +125,16 @@ void code_piece(const F32* a, std::size_t n, const Int8Rule& rule, const std::ui
 
 /// One block whose rule is not bad or zero.
 template <Codec codec, bool feedback, bool tiny, bool stochastic>
-void code_block(const F32* a, std::size_t n, const Int8Rule& rule, const Draw* draw, std::size_t first,
+void code_block(const F32* a, std::size_t n, const Int8Rule& rule, const Draw& seed, std::size_t first,
                 std::uint8_t* codes, F32* residual) noexcept {
   constexpr int kBits = CodecOf<codec>::kBits;
   constexpr std::size_t kGroup = group_of(codec);
-  std::uint16_t draws[stochastic ? kPiece + 1 : 1];
+  std::uint32_t pairs[stochastic ? kPiece / 2 : 1];
+  const auto* draws = reinterpret_cast<const Half*>(pairs);
   std::uint8_t room[kBits == 8 ? 1 : kPiece];
   for (std::size_t i = 0; i < n; i += kPiece) {
     const std::size_t count = n - i < kPiece ? n - i : kPiece;
-    if constexpr (stochastic) draw_piece(*draw, first + i, count, draws);
+    if constexpr (stochastic) draw_pairs(seed.key, (seed.first + first + i) / 2, (count + 1) / 2, pairs);
     F32* left = feedback ? residual + i : nullptr;
     if constexpr (kBits == 8) {
       code_piece<codec, feedback, tiny, stochastic>(a + i, count, rule, draws, codes + i, left);
@@ -147,6 +150,7 @@ void code_block(const F32* a, std::size_t n, const Int8Rule& rule, const Draw* d
 template <Codec codec, bool feedback, bool stochastic>
 std::size_t encode(const F32* x, F32* residual, std::size_t n, std::size_t block, const Draw* draw,
                    std::uint8_t* codes, F32* scales) noexcept {
+  const Draw seed = stochastic ? Draw{draw_seed(draw->key), draw->first} : Draw{0, 0};
   std::size_t bad = 0;
   for (std::size_t first = 0; first < n; first += block) {
     const std::size_t length = n - first < block ? n - first : block;
@@ -159,10 +163,10 @@ std::size_t encode(const F32* x, F32* residual, std::size_t n, std::size_t block
     *scales++ = rule.scale;
     switch (rule.kind) {
       case Int8Kind::normal:
-        code_block<codec, feedback, false, stochastic>(a, length, rule, draw, first, out, left);
+        code_block<codec, feedback, false, stochastic>(a, length, rule, seed, first, out, left);
         break;
       case Int8Kind::tiny:
-        code_block<codec, feedback, true, stochastic>(a, length, rule, draw, first, out, left);
+        code_block<codec, feedback, true, stochastic>(a, length, rule, seed, first, out, left);
         break;
       default:
         __builtin_memset(out, 0, code_bytes(codec, length));

@@ -163,7 +163,7 @@ class IntQuantiser(Quantiser):
     To nearest, every element is off by at most half a scale: biased, so use error feedback or difference
     compression. With m = min(block, n) - 1 elements beside the largest, delta = 4 L^2 / (4 L^2 + m).
 
-    At random (rounding=stochastic), up with the probability of the fraction: unbiased, to 2^-17 of a scale.
+    At random (rounding=stochastic), up with the probability of the fraction: unbiased, to 2^-14 of a scale.
     An element at fraction f is off by f (1 - f) scales squared in expectation, which against the norm gives
     variance omega = (sqrt(1 + m / L^2) - 1) / 2, and delta = 1 - omega where omega < 1. Random numbers come
     from ``draw_key``, one for each element: see ``Compressor.keyed``.

@@ -52,7 +52,7 @@ def quant_encode(
     happens while a block is in the cache, in one pass over memory. Same bits on every CPU. Releases the GIL.
 
     With a key (integers only), ``a / scale`` is rounded up with a probability equal to its fraction, to
-    2^-17, so that the expected code is ``a / scale``. Every element has 16 random bits of its own, a function
+    2^-15, so that the expected code is ``a / scale``. Every element has 15 random bits of its own, a function
     of the key and of its place ``first + i`` alone.
 
     Codes of 8 bits are bytes in order. Narrower ones lie in groups of 16 bytes, of ``quant_group`` elements:

@@ -34,6 +34,11 @@ PYDEC_ELEMENT float tiny_units(float x, float inverse, float top) {
 // The codecs' functions are compiled once per instruction set, so their linkage is internal (cpu/loop.h).
 namespace {
 
+/// Random bits of an element, and what they are counted in: a little less than 2^15, because y = x * (1 /
+/// scale) can exceed the top by the four roundings before it.
+constexpr int kDrawBits = 15;
+constexpr float kDrawUnits = 0x1p15f - 0x1p-7f;
+
 struct Coded {
   std::uint32_t code;  ///< in the low bits; the bits above the codec's may be anything
   float level;
@@ -51,11 +56,12 @@ struct IntCodec {
     return {bits_of(shifted), shifted - kRoundMagic};
   }
 
-  /// floor(y + u), u = (draw + 1/2) / 2^16 in (0, 1), written as rint(y + (u - 1/2)) and clamped.
-  PYDEC_ELEMENT Coded stochastic(float y, std::uint32_t draw) {
-    float z = y + (static_cast<float>(static_cast<std::int32_t>(draw)) * 0x1p-16f - (0.5f - 0x1p-17f));
-    z = z > kTop ? kTop : z;
-    return nearest(z < -kTop ? -kTop : z);
+  /// floor(y + u), u = draw / 2^15 in [0, 1), for z = y * kDrawUnits. In fixed point, so that the expected
+  /// level is y, rounded to 2^-15; and kDrawUnits keeps the roundings of y from exceeding the top.
+  PYDEC_ELEMENT Coded stochastic(float z, std::uint32_t draw) {
+    const auto shifted = static_cast<std::int32_t>(bits_of(z + kRoundMagic) + draw);
+    const std::int32_t level = (shifted >> kDrawBits) - (0x4b400000 >> kDrawBits);  // bits of kRoundMagic
+    return {static_cast<std::uint32_t>(level), static_cast<float>(level)};
   }
 
   /// Level of a code, sign-extended to 8 bits.
@@ -81,18 +87,20 @@ struct Float8Codec {
     const std::uint32_t even = (size >> kDrop) & 1u;
     const std::uint32_t normal = (size + ((1u << (kDrop - 1)) - 1u) + even) >> kDrop;
     const float shifted = float_of(size) + kStepMagic;
-    const bool small = size < kLeastNormal;
+    const bool small = static_cast<std::int32_t>(size) < static_cast<std::int32_t>(kLeastNormal);
     const std::uint32_t code = small ? bits_of(shifted) : normal - (kRebias >> kDrop);
     const std::uint32_t level = small ? bits_of(shifted - kStepMagic) : normal << kDrop;
     return {(code & 0x7fu) | (sign >> 24), float_of(level | sign)};
   }
 
   PYDEC_ELEMENT float level(std::uint8_t code) {
+    // Below the normals, one exponent up is 1 + the fraction, and the difference to 1 is exact.
     const std::uint32_t size = code & 0x7fu;
     const std::uint32_t sign = (std::uint32_t{code} & 0x80u) << 24;
-    const std::uint32_t small = bits_of(static_cast<float>(static_cast<std::int32_t>(size)) * kStep);
     const std::uint32_t normal = (size << kDrop) + kRebias;
-    return float_of((size < (1u << mantissa) ? small : normal) | sign);
+    const float small = float_of(normal + (1u << 23)) - float_of(kLeastNormal);
+    const bool is_small = static_cast<std::int32_t>(size) < (1 << mantissa);
+    return float_of((is_small ? bits_of(small) : normal) | sign);
   }
 };
 
@@ -126,7 +134,7 @@ struct CodecOf<Codec::e5m2> : Float8Codec<2, 15, 57344> {};
 
 }  // namespace
 
-/// Where the random numbers of a vector come from: 16 bits for every element, from the key and the
+/// Where the random numbers of a vector come from: 15 bits for every element, from the key and the
 /// element's place alone.
 struct Draw {
   std::uint64_t key;
@@ -143,21 +151,27 @@ PYDEC_ELEMENT std::uint64_t mix64(std::uint64_t z) {
   return z ^ (z >> 31);
 }
 
-/// State of a group of pairs.
-PYDEC_ELEMENT std::uint64_t draw_state(std::uint64_t key, std::uint64_t group) {
-  constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15u;
-  return mix64(mix64(key + kGolden) + (group + 1) * kGolden);
+constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15u;  // 2^64 over the golden ratio
+
+/// What the states of all groups of a key have in common.
+PYDEC_ELEMENT std::uint64_t draw_seed(std::uint64_t key) {
+  return mix64(key + kGolden);
 }
 
-/// 32 random bits for pair j of a group: the low half for its first element, the high half for the other.
+/// State of a group of pairs.
+PYDEC_ELEMENT std::uint64_t draw_state(std::uint64_t seed, std::uint64_t group) {
+  return mix64(seed + (group + 1) * kGolden);
+}
+
+/// Random bits of pair j of a group: bits 0..14 for its first element, bits 16..30 for the other.
 /// Two rounds of multiplication and folding (constants of the low-bias 32-bit hash found by C. Wellons),
 /// keyed with one half of the state before and the other between the rounds.
 PYDEC_ELEMENT std::uint32_t draw_pair(std::uint32_t low, std::uint32_t high, std::uint32_t j) {
-  std::uint32_t h = low + j * 0x9e3779b9u;
+  std::uint32_t h = low + j;
   h = (h ^ (h >> 16)) * 0x21f0aaadu;
   h = h ^ high;
   h = (h ^ (h >> 15)) * 0x735a2d97u;
-  return h ^ (h >> 15);
+  return (h ^ (h >> 15)) & 0x7fff7fffu;
 }
 
 }  // namespace pydec

@@ -55,7 +55,7 @@ enum Fault : unsigned {
 struct QuantEncoders {
   /// With a = x (residual null) or a = x + residual: the scale of a block is max|a| / top, or for `sign`
   /// mean|a|; the code is that of a * (1 / scale), rounded to nearest even, or for the integers with a draw
-  /// rounded up with the probability of its fraction. A scale of 0 has codes 0, but `sign` keeps the signs.
+  /// rounded up with the probability of its fraction, to 2^-15. A scale of 0 has codes 0, but `sign` keeps the signs.
   /// A residual is overwritten by a - scale * level. A block with a NaN or an infinity, or
   /// whose scale would decode to infinity, gets the scale NaN, codes 0 and the residual a.
   /// Returns the number of such blocks.
