@@ -35,6 +35,12 @@ struct Element<std::uint8_t> {
 };
 
 template <>
+struct Element<std::uint16_t> {
+  static constexpr const char* name = "uint16";
+  static constexpr char kind = 'u';
+};
+
+template <>
 struct Element<std::uint32_t> {
   static constexpr const char* name = "uint32";
   static constexpr char kind = 'u';
@@ -115,6 +121,7 @@ inline std::string item_name(const char* name, std::size_t k) {
   return std::string(name) + "[" + std::to_string(k) + "]";
 }
 
+void bind_cast(py::module_& m);
 void bind_copy(py::module_& m);
 void bind_mix(py::module_& m);
 void bind_int8(py::module_& m);

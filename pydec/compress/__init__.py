@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydec.compress import fp8, int2, int4, int8, none, sign, topk
+from pydec.compress import bf16, fp8, fp16, int2, int4, int8, none, sign, topk
 from pydec.compress.base import Bytes, Compressor, Payload, Vector, compressors
 from pydec.compress.feedback import ErrorFeedback
 from pydec.compress.keys import draw_key
@@ -15,9 +15,11 @@ __all__ = [
     "ErrorFeedback",
     "Payload",
     "Vector",
+    "bf16",
     "compressors",
     "draw_key",
     "fp8",
+    "fp16",
     "from_wire",
     "int2",
     "int4",

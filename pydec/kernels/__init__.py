@@ -7,6 +7,7 @@ Nothing is converted silently: a wrong type, shape, or overlap raises an error t
 from __future__ import annotations
 
 from pydec.kernels._library import cuda_status, set_target, target, targets
+from pydec.kernels.cast import cast_accumulate, cast_count_nonfinite, cast_decode, cast_encode
 from pydec.kernels.copy import stream_copy
 from pydec.kernels.int8 import int8_accumulate, int8_blocks, int8_decode, int8_encode
 from pydec.kernels.mix import mix
@@ -30,6 +31,10 @@ __all__ = [
     "BAD_PADDING",
     "BAD_SCALE",
     "TOP_LEVEL",
+    "cast_accumulate",
+    "cast_count_nonfinite",
+    "cast_decode",
+    "cast_encode",
     "count_nonfinite",
     "cuda_status",
     "int8_accumulate",
