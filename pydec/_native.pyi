@@ -53,6 +53,9 @@ def quant_accumulate_f32(
     codec: str,
     block: int,
 ) -> None: ...
+def quant_sqdist_f32(
+    codes: NDArray[np.uint8], scales: NDArray[np.float32], x: NDArray[np.float32], codec: str, block: int
+) -> float: ...
 def quant_check(
     codes: NDArray[np.uint8], scales: NDArray[np.float32], n: int, codec: str, block: int
 ) -> int: ...

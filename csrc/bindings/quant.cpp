@@ -120,6 +120,17 @@ void accumulate_f32(const py::sequence& codes, const py::sequence& scales, const
                                                                   out.data);
 }
 
+double sqdist_f32(py::handle codes_object, py::handle scales_object, py::handle x_object,
+                  const std::string& codec_name, std::ptrdiff_t block_option) {
+  const Codec codec = codec_named(codec_name);
+  const std::size_t block = checked_block(codec, block_option);
+  const Array<float> x(x_object, "x");
+  const Message from(codes_object, scales_object, "codes", "scales", codec, x.size, block);
+  py::gil_scoped_release nogil;  // touches no Python object
+  return active<QuantDecoders>().sqdist_f32[static_cast<int>(codec)](from.codes.data, from.scales.data,
+                                                                     x.data, x.size, block);
+}
+
 unsigned check(py::handle codes_object, py::handle scales_object, std::size_t n,
                const std::string& codec_name, std::ptrdiff_t block_option) {
   const Codec codec = codec_named(codec_name);
@@ -138,6 +149,8 @@ void bind_quant(py::module_& m) {
         py::arg("block"));
   m.def("quant_accumulate_f32", accumulate_f32, py::arg("codes"), py::arg("scales"), py::arg("weights"),
         py::arg("out"), py::arg("codec"), py::arg("block"));
+  m.def("quant_sqdist_f32", sqdist_f32, py::arg("codes"), py::arg("scales"), py::arg("x"), py::arg("codec"),
+        py::arg("block"));
   m.def("quant_check", check, py::arg("codes"), py::arg("scales"), py::arg("n"), py::arg("codec"),
         py::arg("block"));
 }

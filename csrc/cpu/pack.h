@@ -13,6 +13,17 @@ namespace {
 /// Elements that are coded in one go: a multiple of every group.
 constexpr std::size_t kPiece = 1024;
 
+/// Calls visit(index of the block, first element, elements) for pieces of at most kPiece elements.
+template <class Visit>
+void for_pieces(std::size_t n, std::size_t block, const Visit& visit) noexcept {
+  for (std::size_t index = 0, first = 0; first < n; ++index, first += block) {
+    const std::size_t length = n - first < block ? n - first : block;
+    for (std::size_t i = 0; i < length; i += kPiece) {
+      visit(index, first + i, length - i < kPiece ? length - i : kPiece);
+    }
+  }
+}
+
 /// The bytes of a group: one register on every target.
 using Lanes = std::uint8_t __attribute__((vector_size(kCodeLanes)));
 

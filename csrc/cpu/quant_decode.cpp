@@ -1,5 +1,6 @@
 #include "cpu/loop.h"
 #include "cpu/pack.h"
+#include "cpu/sums.h"
 #include "pydec/quant.h"
 
 namespace pydec {
@@ -7,28 +8,21 @@ namespace {
 
 constexpr std::size_t kMessages = 4;  // messages that are read side by side
 
-/// Calls visit(index of the block, first element, elements) for pieces of at most kPiece elements.
-template <class Visit>
-void for_pieces(std::size_t n, std::size_t block, const Visit& visit) noexcept {
-  for (std::size_t index = 0, first = 0; first < n; ++index, first += block) {
-    const std::size_t length = n - first < block ? n - first : block;
-    for (std::size_t i = 0; i < length; i += kPiece) {
-      visit(index, first + i, length - i < kPiece ? length - i : kPiece);
-    }
-  }
+template <Codec codec>
+void decode_piece(const std::uint8_t* codes, float scale, std::size_t first, std::size_t n,
+                  F32* out) noexcept {
+  using C = CodecOf<codec>;
+  std::uint8_t room[C::kBits == 8 ? 1 : kPiece];
+  const std::uint8_t* code = unpacked<C::kBits>(codes, first, n, room);
+  PYDEC_INDEPENDENT
+  for (std::size_t i = 0; i < n; ++i) out[i] = scale * C::level(code[i]);
 }
 
 template <Codec codec>
 void decode_f32(const std::uint8_t* codes, const F32* scales, std::size_t n, std::size_t block,
                 F32* out) noexcept {
-  using C = CodecOf<codec>;
   for_pieces(n, block, [=](std::size_t index, std::size_t first, std::size_t count) {
-    std::uint8_t room[C::kBits == 8 ? 1 : kPiece];
-    const std::uint8_t* code = unpacked<C::kBits>(codes, first, count, room);
-    F32* target = out + first;
-    const float scale = scales[index];
-    PYDEC_INDEPENDENT
-    for (std::size_t i = 0; i < count; ++i) target[i] = scale * C::level(code[i]);
+    decode_piece<codec>(codes, scales[index], first, count, out + first);
   });
 }
 
@@ -76,6 +70,34 @@ void accumulate_f32(const QuantMessage* messages, std::size_t m, std::size_t n, 
         return;
     }
   });
+}
+
+template <Codec codec>
+double sqdist_f32(const std::uint8_t* codes, const F32* scales, const F32* x, std::size_t n,
+                  std::size_t block) noexcept {
+  Doubles part[kRegisters] = {};
+  double lane[kLanes];
+  double total = 0.0;
+  const auto end_chunk = [&] {  // with no elements before the first chunk
+    __builtin_memcpy(lane, part, sizeof lane);
+    total += sum_of_lanes(lane);
+    __builtin_memset(part, 0, sizeof part);
+  };
+  for_pieces(n, block, [&](std::size_t index, std::size_t first, std::size_t count) {
+    float value[kPiece];
+    decode_piece<codec>(codes, scales[index], first, count, value);
+    prefetch_ahead(x + first, count * sizeof(float));
+    const SquaredDifference term{value, x + first};
+    std::size_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) {
+      if ((first + i) % kChunk == 0) end_chunk();
+      for (std::size_t r = 0; r < kRegisters; ++r) term.add(part[r], i + r * kWidth);
+    }
+    if (i < count && (first + i) % kChunk == 0) end_chunk();
+    __builtin_memcpy(lane, part, sizeof lane);
+    for (std::size_t j = 0; i < count; ++i, ++j) term.add(lane[j], i);
+  });
+  return n > 0 ? total + sum_of_lanes(lane) : 0.0;
 }
 
 /// Nonzero bits where one of the codes in a byte is one that no encoder makes; T is a byte or many.
@@ -144,6 +166,7 @@ template <>
 const QuantDecoders& table<QuantDecoders, Target::PYDEC_TARGET>() noexcept {
   static constexpr QuantDecoders kernels{.decode_f32 = PYDEC_EACH_CODEC(decode_f32),
                                          .accumulate_f32 = PYDEC_EACH_CODEC(accumulate_f32),
+                                         .sqdist_f32 = PYDEC_EACH_CODEC(sqdist_f32),
                                          .check = PYDEC_EACH_CODEC(check)};
   return kernels;
 }

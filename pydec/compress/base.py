@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pydec import kernels
 from pydec.compress.wire import Bytes, Payload, Vector, check_vector
 from pydec.registry import Registry
 
@@ -98,6 +99,17 @@ class Compressor(ABC):
             FrameError: as ``decode``; ``out`` is unchanged.
             ValueError: weights are not as many as payloads or not finite; ``out`` is unchanged.
         """
+
+    def sqdist(self, payload: Payload, x: Vector) -> float:
+        """Squared distance ``sum_i (decode(payload)[i] - x[i])^2``, with the bits of ``kernels.sqdist``.
+
+        Here by decoding to memory that is allocated for it; compressors that can do it in one pass do.
+
+        Raises:
+            FrameError: as ``decode``.
+        """
+        check_vector("x", x)
+        return kernels.sqdist(self.decode(payload, np.empty_like(x)), x)
 
     @classmethod
     @abstractmethod

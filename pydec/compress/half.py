@@ -92,8 +92,8 @@ class HalfPrecision(Compressor):
         if found := kernels.count_nonfinite(a):
             return nonfinite(self.name, found, a.size)
         return ValueError(
-            f"{self.name} cannot encode {bad} of {a.size} elements: magnitudes reach {np.abs(a).max():.7g}, and "
-            f"its largest number is {self.largest:.7g}; lower the learning rate or use bf16 or int8"
+            f"{self.name} cannot encode {bad} of {a.size} elements: magnitudes reach {np.abs(a).max():.7g}, "
+            f"and its largest number is {self.largest:.7g}; lower the learning rate or use bf16 or int8"
         )
 
     @classmethod

@@ -118,6 +118,12 @@ class Quantiser(Compressor):
                 block,
             )
 
+    def sqdist(self, payload: Payload, x: Vector) -> float:
+        """As ``Compressor.sqdist``, in one pass that writes nothing."""
+        check_vector("x", x)
+        body = self._read(as_bytes(payload), x.size)
+        return kernels.quant_sqdist(body.codes, body.scales, x, body.codec, body.block)
+
     def _start(self, out: Bytes, n: int) -> tuple[Bytes, _Body]:
         """Write the header; return the payload and where scales and codes go."""
         payload = room(out, self.max_bytes(n), n)

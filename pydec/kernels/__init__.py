@@ -22,6 +22,7 @@ from pydec.kernels.quant import (
     quant_decode,
     quant_encode,
     quant_group,
+    quant_sqdist,
 )
 from pydec.kernels.reduce import count_nonfinite, sqdist, sqnorm
 from pydec.kernels.topk import scatter_accumulate, topk_feedback, topk_select
@@ -48,6 +49,7 @@ __all__ = [
     "quant_decode",
     "quant_encode",
     "quant_group",
+    "quant_sqdist",
     "scatter_accumulate",
     "set_target",
     "sqdist",

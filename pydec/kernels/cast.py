@@ -19,8 +19,8 @@ def cast_encode(x: Vector, codes: Codes, half: Half, *, residual: Vector | None 
     """Round a = x, or a = x + residual, to 16 bits, ties to even.
 
     Magnitudes that round to more than the largest finite number become infinity; NaN stays NaN. With a
-    residual, it becomes ``a - value of the code``, exactly, and a where the code is infinite or NaN. Same bits
-    on every CPU and as a conversion in hardware. Releases the GIL.
+    residual, it becomes ``a - value of the code``, exactly, and a where the code is infinite or NaN. Same
+    bits on every CPU and as a conversion in hardware. Releases the GIL.
 
     Args:
         x: float32, shape (n,).

@@ -142,6 +142,27 @@ def quant_accumulate(
     return out
 
 
+def quant_sqdist(codes: Bytes, scales: Vector, x: Vector, codec: Codec, block: int) -> float:
+    """Squared distance of an encoded vector and another, ``sum_i (scale * level[i] - x[i])^2``.
+
+    The bits of ``sqdist(decoded, x)``, in one pass that writes nothing. Releases the GIL.
+
+    Args:
+        codes: uint8, shape (quant_bytes(codec, n),).
+        scales: float32, shape (ceil(n / block),).
+        x: float32, shape (n,).
+        codec: as it was encoded.
+        block: as it was encoded.
+
+    Raises:
+        TypeError: an array has another dtype.
+        ValueError: a shape or ``block`` does not fit.
+
+    Cost: reads (4 + b / 8) * n + 4 * n / block bytes.
+    """
+    return native.quant_sqdist_f32(codes, scales, x, codec, block)
+
+
 def quant_check(codes: Bytes, scales: Vector, n: int, codec: Codec, block: int) -> int:
     """What is wrong with an encoded vector: the sum of its faults, 0 if an encoder can have made it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pydec import compress
+from pydec import compress, kernels
 from pydec.compress import compressors
 from pydec.errors import ConfigError, FrameError
 
@@ -126,6 +126,16 @@ def test_accumulate_adds_decoded_vectors_in_order(spec, n, m):
         expected = expected + np.float32(weight) * decoded(compressor, payload, n)
     compressor.accumulate(payloads, weights, out)
     np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("n", [0, 1, 300, 70_003])
+def test_sqdist_is_that_of_the_decoded_vector(spec, n):
+    compressor = compress.make(spec)
+    payload, x = unaligned(compressor.encode(vector(n)), 1), vector(n, 1)
+    assert compressor.sqdist(payload, x) == kernels.sqdist(decoded(compressor, payload, n), x)
+    with pytest.raises(FrameError):
+        compressor.sqdist(payload[:-1], x)
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -162,6 +162,16 @@ def test_accumulates_like_its_definition(target, n, m, codec):
     assert out.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("block", [128, 384, 65536])
+@pytest.mark.parametrize("n", [0, 1, 16, 17, 1023, 65535, 65536, 65537, 140_003])
+def test_sqdist_has_the_bits_of_that_of_the_decoded_vector(target, n, block, codec):
+    x = vector(n, 1)
+    _, codes, scales = encode(vector(n), codec, block)
+    expected = kernels.sqdist(decode(codes, scales, codec, n, block), x)
+    assert kernels.quant_sqdist(codes, scales, x, codec, block) == expected
+
+
 @pytest.mark.parametrize("codec", INTEGERS)
 @pytest.mark.parametrize("block", [64, 192, 256, 65536])
 @pytest.mark.parametrize("n", [1, 17, 511, 512, 70_003])

@@ -55,10 +55,10 @@ enum Fault : unsigned {
 struct QuantEncoders {
   /// With a = x (residual null) or a = x + residual: the scale of a block is max|a| / top, or for `sign`
   /// mean|a|; the code is that of a * (1 / scale), rounded to nearest even, or for the integers with a draw
-  /// rounded up with the probability of its fraction, to 2^-15. A scale of 0 has codes 0, but `sign` keeps the signs.
-  /// A residual is overwritten by a - scale * level. A block with a NaN or an infinity, or
-  /// whose scale would decode to infinity, gets the scale NaN, codes 0 and the residual a.
-  /// Returns the number of such blocks.
+  /// rounded up with the probability of its fraction, to 2^-15. A scale of 0 has codes 0, but `sign` keeps
+  /// the signs. A residual is overwritten by a - scale * level. A block with a NaN or an infinity, or whose
+  /// scale would decode to infinity, gets the scale NaN, codes 0 and the residual a. Returns the number of
+  /// such blocks.
   std::size_t (*encode_f32[kCodecs])(const F32* x, F32* residual, std::size_t n, std::size_t block,
                                      const Draw* draw, std::uint8_t* codes, F32* scales) noexcept;
 };
@@ -72,6 +72,9 @@ struct QuantDecoders {
   /// and every addition. One pass over `out`.
   void (*accumulate_f32[kCodecs])(const QuantMessage* messages, std::size_t m, std::size_t n,
                                   std::size_t block, F32* out) noexcept;
+  /// sum_i (scale * level[i] - x[i])^2 with the bits of ReduceKernels::sqdist_f32 of the decoded vector.
+  double (*sqdist_f32[kCodecs])(const std::uint8_t* codes, const F32* scales, const F32* x, std::size_t n,
+                                std::size_t block) noexcept;
   /// The faults of a message.
   unsigned (*check[kCodecs])(const std::uint8_t* codes, const F32* scales, std::size_t n,
                              std::size_t block) noexcept;
