@@ -29,6 +29,18 @@ struct Element<std::int8_t> {
 };
 
 template <>
+struct Element<std::uint8_t> {
+  static constexpr const char* name = "uint8";
+  static constexpr char kind = 'u';
+};
+
+template <>
+struct Element<std::uint16_t> {
+  static constexpr const char* name = "uint16";
+  static constexpr char kind = 'u';
+};
+
+template <>
 struct Element<std::uint32_t> {
   static constexpr const char* name = "uint32";
   static constexpr char kind = 'u';
@@ -109,9 +121,11 @@ inline std::string item_name(const char* name, std::size_t k) {
   return std::string(name) + "[" + std::to_string(k) + "]";
 }
 
+void bind_cast(py::module_& m);
 void bind_copy(py::module_& m);
 void bind_mix(py::module_& m);
 void bind_int8(py::module_& m);
+void bind_quant(py::module_& m);
 void bind_topk(py::module_& m);
 void bind_reduce(py::module_& m);
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydec.compress import int8, none, topk
+from pydec.compress import bf16, fp8, fp16, int2, int4, int8, none, sign, topk
 from pydec.compress.base import Bytes, Compressor, Payload, Vector, compressors
 from pydec.compress.feedback import ErrorFeedback
+from pydec.compress.keys import draw_key
 from pydec.compress.wire import as_bytes, wire_id_of
 from pydec.errors import FrameError
 
@@ -14,11 +15,18 @@ __all__ = [
     "ErrorFeedback",
     "Payload",
     "Vector",
+    "bf16",
     "compressors",
+    "draw_key",
+    "fp8",
+    "fp16",
     "from_wire",
+    "int2",
+    "int4",
     "int8",
     "make",
     "none",
+    "sign",
     "topk",
 ]
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pydec import kernels
 from pydec.compress.wire import Bytes, Payload, Vector, check_vector
 from pydec.registry import Registry
 
@@ -17,6 +18,9 @@ __all__ = ["Bytes", "Compressor", "Payload", "Vector", "compressors"]
 
 class Compressor(ABC):
     """Encodes float32 vectors of shape (n,). Immutable; state such as error feedback lives outside.
+
+    A compressor that draws random numbers draws them from a key, which ``keyed`` sets: the same key and
+    the same vector give the same bytes, on every CPU and in every process.
 
     Payloads are self-describing, canonical (equal vectors give equal bytes) and little-endian; the
     first byte is ``wire_id``. ``wire`` describes their header. Everything that takes a payload
@@ -34,7 +38,7 @@ class Compressor(ABC):
         """Elements that are encoded independently of all others, or 0 if the rule is global.
 
         With block > 0, encoding pieces of a vector cut at multiples of block gives the same
-        values as encoding it whole.
+        values as encoding it whole, unless random numbers are drawn.
         """
 
     @abstractmethod
@@ -62,7 +66,28 @@ class Compressor(ABC):
 
     @abstractmethod
     def delta(self, n: int) -> float:
-        """Contraction: E||x - decode(encode(x))||^2 <= (1 - delta) ||x||^2, in (0, 1]."""
+        """Contraction: E||x - decode(encode(x))||^2 <= (1 - delta) ||x||^2, in (0, 1].
+
+        0 if that holds for no positive delta: an unbiased compressor of variance 1 or more.
+        """
+
+    def variance(self, n: int) -> float | None:
+        """Omega with E||x - decode(encode(x))||^2 <= omega ||x||^2, of an unbiased compressor.
+
+        Unbiased means E[decode(encode(x))] = x over the keys. None if the compressor is biased.
+        """
+        return 0.0 if self.lossless else None
+
+    def keyed(self, key: int) -> Compressor:
+        """This compressor, drawing its random numbers from ``key``; itself if it draws none.
+
+        A sender takes another key for every message: ``draw_key(seed, peer, round, bucket)``. Decoding
+        needs no key.
+
+        Args:
+            key: in 0..2^64 - 1.
+        """
+        return self
 
     @abstractmethod
     def accumulate(self, payloads: Sequence[Payload], weights: Sequence[float], out: Vector) -> None:
@@ -74,6 +99,17 @@ class Compressor(ABC):
             FrameError: as ``decode``; ``out`` is unchanged.
             ValueError: weights are not as many as payloads or not finite; ``out`` is unchanged.
         """
+
+    def sqdist(self, payload: Payload, x: Vector) -> float:
+        """Squared distance ``sum_i (decode(payload)[i] - x[i])^2``, with the bits of ``kernels.sqdist``.
+
+        Here by decoding to memory that is allocated for it; compressors that can do it in one pass do.
+
+        Raises:
+            FrameError: as ``decode``.
+        """
+        check_vector("x", x)
+        return kernels.sqdist(self.decode(payload, np.empty_like(x)), x)
 
     @classmethod
     @abstractmethod

@@ -7,13 +7,35 @@ Nothing is converted silently: a wrong type, shape, or overlap raises an error t
 from __future__ import annotations
 
 from pydec.kernels._library import cuda_status, set_target, target, targets
+from pydec.kernels.cast import cast_accumulate, cast_count_nonfinite, cast_decode, cast_encode
 from pydec.kernels.copy import stream_copy
 from pydec.kernels.int8 import int8_accumulate, int8_blocks, int8_decode, int8_encode
 from pydec.kernels.mix import mix
+from pydec.kernels.quant import (
+    BAD_CODE,
+    BAD_PADDING,
+    BAD_SCALE,
+    TOP_LEVEL,
+    quant_accumulate,
+    quant_bytes,
+    quant_check,
+    quant_decode,
+    quant_encode,
+    quant_group,
+    quant_sqdist,
+)
 from pydec.kernels.reduce import count_nonfinite, sqdist, sqnorm
 from pydec.kernels.topk import scatter_accumulate, topk_feedback, topk_select
 
 __all__ = [
+    "BAD_CODE",
+    "BAD_PADDING",
+    "BAD_SCALE",
+    "TOP_LEVEL",
+    "cast_accumulate",
+    "cast_count_nonfinite",
+    "cast_decode",
+    "cast_encode",
     "count_nonfinite",
     "cuda_status",
     "int8_accumulate",
@@ -21,6 +43,13 @@ __all__ = [
     "int8_decode",
     "int8_encode",
     "mix",
+    "quant_accumulate",
+    "quant_bytes",
+    "quant_check",
+    "quant_decode",
+    "quant_encode",
+    "quant_group",
+    "quant_sqdist",
     "scatter_accumulate",
     "set_target",
     "sqdist",

@@ -5,11 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pydec import compress
+from pydec import compress, kernels
 from pydec.compress import compressors
 from pydec.errors import ConfigError, FrameError
 
-SPECS = [*compressors, "int8:block=16", "topk:k=5", "topk:fraction=1"]
+SPECS = [
+    *compressors,
+    "fp8:format=e5m2,block=16",
+    "int2:block=64",
+    "int4:block=32",
+    "int8:block=16",
+    "sign:block=128",
+    "topk:k=5",
+    "topk:fraction=1",
+]
 LOSSY = [spec for spec in SPECS if not compress.make(spec).lossless]
 BLOCKWISE = [spec for spec in SPECS if compress.make(spec).block]
 SIZES = [0, 1, 2, 15, 17, 255, 256, 257, 1000, 100_003]
@@ -31,7 +40,17 @@ def unaligned(payload: bytes, offset: int) -> np.ndarray:
 
 def test_wire_ids_are_unique_and_never_change():
     ids = {name: compress.make(name).wire_id for name in compressors}
-    assert ids == {"none": 1, "topk": 2, "int8": 3}
+    assert ids == {
+        "none": 1,
+        "topk": 2,
+        "int8": 3,
+        "bf16": 4,
+        "fp16": 5,
+        "fp8": 6,
+        "int4": 7,
+        "int2": 8,
+        "sign": 9,
+    }
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -42,7 +61,7 @@ def test_is_a_contraction(spec, n):
     rng = np.random.default_rng(n)
     for x in (
         vector(n),
-        rng.standard_cauchy(n).astype(np.float32),
+        np.clip(rng.standard_cauchy(n), -6e4, 6e4).astype(np.float32),  # the range of fp16
         rng.integers(-3, 4, n).astype(np.float32),
     ):
         y = decoded(compressor, compressor.encode(x), n)
@@ -107,6 +126,16 @@ def test_accumulate_adds_decoded_vectors_in_order(spec, n, m):
         expected = expected + np.float32(weight) * decoded(compressor, payload, n)
     compressor.accumulate(payloads, weights, out)
     np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("n", [0, 1, 300, 70_003])
+def test_sqdist_is_that_of_the_decoded_vector(spec, n):
+    compressor = compress.make(spec)
+    payload, x = unaligned(compressor.encode(vector(n)), 1), vector(n, 1)
+    assert compressor.sqdist(payload, x) == kernels.sqdist(decoded(compressor, payload, n), x)
+    with pytest.raises(FrameError):
+        compressor.sqdist(payload[:-1], x)
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -227,7 +256,7 @@ def test_a_failed_feedback_keeps_the_residual(spec):
         ("int8:block=131072", "got 131072"),
         ("int8:blocks=16", "int8 has no option 'blocks'; its options: block"),
         ("none:x=1", "none has no option 'x'; its options: none"),
-        ("gzip", "unknown compressor 'gzip'; known: int8, none, topk"),
+        ("gzip", "unknown compressor 'gzip'; known: .*int8, none, .*topk"),
     ],
 )
 def test_bad_specifications_name_the_option_and_its_range(spec, message):

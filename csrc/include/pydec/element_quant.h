@@ -1,0 +1,177 @@
+// Arithmetic of the blockwise quantisers on single elements, shared by the CPU and CUDA kernels.
+//
+// A codec turns x of a block into a code and the number `level` that the code stands for; the decoded value
+// is scale * level, rounded once. The rules about rounding in pydec/element.h hold here too.
+#pragma once
+
+#include "pydec/element.h"
+
+namespace pydec {
+
+/// What a code is. The number is that of the table of kernels, not of the wire.
+enum class Codec : int { int8, int4, int2, sign, e4m3, e5m2 };
+constexpr int kCodecs = 6;
+
+/// The rule of a block whose largest magnitude has these bits, when the largest level is `top`. As
+/// int8_rule, and a block whose largest decoded value would be infinite is bad too.
+PYDEC_ELEMENT Int8Rule scale_rule(std::uint32_t largest, float top) {
+  const Int8Rule bad = {Int8Kind::bad, float_of(kNaNBits), 0.0f};
+  if (largest >= kInfinityBits) return bad;
+  const float scale = float_of(largest) / top;
+  if (bits_of(scale * top) >= kInfinityBits) return bad;
+  if (scale == 0.0f) return {Int8Kind::zero, 0.0f, 0.0f};
+  if (scale < kTinyScale) return {Int8Kind::tiny, scale, 1.0f / (scale * kTinyBoost)};
+  return {Int8Kind::normal, scale, 1.0f / scale};
+}
+
+/// x in units of a tiny scale, which can have been rounded to a third less: clamped to the largest level.
+PYDEC_ELEMENT float tiny_units(float x, float inverse, float top) {
+  float y = (x * kTinyBoost) * inverse;
+  y = y > top ? top : y;
+  return y < -top ? -top : y;
+}
+
+// The codecs' functions are compiled once per instruction set, so their linkage is internal (cpu/loop.h).
+namespace {
+
+/// Random bits of an element, and what they are counted in: a little less than 2^15, because y = x * (1 /
+/// scale) can exceed the top by the four roundings before it.
+constexpr int kDrawBits = 15;
+constexpr float kDrawUnits = 0x1p15f - 0x1p-7f;
+
+struct Coded {
+  std::uint32_t code;  ///< in the low bits; the bits above the codec's may be anything
+  float level;
+};
+
+/// Signed integers of `width` bits, without the lowest one: levels -top..top.
+template <int width>
+struct IntCodec {
+  static constexpr int kBits = width;
+  static constexpr float kTop = static_cast<float>((1 << (width - 1)) - 1);
+
+  /// rint(y), nearest even; |y| < top + 1/2.
+  PYDEC_ELEMENT Coded nearest(float y) {
+    const float shifted = y + kRoundMagic;
+    return {bits_of(shifted), shifted - kRoundMagic};
+  }
+
+  /// floor(y + u), u = draw / 2^15 in [0, 1), for z = y * kDrawUnits. In fixed point, so that the expected
+  /// level is y, rounded to 2^-15; and kDrawUnits keeps the roundings of y from exceeding the top.
+  PYDEC_ELEMENT Coded stochastic(float z, std::uint32_t draw) {
+    const auto shifted = static_cast<std::int32_t>(bits_of(z + kRoundMagic) + draw);
+    const std::int32_t level = (shifted >> kDrawBits) - (0x4b400000 >> kDrawBits);  // bits of kRoundMagic
+    return {static_cast<std::uint32_t>(level), static_cast<float>(level)};
+  }
+
+  /// Level of a code, sign-extended to 8 bits.
+  PYDEC_ELEMENT float level(std::uint8_t code) { return static_cast<float>(static_cast<std::int8_t>(code)); }
+};
+
+/// Floats of 8 bits with `mantissa` bits of mantissa and the exponent bias `bias`, with gradual underflow.
+template <int mantissa, int bias, int top>
+struct Float8Codec {
+  static constexpr int kBits = 8;
+  static constexpr float kTop = static_cast<float>(top);
+  static constexpr int kDrop = 23 - mantissa;                    // mantissa bits that are rounded away
+  static constexpr std::uint32_t kRebias = (127u - bias) << 23;  // of a float's bits
+  static constexpr std::uint32_t kLeastNormal = kRebias + (1u << 23);
+  static constexpr float kStep = 1.0f / static_cast<float>(1u << (bias - 1 + mantissa));  // below the normals
+  static constexpr float kStepMagic = static_cast<float>(1 << 23) * kStep;                // has this step
+
+  /// Nearest even; |y| <= top and a few roundings.
+  PYDEC_ELEMENT Coded nearest(float y) {
+    const std::uint32_t bits = bits_of(y);
+    const std::uint32_t sign = bits & ~kMagnitudeMask;
+    const std::uint32_t size = bits & kMagnitudeMask;
+    const std::uint32_t even = (size >> kDrop) & 1u;
+    const std::uint32_t normal = (size + ((1u << (kDrop - 1)) - 1u) + even) >> kDrop;
+    const float shifted = float_of(size) + kStepMagic;
+    const bool small = static_cast<std::int32_t>(size) < static_cast<std::int32_t>(kLeastNormal);
+    const std::uint32_t code = small ? bits_of(shifted) : normal - (kRebias >> kDrop);
+    const std::uint32_t level = small ? bits_of(shifted - kStepMagic) : normal << kDrop;
+    return {(code & 0x7fu) | (sign >> 24), float_of(level | sign)};
+  }
+
+  PYDEC_ELEMENT float level(std::uint8_t code) {
+    // Below the normals, one exponent up is 1 + the fraction, and the difference to 1 is exact.
+    const std::uint32_t size = code & 0x7fu;
+    const std::uint32_t sign = (std::uint32_t{code} & 0x80u) << 24;
+    const std::uint32_t normal = (size << kDrop) + kRebias;
+    const float small = float_of(normal + (1u << 23)) - float_of(kLeastNormal);
+    const bool is_small = static_cast<std::int32_t>(size) < (1 << mantissa);
+    return float_of((is_small ? bits_of(small) : normal) | sign);
+  }
+};
+
+/// One bit: set if negative. The scale of a block is its mean magnitude.
+struct SignCodec {
+  static constexpr int kBits = 1;
+  static constexpr float kTop = 1.0f;
+
+  PYDEC_ELEMENT Coded nearest(float x) {
+    const std::uint32_t bits = bits_of(x);
+    return {bits >> 31, float_of((bits & ~kMagnitudeMask) | 0x3f800000u)};
+  }
+
+  PYDEC_ELEMENT float level(std::uint8_t code) { return float_of((std::uint32_t{code} << 31) | 0x3f800000u); }
+};
+
+template <Codec codec>
+struct CodecOf;
+template <>
+struct CodecOf<Codec::int8> : IntCodec<8> {};
+template <>
+struct CodecOf<Codec::int4> : IntCodec<4> {};
+template <>
+struct CodecOf<Codec::int2> : IntCodec<2> {};
+template <>
+struct CodecOf<Codec::sign> : SignCodec {};
+template <>
+struct CodecOf<Codec::e4m3> : Float8Codec<3, 7, 448> {};
+template <>
+struct CodecOf<Codec::e5m2> : Float8Codec<2, 15, 57344> {};
+
+}  // namespace
+
+/// Where the random numbers of a vector come from: 15 bits for every element, from the key and the
+/// element's place alone.
+struct Draw {
+  std::uint64_t key;
+  std::uint64_t first;  ///< place of the vector's first element; even
+};
+
+constexpr std::uint64_t kDrawGroup = 256;  // pairs of elements that share one 64-bit state
+
+/// Bijection of 64-bit words whose output bits depend on all input bits. Source: Steele, Lea, Flood,
+/// "Fast splittable pseudorandom number generators", OOPSLA 2014, the mix64 variant 13 of Stafford.
+PYDEC_ELEMENT std::uint64_t mix64(std::uint64_t z) {
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15u;  // 2^64 over the golden ratio
+
+/// What the states of all groups of a key have in common.
+PYDEC_ELEMENT std::uint64_t draw_seed(std::uint64_t key) {
+  return mix64(key + kGolden);
+}
+
+/// State of a group of pairs.
+PYDEC_ELEMENT std::uint64_t draw_state(std::uint64_t seed, std::uint64_t group) {
+  return mix64(seed + (group + 1) * kGolden);
+}
+
+/// Random bits of pair j of a group: bits 0..14 for its first element, bits 16..30 for the other.
+/// Two rounds of multiplication and folding (constants of the low-bias 32-bit hash found by C. Wellons),
+/// keyed with one half of the state before and the other between the rounds.
+PYDEC_ELEMENT std::uint32_t draw_pair(std::uint32_t low, std::uint32_t high, std::uint32_t j) {
+  std::uint32_t h = low + j;
+  h = (h ^ (h >> 16)) * 0x21f0aaadu;
+  h = h ^ high;
+  h = (h ^ (h >> 15)) * 0x735a2d97u;
+  return (h ^ (h >> 15)) & 0x7fff7fffu;
+}
+
+}  // namespace pydec
