@@ -52,8 +52,7 @@ class ChocoStep:
         accumulate the neighbours' messages on ``mixed``. Releases the GIL.
 
         Source: Koloskova, Stich, Jaggi, "Decentralized Stochastic Optimization and Gossip Algorithms
-        with Compressed Communication", ICML 2019, arXiv:1902.00340, algorithms 2 and 6 (one buffer
-        for all neighbours).
+        with Compressed Communication", ICML 2019, arXiv:1902.00340, algorithm 2.
 
         Args:
             x: float32, shape (n,), updated.

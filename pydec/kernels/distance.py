@@ -38,8 +38,11 @@ def gram(x: Sequence[Vector], centre: Vector | None = None, out: Matrix | None =
     n = len(x)
     if out is None:
         out = np.empty((n, n), np.float64)
-    elif not (isinstance(out, np.ndarray) and out.shape == (n, n) and out.flags.c_contiguous):
-        raise ValueError(f"out must be a C-contiguous float64 array of shape ({n}, {n}), got {_facts(out)}")
+    elif out.shape != (n, n) or not out.flags.c_contiguous:
+        raise ValueError(
+            f"out must be a C-contiguous float64 array of shape ({n}, {n}), got shape {out.shape} "
+            f"and strides {out.strides}"
+        )
     native.gram_f32(x, centre, out.reshape(-1))
     return out
 
@@ -75,7 +78,7 @@ def clip_accumulate(
     is NaN or infinite is left out: nothing of it is read into the sum. Releases the GIL.
 
     Source: He, Karimireddy, Jaggi, "Byzantine-Robust Decentralized Learning via ClippedGossip", 2022,
-    arXiv:2202.01545, equation 5 (centre and out are the own model); Karimireddy, He, Jaggi, "Learning from
+    arXiv:2202.01545 (centre and out are the own model); Karimireddy, He, Jaggi, "Learning from
     History for Byzantine Robust Optimization", ICML 2021, arXiv:2012.10333 (centered clipping).
 
     Args:
@@ -99,8 +102,3 @@ def clip_accumulate(
     """
     return native.clip_accumulate_f32(x, weights, distances, radii, centre, out)
 
-
-def _facts(out: object) -> str:
-    if not isinstance(out, np.ndarray):
-        return type(out).__name__
-    return f"{out.dtype} of shape {out.shape} and strides {out.strides}"

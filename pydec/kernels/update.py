@@ -50,8 +50,7 @@ def tracking_mix(
 ) -> Vector:
     """Gradient tracking: ``out = (sum + gradient) - previous``, ``previous = gradient``. Releases the GIL.
 
-    Source: Pu, Nedic, "Distributed Stochastic Gradient Tracking Methods", 2018, arXiv:1805.11454,
-    equation 4b.
+    Source: Pu, Nedic, "Distributed Stochastic Gradient Tracking Methods", 2018, arXiv:1805.11454.
 
     Args:
         x: m >= 1 float32 arrays of shape (n,), the trackers of the neighbours and its own.
