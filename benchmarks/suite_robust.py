@@ -1,4 +1,4 @@
-"""Robust averages of 8 and 16 vectors on one thread beside torch, NumPy and installed peers (ByzFL, byzpy)."""
+"""Robust averages of 8 and 16 vectors on one thread beside torch, NumPy and, if there, ByzFL and byzpy."""
 
 from __future__ import annotations
 
