@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from . import cases
+from . import cases, cases_robust
 from .harness import Options, Row, copy_actions, copy_gbps, interleaved
 
 MAKERS: list[Callable[[int], cases.Case]] = [
@@ -17,6 +17,10 @@ MAKERS: list[Callable[[int], cases.Case]] = [
     lambda n: cases.topk(n, 0.01),
     lambda n: cases.topk(n, 0.001),
     cases.sqdist,
+    cases_robust.choco_step,
+    lambda n: cases_robust.push_sum(n, 2),
+    lambda n: cases_robust.momentum(n, 2),
+    lambda n: cases_robust.clip(n, 4),
 ]
 
 

@@ -72,3 +72,56 @@ def scatter_accumulate_f32(
 def sqnorm_f32(x: NDArray[np.float32]) -> float: ...
 def sqdist_f32(x: NDArray[np.float32], y: NDArray[np.float32]) -> float: ...
 def count_nonfinite_f32(x: NDArray[np.float32]) -> int: ...
+def median_f32(x: Sequence[NDArray[np.float32]], out: NDArray[np.float32]) -> None: ...
+def trimmed_mean_f32(x: Sequence[NDArray[np.float32]], f: int, out: NDArray[np.float32]) -> None: ...
+def mean_around_median_f32(x: Sequence[NDArray[np.float32]], f: int, out: NDArray[np.float32]) -> None: ...
+def gram_f32(
+    x: Sequence[NDArray[np.float32]], centre: NDArray[np.float32] | None, gram: NDArray[np.float64]
+) -> None: ...
+def clip_accumulate_f32(
+    x: Sequence[NDArray[np.float32]],
+    weights: Sequence[float],
+    distances: Sequence[float],
+    radii: Sequence[float],
+    centre: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> int: ...
+def sqdists_f32(
+    x: Sequence[NDArray[np.float32]], y: NDArray[np.float32], out: NDArray[np.float64]
+) -> None: ...
+def checked_sqnorm_f32(x: NDArray[np.float32]) -> tuple[float, int]: ...
+def push_sum_f32(
+    x: Sequence[NDArray[np.float32]],
+    weights: Sequence[float],
+    divisor: float,
+    out: NDArray[np.float32],
+    ratio: NDArray[np.float32],
+) -> None: ...
+def tracking_f32(
+    x: Sequence[NDArray[np.float32]],
+    weights: Sequence[float],
+    gradient: NDArray[np.float32],
+    previous: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None: ...
+def momentum_f32(
+    x: Sequence[NDArray[np.float32]],
+    weights: Sequence[float],
+    gradient: NDArray[np.float32],
+    momentum: float,
+    lr: float,
+    velocity: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None: ...
+def choco_int8_step_f32(
+    x: NDArray[np.float32],
+    estimate: NDArray[np.float32],
+    mixed: NDArray[np.float32],
+    gradient: NDArray[np.float32] | None,
+    gamma: float,
+    own_weight: float,
+    lr: float,
+    codes: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    block: int,
+) -> int: ...

@@ -23,6 +23,12 @@ struct Element<float> {
 };
 
 template <>
+struct Element<double> {
+  static constexpr const char* name = "float64";
+  static constexpr char kind = 'f';
+};
+
+template <>
 struct Element<std::int8_t> {
   static constexpr const char* name = "int8";
   static constexpr char kind = 'i';
@@ -122,11 +128,15 @@ inline std::string item_name(const char* name, std::size_t k) {
 }
 
 void bind_cast(py::module_& m);
+void bind_choco(py::module_& m);
 void bind_copy(py::module_& m);
+void bind_distance(py::module_& m);
 void bind_mix(py::module_& m);
 void bind_int8(py::module_& m);
 void bind_quant(py::module_& m);
 void bind_topk(py::module_& m);
 void bind_reduce(py::module_& m);
+void bind_robust(py::module_& m);
+void bind_update(py::module_& m);
 
 }  // namespace pydec::bindings

@@ -39,10 +39,14 @@ PYBIND11_MODULE(_native, m) {
   m.def("target", [] { return std::string(pydec::name_of(pydec::active_target())); });
   m.def("set_target", set_target, py::arg("name"));
   pydec::bindings::bind_cast(m);
+  pydec::bindings::bind_choco(m);
   pydec::bindings::bind_copy(m);
+  pydec::bindings::bind_distance(m);
   pydec::bindings::bind_mix(m);
   pydec::bindings::bind_int8(m);
   pydec::bindings::bind_quant(m);
   pydec::bindings::bind_topk(m);
   pydec::bindings::bind_reduce(m);
+  pydec::bindings::bind_robust(m);
+  pydec::bindings::bind_update(m);
 }

@@ -48,6 +48,14 @@ double sqdist_f32(const F32* x, const F32* y, std::size_t n) noexcept {
   return sum(SquaredDifference{x, y}, n);
 }
 
+void sqdists_f32(const F32* const* x, std::size_t m, const F32* y, std::size_t n, double* out) noexcept {
+  for (std::size_t k = 0; k < m; ++k) out[k] = 0.0;
+  for (std::size_t first = 0; first < n; first += kChunk) {
+    const std::size_t length = n - first < kChunk ? n - first : kChunk;
+    for (std::size_t k = 0; k < m; ++k) out[k] += sum(SquaredDifference{x[k] + first, y + first}, length);
+  }
+}
+
 std::size_t count_nonfinite_f32(const F32* x, std::size_t n) noexcept {
   constexpr std::size_t kStep = 256;
   std::size_t total = 0;
@@ -65,8 +73,10 @@ std::size_t count_nonfinite_f32(const F32* x, std::size_t n) noexcept {
 
 template <>
 const ReduceKernels& table<ReduceKernels, Target::PYDEC_TARGET>() noexcept {
-  static constexpr ReduceKernels kernels{
-      .sqnorm_f32 = sqnorm_f32, .sqdist_f32 = sqdist_f32, .count_nonfinite_f32 = count_nonfinite_f32};
+  static constexpr ReduceKernels kernels{.sqnorm_f32 = sqnorm_f32,
+                                         .sqdist_f32 = sqdist_f32,
+                                         .sqdists_f32 = sqdists_f32,
+                                         .count_nonfinite_f32 = count_nonfinite_f32};
   return kernels;
 }
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from pydec.kernels._library import cuda_status, set_target, target, targets
 from pydec.kernels.cast import cast_accumulate, cast_count_nonfinite, cast_decode, cast_encode
+from pydec.kernels.choco import ChocoStep
 from pydec.kernels.copy import stream_copy
+from pydec.kernels.distance import clip_accumulate, gram, squared_distances
 from pydec.kernels.int8 import int8_accumulate, int8_blocks, int8_decode, int8_encode
 from pydec.kernels.mix import mix
 from pydec.kernels.quant import (
@@ -24,25 +26,35 @@ from pydec.kernels.quant import (
     quant_group,
     quant_sqdist,
 )
-from pydec.kernels.reduce import count_nonfinite, sqdist, sqnorm
+from pydec.kernels.reduce import checked_sqnorm, count_nonfinite, sqdist, sqdists, sqnorm
+from pydec.kernels.robust import mean_around_median, median, trimmed_mean
 from pydec.kernels.topk import scatter_accumulate, topk_feedback, topk_select
+from pydec.kernels.update import momentum_mix, push_sum_mix, tracking_mix
 
 __all__ = [
     "BAD_CODE",
     "BAD_PADDING",
     "BAD_SCALE",
     "TOP_LEVEL",
+    "ChocoStep",
     "cast_accumulate",
     "cast_count_nonfinite",
     "cast_decode",
     "cast_encode",
+    "checked_sqnorm",
+    "clip_accumulate",
     "count_nonfinite",
     "cuda_status",
+    "gram",
     "int8_accumulate",
     "int8_blocks",
     "int8_decode",
     "int8_encode",
+    "mean_around_median",
+    "median",
     "mix",
+    "momentum_mix",
+    "push_sum_mix",
     "quant_accumulate",
     "quant_bytes",
     "quant_check",
@@ -53,10 +65,14 @@ __all__ = [
     "scatter_accumulate",
     "set_target",
     "sqdist",
+    "sqdists",
     "sqnorm",
+    "squared_distances",
     "stream_copy",
     "target",
     "targets",
     "topk_feedback",
     "topk_select",
+    "tracking_mix",
+    "trimmed_mean",
 ]

@@ -19,6 +19,9 @@ struct ReduceKernels {
   double (*sqnorm_f32)(const F32* x, std::size_t n) noexcept;
   /// sum_i (x[i] - y[i])^2, with the difference taken in double.
   double (*sqdist_f32)(const F32* x, const F32* y, std::size_t n) noexcept;
+  /// out[k] = sqdist_f32(x[k], y, n) with the same bits, k < m, while y is fetched once. `out` overlaps
+  /// nothing.
+  void (*sqdists_f32)(const F32* const* x, std::size_t m, const F32* y, std::size_t n, double* out) noexcept;
   /// Elements that are NaN or infinite.
   std::size_t (*count_nonfinite_f32)(const F32* x, std::size_t n) noexcept;
 };

@@ -1,0 +1,57 @@
+#include "pydec/robust.h"
+
+#include "bindings/vectors.h"
+
+namespace pydec::bindings {
+namespace {
+
+Vectors checked(const py::sequence& x, const Array<float>& out) {
+  if (x.size() == 0 || x.size() > kMaxRobust) {
+    throw py::value_error("x must have 1 to " + std::to_string(kMaxRobust) + " vectors, got " +
+                          std::to_string(x.size()));
+  }
+  Vectors vectors(x, "x", out.output().size, "as out has");
+  vectors.apart(out, true);
+  return vectors;
+}
+
+std::size_t checked_f(std::ptrdiff_t f, std::size_t n) {
+  if (f < 0 || 2 * static_cast<std::size_t>(f) >= n) {
+    throw py::value_error("f must be at least 0 and less than half of the " + std::to_string(n) +
+                          " vectors, got " + std::to_string(f));
+  }
+  return static_cast<std::size_t>(f);
+}
+
+void median_f32(const py::sequence& x, py::handle out_object) {
+  const Array<float> out(out_object, "out");
+  const Vectors vectors = checked(x, out);
+  py::gil_scoped_release nogil;  // touches no Python object
+  active<RobustKernels>().median_f32(vectors.data(), vectors.size(), out.data, out.size);
+}
+
+void trimmed_mean_f32(const py::sequence& x, std::ptrdiff_t f_option, py::handle out_object) {
+  const Array<float> out(out_object, "out");
+  const Vectors vectors = checked(x, out);
+  const std::size_t f = checked_f(f_option, vectors.size());
+  py::gil_scoped_release nogil;  // touches no Python object
+  active<RobustKernels>().trimmed_mean_f32(vectors.data(), vectors.size(), f, out.data, out.size);
+}
+
+void mean_around_median_f32(const py::sequence& x, std::ptrdiff_t f_option, py::handle out_object) {
+  const Array<float> out(out_object, "out");
+  const Vectors vectors = checked(x, out);
+  const std::size_t f = checked_f(f_option, vectors.size());
+  py::gil_scoped_release nogil;  // touches no Python object
+  active<RobustKernels>().mean_around_median_f32(vectors.data(), vectors.size(), f, out.data, out.size);
+}
+
+}  // namespace
+
+void bind_robust(py::module_& m) {
+  m.def("median_f32", median_f32, py::arg("x"), py::arg("out"));
+  m.def("trimmed_mean_f32", trimmed_mean_f32, py::arg("x"), py::arg("f"), py::arg("out"));
+  m.def("mean_around_median_f32", mean_around_median_f32, py::arg("x"), py::arg("f"), py::arg("out"));
+}
+
+}  // namespace pydec::bindings

@@ -1,0 +1,103 @@
+"""Distances between vectors, and the sums that use them: Krum, nearest-neighbour averages, clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pydec.kernels._library import native
+
+Vector = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+
+
+def gram(x: Sequence[Vector], centre: Vector | None = None, out: Matrix | None = None) -> Matrix:
+    """Gram matrix of n vectors about a centre: ``out[i, j] = <x[i] - centre, x[j] - centre>``.
+
+    Differences, products and sums are doubles, in a fixed order of additions: same bits on every
+    CPU. With a centre among the vectors, such as the own model, the distances that
+    ``squared_distances`` takes from it do not cancel, however close together the vectors lie. A NaN or
+    an infinity in x[k] makes row and column k NaN or infinite and no other. Releases the GIL.
+
+    Args:
+        x: n >= 1 float32 arrays of shape (d,).
+        centre: float32, shape (d,); may be one of the x. The origin if None.
+        out: float64, shape (n, n), C-contiguous, overwritten. Allocated if None.
+
+    Returns:
+        ``out``, exactly symmetric.
+
+    Raises:
+        TypeError: an array has another dtype.
+        ValueError: a shape does not fit, ``out`` is not contiguous, read-only or overlaps an input.
+
+    Cost: reads 4 * (n + 1) * d bytes; n * (n + 1) * d double operations; workspace of 2 KiB a vector.
+    """
+    n = len(x)
+    if out is None:
+        out = np.empty((n, n), np.float64)
+    elif out.shape != (n, n) or not out.flags.c_contiguous:
+        raise ValueError(
+            f"out must be a C-contiguous float64 array of shape ({n}, {n}), got shape {out.shape} "
+            f"and strides {out.strides}"
+        )
+    native.gram_f32(x, centre, out.reshape(-1))
+    return out
+
+
+def squared_distances(gram_matrix: Matrix) -> Matrix:
+    """Squared distances of all pairs from their Gram matrix, ``g_ii + g_jj - 2 g_ij``.
+
+    Never negative, exactly symmetric, 0 on the diagonal. Pairs with a vector that has a NaN or an
+    infinity are at distance infinity, and so is such a vector from itself.
+
+    Args:
+        gram_matrix: float64, shape (n, n), of ``gram``.
+    """
+    sizes = np.diagonal(gram_matrix)
+    with np.errstate(invalid="ignore"):
+        squared: Matrix = np.maximum((sizes[:, None] + sizes[None, :]) - 2.0 * gram_matrix, 0.0)
+    squared[~np.isfinite(squared)] = np.inf
+    return squared
+
+
+def clip_accumulate(
+    x: Sequence[Vector],
+    weights: Sequence[float],
+    distances: Sequence[float],
+    radii: Sequence[float],
+    centre: Vector,
+    out: Vector,
+) -> int:
+    """Add m clipped differences in one pass: ``out += sum_k w_k * min(1, r_k / d_k) * (x[k] - centre)``.
+
+    The factor w_k * (r_k / d_k) is formed in double and rounded to float32 once; then, for k = 0,
+    1, ... in order, difference, product and addition each round to float32. A vector whose distance
+    is NaN or infinite is left out: nothing of it is read into the sum. Releases the GIL.
+
+    Source: He, Karimireddy, Jaggi, "Byzantine-Robust Decentralized Learning via ClippedGossip", 2022,
+    arXiv:2202.01545 (centre and out are the own model); Karimireddy, He, Jaggi, "Learning from
+    History for Byzantine Robust Optimization", ICML 2021, arXiv:2012.10333 (centered clipping).
+
+    Args:
+        x: m float32 arrays of shape (d,).
+        weights: m finite numbers.
+        distances: m Euclidean distances of x[k] to the centre (not squared).
+        radii: m radii, not negative; infinity clips nothing.
+        centre: float32, shape (d,).
+        out: float32, shape (d,), updated; may be exactly ``centre`` or one of the x, whose values before
+            the call count.
+
+    Returns:
+        How many vectors were added.
+
+    Raises:
+        TypeError: an array has another dtype.
+        ValueError: a shape, count or number does not fit, ``out`` is read-only or overlaps an input in
+            part. ``out`` is unchanged then.
+
+    Cost: reads 4 * (m + 2) * d bytes, writes 4 * d bytes.
+    """
+    return native.clip_accumulate_f32(x, weights, distances, radii, centre, out)
