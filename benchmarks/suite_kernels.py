@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from . import cases
+from . import cases, cases_quant
 from .harness import Options, Row, copy_actions, copy_gbps, interleaved
 
 MAKERS: list[Callable[[int], cases.Case]] = [
@@ -17,6 +17,7 @@ MAKERS: list[Callable[[int], cases.Case]] = [
     lambda n: cases.topk(n, 0.01),
     lambda n: cases.topk(n, 0.001),
     cases.sqdist,
+    *cases_quant.MAKERS,
 ]
 
 
