@@ -97,8 +97,8 @@ class Choco(Algorithm):
 
         if self.gamma is None and compressor.delta(1 << 20) == 0:
             raise ConfigError(
-                f"choco has no step size for {type(compressor).__name__}, whose errors can be as large as what "
-                "it encodes; use a smaller block, rounding=nearest, or choose gamma"
+                f"choco has no step size for {type(compressor).__name__}, whose errors can be as large as "
+                "what it encodes; use a smaller block, rounding=nearest, or choose gamma"
             )
 
     def step_size(self, compressor: Compressor, n: int) -> float:
