@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from . import cases, cases_robust
+from . import cases, cases_quant, cases_robust
 from .harness import Options, Row, copy_actions, copy_gbps, interleaved
 
 MAKERS: list[Callable[[int], cases.Case]] = [
@@ -21,6 +21,7 @@ MAKERS: list[Callable[[int], cases.Case]] = [
     lambda n: cases_robust.push_sum(n, 2),
     lambda n: cases_robust.momentum(n, 2),
     lambda n: cases_robust.clip(n, 4),
+    *cases_quant.MAKERS,
 ]
 
 

@@ -17,8 +17,8 @@ class Fp16(HalfPrecision):
 
     Entries of magnitude 6.1e-5 to 65504 are off by at most 1 in 2049, so delta = 1 - 1 / 2049^2 for vectors
     of such entries. Smaller ones are off by up to 3e-8 each and vanish below that: for differences and
-    gradients of that size, use bf16 or a quantiser, whose scales follow them. Biased, a little. NaN and infinity are
-    refused, and so are magnitudes from 65520 on.
+    gradients of that size, use bf16 or a quantiser, whose scales follow them. Biased, a little. NaN and
+    infinity are refused, and so are magnitudes from 65520 on.
 
     Payload: header (its parameter is 0), n codes of 2 bytes.
     """

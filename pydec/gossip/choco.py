@@ -95,6 +95,12 @@ class Choco(Algorithm):
                 "algorithm='dpsgd' with a quantiser on this topology"
             )
 
+        if self.gamma is None and compressor.delta(1 << 20) == 0:
+            raise ConfigError(
+                f"choco has no step size for {type(compressor).__name__}, whose errors can be as large as "
+                "what it encodes; use a smaller block, rounding=nearest, or choose gamma"
+            )
+
     def step_size(self, compressor: Compressor, n: int) -> float:
         """The consensus step size in use for vectors of n elements."""
         if self.gamma is not None:

@@ -104,6 +104,13 @@ def test_choco_converges_linearly_with_its_default_step(compressor: str, rounds:
     np.testing.assert_allclose(got.mean(0), x.mean(0), atol=1e-4)
 
 
+def test_choco_refuses_a_compressor_that_contracts_nothing() -> None:
+    ring, random = topology.make("ring", size=4), compress.make("int2:rounding=stochastic")
+    with pytest.raises(ConfigError, match="choco has no step size for Int2"):
+        gossip.make("choco").check(ring, random)
+    gossip.make("choco:gamma=0.1").check(ring, random)
+
+
 def test_choco_refuses_a_graph_that_changes() -> None:
     with pytest.raises(ConfigError, match="must not change"):
         gossip.make("choco").check(topology.make("one-peer-exponential", size=4), compress.make("int8"))
