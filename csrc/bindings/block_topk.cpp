@@ -119,9 +119,9 @@ void accumulate_f32(const py::sequence& indices, const py::sequence& values, con
     value.sized(entries_of(shape), "k for each block");
     require_apart(index, out);
     require_apart(value, out);
-    require_valid(index, shape);
     const float weight =
         finite_weight(py::cast<double>(py::object(weights[message])), item_name("weights", message));
+    require_valid(index, shape);
     messages[message] = {index.data, value.data, weight};
   }
   py::gil_scoped_release nogil;  // touches no Python object

@@ -51,7 +51,8 @@ void add_to_residual(const F32* x, F32* residual, std::size_t n) noexcept {
   for (std::size_t i = 0; i < n; ++i) residual[i] = x[i] + residual[i];
 }
 
-/// Keys and places of the elements of a[0..n), n <= 65,536, whose magnitude reaches `threshold`; returns how many.
+/// Keys and places of the elements of a[0..n), n <= 65,536, whose magnitude reaches `threshold`; returns how
+/// many.
 std::size_t candidates(const F32* a, std::size_t n, std::uint32_t threshold, std::uint32_t* keys,
                        std::uint16_t* places) noexcept {
   std::size_t found = 0;

@@ -140,8 +140,8 @@ class RandK(Compressor):
     @classmethod
     def from_payload(cls, payload: Payload) -> RandK:
         """Chunk, scaling, number of chunks and draw key as in the header."""
-        chunk, scaled, k, seed, _, _ = cls._read_head(as_bytes(payload), None)
-        return cls(k=max(1, k), chunk=chunk, unbiased=scaled, draw_key=seed)
+        chunk, scaled, k, draw, _, _ = cls._read_head(as_bytes(payload), None)
+        return cls(k=max(1, k), chunk=chunk, unbiased=scaled, draw_key=draw)
 
     def _encode(self, x: Vector, residual: Vector | None, out: Bytes) -> int:
         n, k = x.size, self.count(x.size)
@@ -177,12 +177,12 @@ class RandK(Compressor):
                 f"randk payload of {payload.size} bytes is shorter than its header of {_BODY_AT}"
             )
         scaled, chunk = divmod(parameter, _SCALED)
-        k, seed, key, filler = map(int, payload[HEADER_BYTES:_BODY_AT].view("<u8"))
+        k, draw, key, filler = map(int, payload[HEADER_BYTES:_BODY_AT].view("<u8"))
         if not 1 <= chunk <= 1 << 16 or filler != 0:
             raise FrameError(f"randk payload has chunk {chunk}, not in 1..65536, or filler {filler}, not 0")
         if not min(elements, 1) <= k <= -(-elements // chunk):
             raise FrameError(f"randk payload has k={k} chunks of {chunk} of n={elements}")
-        return chunk, bool(scaled), k, seed, key, elements
+        return chunk, bool(scaled), k, draw, key, elements
 
     @classmethod
     def _read(cls, payload: Bytes, n: int) -> _Body:

@@ -38,8 +38,8 @@ PYDEC_ELEMENT std::uint64_t mixed_bits(std::uint64_t z) {
   return z ^ (z >> 31);
 }
 
-/// Chunk that stratum `j` of `strata` chooses out of `chunks`. Strata are runs of chunks whose sizes differ by
-/// at most 1, the longer ones first; a chunk's chance is 1 / size up to 2^-64 * size.
+/// Chunk that stratum `j` of `strata` chooses out of `chunks`. Strata are runs of chunks whose sizes differ
+/// by at most 1, the longer ones first; a chunk's chance is 1 / size up to 2^-64 * size.
 PYDEC_ELEMENT std::size_t randk_choice(std::size_t chunks, std::size_t strata, std::uint64_t key,
                                        std::size_t j, std::size_t& size) {
   const std::size_t least = chunks / strata;
