@@ -54,7 +54,8 @@ class RandK(Compressor):
     ``delta`` is 0 otherwise, and error feedback does not converge.
 
     Payload: header (its parameter is the chunk, plus 2^31 if unbiased), k, draw
-    key, key of the places and 0 as 8 bytes each, the chosen float32 values in ascending order of their indices.
+    key, key of the places and 0 as 8 bytes each, the chosen float32 values in ascending order of their
+    indices.
 
     Source: Stich, Cordonnier, Jaggi, "Sparsified SGD with Memory", NeurIPS 2018, arXiv:1809.07599,
     definition 2.1 (rand_k), stratified.
@@ -92,7 +93,8 @@ class RandK(Compressor):
 
     def stratum(self, n: int) -> int:
         """The most chunks that one is drawn from."""
-        return -(-(-(-n // self.chunk)) // self.count(n)) if n else 1
+        chunks = -(-n // self.chunk)
+        return -(-chunks // self.count(n)) if n else 1
 
     def max_bytes(self, n: int) -> int:
         """48 + 4 chunk k; a payload is shorter where the last chunk of the vector is short and sent."""
