@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from . import cases, cases_quant, cases_robust
+from . import cases, cases_quant, cases_robust, cases_sparse
 from .harness import Options, Row, copy_actions, copy_gbps, interleaved
 
 MAKERS: list[Callable[[int], cases.Case]] = [
@@ -22,6 +22,10 @@ MAKERS: list[Callable[[int], cases.Case]] = [
     lambda n: cases_robust.momentum(n, 2),
     lambda n: cases_robust.clip(n, 4),
     *cases_quant.MAKERS,
+    lambda n: cases_sparse.block_topk(n, 0.01),
+    lambda n: cases_sparse.block_topk(n, 0.001),
+    lambda n: cases_sparse.threshold(n, 0.01),
+    lambda n: cases_sparse.threshold(n, 0.001),
 ]
 
 

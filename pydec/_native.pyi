@@ -59,6 +59,47 @@ def quant_sqdist_f32(
 def quant_check(
     codes: NDArray[np.uint8], scales: NDArray[np.float32], n: int, codec: str, block: int
 ) -> int: ...
+def block_topk_select_f32(
+    x: NDArray[np.float32],
+    residual: NDArray[np.float32] | None,
+    block: int,
+    k: int,
+    indices: NDArray[np.uint16],
+    values: NDArray[np.float32],
+) -> int: ...
+def block_topk_decode_f32(
+    indices: NDArray[np.uint16],
+    values: NDArray[np.float32],
+    block: int,
+    k: int,
+    out: NDArray[np.float32],
+) -> None: ...
+def block_topk_accumulate_f32(
+    indices: Sequence[NDArray[np.uint16]],
+    values: Sequence[NDArray[np.float32]],
+    weights: Sequence[float],
+    block: int,
+    k: int,
+    out: NDArray[np.float32],
+) -> None: ...
+def block_topk_check(indices: NDArray[np.uint16], n: int, block: int, k: int) -> int: ...
+def randk_key_f32(
+    x: NDArray[np.float32], residual: NDArray[np.float32] | None, seed: int
+) -> tuple[int, int]: ...
+def randk_count(n: int, chunk: int, k: int, key: int) -> int: ...
+def randk_gather_f32(
+    x: NDArray[np.float32], chunk: int, k: int, key: int, scaled: bool, values: NDArray[np.float32]
+) -> None: ...
+def randk_scatter_f32(
+    values: NDArray[np.float32], chunk: int, k: int, key: int, weight: float, out: NDArray[np.float32]
+) -> None: ...
+def threshold_select_f32(
+    x: NDArray[np.float32],
+    residual: NDArray[np.float32] | None,
+    k: int,
+    least: int,
+    entries: NDArray[np.uint8],
+) -> tuple[int, int]: ...
 def topk_select_f32(
     x: NDArray[np.float32],
     residual: NDArray[np.float32] | None,

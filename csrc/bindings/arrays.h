@@ -129,6 +129,7 @@ inline std::string item_name(const char* name, std::size_t k) {
 
 void bind_cast(py::module_& m);
 void bind_choco(py::module_& m);
+void bind_block_topk(py::module_& m);
 void bind_copy(py::module_& m);
 void bind_distance(py::module_& m);
 void bind_mix(py::module_& m);
@@ -138,5 +139,7 @@ void bind_topk(py::module_& m);
 void bind_reduce(py::module_& m);
 void bind_robust(py::module_& m);
 void bind_update(py::module_& m);
+void bind_randk(py::module_& m);
+void bind_threshold(py::module_& m);
 
 }  // namespace pydec::bindings

@@ -40,6 +40,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("set_target", set_target, py::arg("name"));
   pydec::bindings::bind_cast(m);
   pydec::bindings::bind_choco(m);
+  pydec::bindings::bind_block_topk(m);
   pydec::bindings::bind_copy(m);
   pydec::bindings::bind_distance(m);
   pydec::bindings::bind_mix(m);
@@ -49,4 +50,6 @@ PYBIND11_MODULE(_native, m) {
   pydec::bindings::bind_reduce(m);
   pydec::bindings::bind_robust(m);
   pydec::bindings::bind_update(m);
+  pydec::bindings::bind_randk(m);
+  pydec::bindings::bind_threshold(m);
 }

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from pydec.compress import bf16, fp8, fp16, int2, int4, int8, none, sign, topk
+from pydec.compress import (
+    bf16,
+    block_topk,
+    fp8,
+    fp16,
+    int2,
+    int4,
+    int8,
+    none,
+    randk,
+    sign,
+    threshold,
+    topk,
+)
 from pydec.compress.base import Bytes, Compressor, Payload, Vector, compressors
 from pydec.compress.feedback import ErrorFeedback
 from pydec.compress.keys import draw_key
@@ -16,6 +29,7 @@ __all__ = [
     "Payload",
     "Vector",
     "bf16",
+    "block_topk",
     "compressors",
     "draw_key",
     "fp8",
@@ -26,7 +40,9 @@ __all__ = [
     "int8",
     "make",
     "none",
+    "randk",
     "sign",
+    "threshold",
     "topk",
 ]
 

@@ -7,6 +7,13 @@ Nothing is converted silently: a wrong type, shape, or overlap raises an error t
 from __future__ import annotations
 
 from pydec.kernels._library import cuda_status, set_target, target, targets
+from pydec.kernels.block_topk import (
+    block_topk_accumulate,
+    block_topk_check,
+    block_topk_count,
+    block_topk_decode,
+    block_topk_select,
+)
 from pydec.kernels.cast import cast_accumulate, cast_count_nonfinite, cast_decode, cast_encode
 from pydec.kernels.choco import ChocoStep
 from pydec.kernels.copy import stream_copy
@@ -26,8 +33,10 @@ from pydec.kernels.quant import (
     quant_group,
     quant_sqdist,
 )
+from pydec.kernels.randk import randk_count, randk_gather, randk_key, randk_scatter
 from pydec.kernels.reduce import checked_sqnorm, count_nonfinite, sqdist, sqdists, sqnorm
 from pydec.kernels.robust import mean_around_median, median, trimmed_mean
+from pydec.kernels.threshold import threshold_select
 from pydec.kernels.topk import scatter_accumulate, topk_feedback, topk_select
 from pydec.kernels.update import momentum_mix, push_sum_mix, tracking_mix
 
@@ -37,6 +46,11 @@ __all__ = [
     "BAD_SCALE",
     "TOP_LEVEL",
     "ChocoStep",
+    "block_topk_accumulate",
+    "block_topk_check",
+    "block_topk_count",
+    "block_topk_decode",
+    "block_topk_select",
     "cast_accumulate",
     "cast_count_nonfinite",
     "cast_decode",
@@ -62,6 +76,10 @@ __all__ = [
     "quant_encode",
     "quant_group",
     "quant_sqdist",
+    "randk_count",
+    "randk_gather",
+    "randk_key",
+    "randk_scatter",
     "scatter_accumulate",
     "set_target",
     "sqdist",
@@ -71,6 +89,7 @@ __all__ = [
     "stream_copy",
     "target",
     "targets",
+    "threshold_select",
     "topk_feedback",
     "topk_select",
     "tracking_mix",

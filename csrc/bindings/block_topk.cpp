@@ -1,0 +1,143 @@
+#include "pydec/block_topk.h"
+
+#include <memory>
+#include <vector>
+
+#include "bindings/arrays.h"
+
+namespace pydec::bindings {
+namespace {
+
+/// Candidates of the calling thread, kept from call to call.
+BlockTopkWorkspace workspace_of(std::size_t block) {
+  thread_local std::unique_ptr<std::uint32_t[]> keys;
+  thread_local std::unique_ptr<std::uint16_t[]> places;
+  thread_local std::size_t room = 0;
+  if (block > room) {
+    room = 0;
+    keys.reset(new std::uint32_t[block]);
+    places.reset(new std::uint16_t[block]);
+    room = block;
+  }
+  return {keys.get(), places.get()};
+}
+
+BlockTopkShape checked_shape(std::size_t n, std::ptrdiff_t block, std::ptrdiff_t k) {
+  if (block < 1 || static_cast<std::size_t>(block) > kMaxTopkBlock) {
+    throw py::value_error("block must be in 1..65536, got " + std::to_string(block));
+  }
+  if (k < 1 || k > block) {
+    throw py::value_error("k must be in 1.." + std::to_string(block) + ", got " + std::to_string(k));
+  }
+  return {n, static_cast<std::size_t>(block), static_cast<std::size_t>(k)};
+}
+
+std::size_t entries_of(const BlockTopkShape& shape) {
+  return shape.n / shape.block * shape.k + block_topk_count(shape.k, shape.block, shape.n % shape.block);
+}
+
+std::size_t select_f32(py::handle x_object, py::handle residual_object, std::ptrdiff_t block,
+                       std::ptrdiff_t k, py::handle indices_object, py::handle values_object) {
+  const Array<float> x(x_object, "x");
+  const BlockTopkShape shape = checked_shape(x.size, block, k);
+  const Array<std::uint16_t> indices(indices_object, "indices");
+  const Array<float> values(values_object, "values");
+  indices.output().sized(entries_of(shape), "k for each block");
+  values.output().sized(entries_of(shape), "k for each block");
+  require_apart(x, indices);
+  require_apart(x, values);
+  require_apart(indices, values);
+  F32* residual_data = nullptr;
+  if (!residual_object.is_none()) {
+    const Array<float> residual(residual_object, "residual");
+    residual.output().sized(x.size, "as x has");
+    require_apart(x, residual);
+    require_apart(residual, indices);
+    require_apart(residual, values);
+    residual_data = residual.data;
+  }
+  const BlockTopkWorkspace workspace = workspace_of(shape.block);
+  py::gil_scoped_release nogil;  // touches no Python object
+  return active<BlockTopkKernels>().select_f32(x.data, residual_data, shape, indices.data, values.data,
+                                               workspace);
+}
+
+std::size_t check(py::handle indices_object, std::ptrdiff_t n, std::ptrdiff_t block, std::ptrdiff_t k) {
+  const Array<std::uint16_t> indices(indices_object, "indices");
+  if (n < 0) throw py::value_error("n must not be negative, got " + std::to_string(n));
+  const BlockTopkShape shape = checked_shape(static_cast<std::size_t>(n), block, k);
+  indices.sized(entries_of(shape), "k for each block");
+  py::gil_scoped_release nogil;  // touches no Python object
+  return active<BlockTopkKernels>().check(indices.data, shape);
+}
+
+/// Raises IndexError unless the indices increase in every block and stay inside.
+void require_valid(const Array<std::uint16_t>& indices, const BlockTopkShape& shape) {
+  const std::size_t blocks = shape.n / shape.block + (shape.n % shape.block != 0 ? 1 : 0);
+  std::size_t valid = 0;
+  {
+    py::gil_scoped_release nogil;  // touches no Python object
+    valid = active<BlockTopkKernels>().check(indices.data, shape);
+  }
+  if (valid != blocks) {
+    throw py::index_error(indices.name + " do not increase or leave the block in block " +
+                          std::to_string(valid) + "; out is unchanged");
+  }
+}
+
+void decode_f32(py::handle indices_object, py::handle values_object, std::ptrdiff_t block, std::ptrdiff_t k,
+                py::handle out_object) {
+  const Array<std::uint16_t> indices(indices_object, "indices");
+  const Array<float> values(values_object, "values");
+  const Array<float> out(out_object, "out");
+  const BlockTopkShape shape = checked_shape(out.output().size, block, k);
+  indices.sized(entries_of(shape), "k for each block");
+  values.sized(entries_of(shape), "k for each block");
+  require_apart(indices, out);
+  require_apart(values, out);
+  require_valid(indices, shape);
+  py::gil_scoped_release nogil;  // touches no Python object
+  active<BlockTopkKernels>().decode_f32(indices.data, values.data, shape, out.data);
+}
+
+void accumulate_f32(const py::sequence& indices, const py::sequence& values, const py::sequence& weights,
+                    std::ptrdiff_t block, std::ptrdiff_t k, py::handle out_object) {
+  const std::size_t m = indices.size();
+  if (values.size() != m || weights.size() != m) {
+    throw py::value_error("indices, values and weights must be equally many, got " + std::to_string(m) +
+                          ", " + std::to_string(values.size()) + " and " + std::to_string(weights.size()));
+  }
+  const Array<float> out(out_object, "out");
+  const BlockTopkShape shape = checked_shape(out.output().size, block, k);
+  std::vector<BlockTopkMessage> messages(m);
+  for (std::size_t message = 0; message < m; ++message) {
+    const py::object indices_item = indices[message];
+    const py::object values_item = values[message];
+    const Array<std::uint16_t> index(indices_item, item_name("indices", message));
+    const Array<float> value(values_item, item_name("values", message));
+    index.sized(entries_of(shape), "k for each block");
+    value.sized(entries_of(shape), "k for each block");
+    require_apart(index, out);
+    require_apart(value, out);
+    const float weight =
+        finite_weight(py::cast<double>(py::object(weights[message])), item_name("weights", message));
+    require_valid(index, shape);
+    messages[message] = {index.data, value.data, weight};
+  }
+  py::gil_scoped_release nogil;  // touches no Python object
+  active<BlockTopkKernels>().accumulate_f32(messages.data(), m, shape, out.data);
+}
+
+}  // namespace
+
+void bind_block_topk(py::module_& m) {
+  m.def("block_topk_select_f32", select_f32, py::arg("x"), py::arg("residual"), py::arg("block"),
+        py::arg("k"), py::arg("indices"), py::arg("values"));
+  m.def("block_topk_check", check, py::arg("indices"), py::arg("n"), py::arg("block"), py::arg("k"));
+  m.def("block_topk_decode_f32", decode_f32, py::arg("indices"), py::arg("values"), py::arg("block"),
+        py::arg("k"), py::arg("out"));
+  m.def("block_topk_accumulate_f32", accumulate_f32, py::arg("indices"), py::arg("values"),
+        py::arg("weights"), py::arg("block"), py::arg("k"), py::arg("out"));
+}
+
+}  // namespace pydec::bindings

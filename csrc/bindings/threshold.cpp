@@ -1,0 +1,100 @@
+#include "pydec/threshold.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+
+#include "bindings/arrays.h"
+
+namespace pydec::bindings {
+namespace {
+
+constexpr std::size_t kEntryBytes = 8;  // an index and a value
+constexpr std::size_t kLine = 16;
+constexpr std::size_t kMaxLines = 4096;        // 65,536 samples: 0.1 ms, and 1 % of them still hundreds
+constexpr std::size_t kSparsity = 64;          // one sample in 64, as for top-k
+constexpr std::size_t kMinElements = 1 << 14;  // below this, all elements are the sample
+
+ThresholdPlan plan_threshold(std::size_t n, std::size_t k, std::size_t least, std::size_t most) {
+  if (n < kMinElements) return {0, k, least, most};
+  const std::size_t lines = std::min(kMaxLines, n / (kSparsity * kLine));
+  const double share = static_cast<double>(k) / static_cast<double>(n);
+  const double rank = std::ceil(share * static_cast<double>(lines * kLine));
+  return {lines, std::max(std::size_t{1}, static_cast<std::size_t>(rank)), least, most};
+}
+
+struct Workspace {
+  std::uint32_t* indices;
+  float* values;
+};
+
+/// Memory of the calling thread, which grows to the largest call and stays.
+Workspace workspace_of(std::size_t size) {
+  thread_local std::unique_ptr<std::uint32_t[]> indices;
+  thread_local std::unique_ptr<float[]> values;
+  thread_local std::size_t room = 0;
+  if (size > room) {
+    room = 0;
+    indices.reset(new std::uint32_t[size]);
+    values.reset(new float[size]);
+    room = size;
+  }
+  return {indices.get(), values.get()};
+}
+
+py::tuple select_f32(py::handle x_object, py::handle residual_object, std::ptrdiff_t k, std::ptrdiff_t least,
+                     py::handle entries_object) {
+  const Array<float> x(x_object, "x");
+  if (x.size > std::size_t{std::numeric_limits<std::uint32_t>::max()}) {
+    throw py::value_error("x has " + std::to_string(x.size) +
+                          " elements, more than the 4294967295 that uint32 indices reach; split it");
+  }
+  const Array<std::uint8_t> entries(entries_object, "entries");
+  const std::size_t most = entries.output().size / kEntryBytes;
+  if (most > x.size || (most == 0 && x.size != 0) || entries.size % kEntryBytes != 0) {
+    throw py::value_error("entries must have room for 1.." + std::to_string(x.size) +
+                          " entries of 8 bytes, got " + std::to_string(entries.size) + " bytes");
+  }
+  if (k < 0 || static_cast<std::size_t>(k) > most || (k == 0 && most != 0)) {
+    throw py::value_error("k must be in 1.." + std::to_string(most) + ", got " + std::to_string(k));
+  }
+  if (least < 0 || least > k || (least == 0 && k != 0)) {
+    throw py::value_error("least must be in 1.." + std::to_string(k) + ", got " + std::to_string(least));
+  }
+  require_apart(x, entries);
+  F32* residual_data = nullptr;
+  if (!residual_object.is_none()) {
+    const Array<float> residual(residual_object, "residual");
+    residual.output().sized(x.size, "as x has");
+    require_apart(x, residual);
+    require_apart(residual, entries);
+    residual_data = residual.data;
+  }
+  if (x.size == 0) return py::make_tuple(0, 0);
+  const ThresholdPlan plan =
+      plan_threshold(x.size, static_cast<std::size_t>(k), static_cast<std::size_t>(least), most);
+  const std::size_t samples = plan.sample_lines * kLine;
+  const Workspace workspace = workspace_of(std::max(samples, most));
+  std::size_t bad = 0;
+  std::size_t found = 0;
+  {
+    py::gil_scoped_release nogil;  // touches no Python object
+    // The sample is done with before the first value is written.
+    found = active<ThresholdKernels>().select_f32(x.data, residual_data, x.size, plan, workspace.indices,
+                                                  workspace.values, workspace.values, bad);
+    std::memcpy(entries.data, workspace.indices, found * sizeof(std::uint32_t));
+    std::memcpy(entries.data + found * sizeof(std::uint32_t), workspace.values, found * sizeof(float));
+  }
+  return py::make_tuple(found, bad);
+}
+
+}  // namespace
+
+void bind_threshold(py::module_& m) {
+  m.def("threshold_select_f32", select_f32, py::arg("x"), py::arg("residual"), py::arg("k"), py::arg("least"),
+        py::arg("entries"));
+}
+
+}  // namespace pydec::bindings
