@@ -166,8 +166,8 @@ def check_kernels(answer: dict[str, Any]) -> list[Finding]:
     cuda = Finding("CUDA module", "ok", answer["cuda"])
     if not answer["cuda_ready"]:
         no_device = answer["cuda"].startswith("built with")
-        fix = "optional; a GPU, and an NVIDIA driver that knows this CUDA version" if no_device else None
-        cuda = Finding("CUDA module", "note", answer["cuda"], fix)
+        advice = "optional; a GPU, and an NVIDIA driver that knows this CUDA version" if no_device else None
+        cuda = Finding("CUDA module", "note", answer["cuda"], advice)
     levels = f"{', '.join(answer['targets'])}; in use: {answer['target']}"
     return [
         Finding("native code", "ok", answer["path"]),
