@@ -17,15 +17,10 @@ constexpr std::size_t kWidth = 4;
 constexpr std::size_t kWidth = 2;
 #endif
 using Doubles = double __attribute__((vector_size(kWidth * sizeof(double))));
-constexpr std::size_t kRegisters = kLanes / kWidth;
 
-double sum_of_lanes(const Doubles (&part)[kRegisters]) noexcept {
-  double lane[kLanes];
-  __builtin_memcpy(lane, part, sizeof lane);
-  for (std::size_t half = kLanes / 2; half > 0; half /= 2) {
-    for (std::size_t j = 0; j < half; ++j) lane[j] += lane[j + half];
-  }
-  return lane[0];
+/// Pairwise: lanes j and j + 4, then j and j + 2, then the two that are left.
+inline double sum_of_lanes(const double (&lane)[kLanes]) noexcept {
+  return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
 /// Differences from the centre, zeros from `count` on to the next multiple of kLanes.
@@ -38,33 +33,68 @@ void difference(const F32* x, const F32* c, std::size_t count, double* out) noex
   for (std::size_t j = count; j % kLanes != 0; ++j) out[j] = 0.0;
 }
 
-/// The four products of rows a and b with rows p and q.
-void multiply(const double* a, const double* b, const double* p, const double* q, std::size_t count,
-              double (&product)[4]) noexcept {
-  Doubles ap[kRegisters] = {};
-  Doubles aq[kRegisters] = {};
-  Doubles bp[kRegisters] = {};
-  Doubles bq[kRegisters] = {};
-  for (std::size_t j = 0; j < count; j += kLanes) {
-    for (std::size_t r = 0; r < kRegisters; ++r) {
-      Doubles va;
-      Doubles vb;
-      Doubles vp;
-      Doubles vq;
-      __builtin_memcpy(&va, a + j + r * kWidth, sizeof va);
-      __builtin_memcpy(&vb, b + j + r * kWidth, sizeof vb);
-      __builtin_memcpy(&vp, p + j + r * kWidth, sizeof vp);
-      __builtin_memcpy(&vq, q + j + r * kWidth, sizeof vq);
-      ap[r] += va * vp;
-      aq[r] += va * vq;
-      bp[r] += vb * vp;
-      bq[r] += vb * vq;
+inline Doubles load(const double* from) noexcept {
+  Doubles a;
+  __builtin_memcpy(&a, from, sizeof a);
+  return a;
+}
+
+// Products that are summed side by side: as many as hide the latency of an addition and fit in 16 registers.
+constexpr std::size_t kRows = 2;
+constexpr std::size_t kColumns = 4;
+
+/// lane[r][c][...] = the lanes of <row r, column c>, register by register of the lanes.
+void multiply(const double* const (&row)[kRows], const double* const (&column)[kColumns], std::size_t count,
+              double (&lane)[kRows][kColumns][kLanes]) noexcept {
+  const double* const a = row[0];
+  const double* const b = row[1];
+  const double* const p = column[0];
+  const double* const q = column[1];
+  const double* const u = column[2];
+  const double* const v = column[3];
+  for (std::size_t from = 0; from < kLanes; from += kWidth) {
+    Doubles ap{}, aq{}, au{}, av{}, bp{}, bq{}, bu{}, bv{};
+    for (std::size_t j = from; j < count; j += kLanes) {
+      const Doubles left = load(a + j);
+      const Doubles right = load(b + j);
+      Doubles other = load(p + j);
+      ap += left * other;
+      bp += right * other;
+      other = load(q + j);
+      aq += left * other;
+      bq += right * other;
+      other = load(u + j);
+      au += left * other;
+      bu += right * other;
+      other = load(v + j);
+      av += left * other;
+      bv += right * other;
+    }
+    const Doubles sums[kRows][kColumns] = {{ap, aq, au, av}, {bp, bq, bu, bv}};
+    for (std::size_t r = 0; r < kRows; ++r) {
+      for (std::size_t c = 0; c < kColumns; ++c) __builtin_memcpy(lane[r][c] + from, &sums[r][c], sizeof ap);
     }
   }
-  product[0] = sum_of_lanes(ap);
-  product[1] = sum_of_lanes(aq);
-  product[2] = sum_of_lanes(bp);
-  product[3] = sum_of_lanes(bq);
+}
+
+/// Adds a tile's products to the part of the matrix on and above the diagonal.
+void add_tile(const double* work, std::size_t n, std::size_t count, double* gram) noexcept {
+  for (std::size_t i = 0; i < n; i += kRows) {
+    for (std::size_t j = i; j < n; j += kColumns) {
+      const double* row[kRows];
+      const double* column[kColumns];
+      // Rows and columns beyond the last repeat it; their products are not used.
+      for (std::size_t r = 0; r < kRows; ++r) row[r] = work + (i + r < n ? i + r : n - 1) * kGramTile;
+      for (std::size_t c = 0; c < kColumns; ++c) column[c] = work + (j + c < n ? j + c : n - 1) * kGramTile;
+      double lane[kRows][kColumns][kLanes];
+      multiply(row, column, count, lane);
+      for (std::size_t r = 0; r < kRows && i + r < n; ++r) {
+        for (std::size_t c = 0; c < kColumns && j + c < n; ++c) {
+          if (i + r <= j + c) gram[(i + r) * n + j + c] += sum_of_lanes(lane[r][c]);
+        }
+      }
+    }
+  }
 }
 
 void gram_f32(const F32* const* x, std::size_t n, const F32* c, std::size_t d, double* gram,
@@ -75,19 +105,7 @@ void gram_f32(const F32* const* x, std::size_t n, const F32* c, std::size_t d, d
     for (std::size_t k = 0; k < n; ++k) {
       difference(x[k] + first, c != nullptr ? c + first : nullptr, count, work + k * kGramTile);
     }
-    for (std::size_t i = 0; i < n; i += 2) {
-      const std::size_t i1 = i + 1 < n ? i + 1 : i;  // a last row without a partner is its own
-      for (std::size_t j = i; j < n; j += 2) {
-        const std::size_t j1 = j + 1 < n ? j + 1 : j;
-        double product[4];
-        multiply(work + i * kGramTile, work + i1 * kGramTile, work + j * kGramTile, work + j1 * kGramTile,
-                 count, product);
-        gram[i * n + j] += product[0];
-        if (j1 != j) gram[i * n + j1] += product[1];
-        if (i1 != i && j != i) gram[i1 * n + j] += product[2];
-        if (i1 != i && j1 != j) gram[i1 * n + j1] += product[3];
-      }
-    }
+    add_tile(work, n, count, gram);
   }
   for (std::size_t i = 0; i < n; ++i) {
     for (std::size_t j = 0; j < i; ++j) gram[i * n + j] = gram[j * n + i];
