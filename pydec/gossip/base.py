@@ -72,10 +72,15 @@ class Mixer(ABC):
         return self.compressor.max_bytes(stop - start)
 
     @abstractmethod
-    def encode(self, bucket: int, out: Bytes) -> int:
+    def encode(self, bucket: int, out: Bytes, key: int = 0) -> int:
         """Write this round's packet of one bucket into ``out``; returns its length in bytes.
 
         Encoding twice without ``absorb`` between gives the same bytes.
+
+        Args:
+            bucket: which one.
+            out: at least ``capacity(bucket)`` bytes.
+            key: what a randomised compressor draws from; another one in every round.
         """
 
     @abstractmethod

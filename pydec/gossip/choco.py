@@ -37,12 +37,12 @@ class ChocoMixer(Mixer):
         """Both estimates and the buffer of one bucket's difference."""
         return super().state_bytes + self._difference.nbytes
 
-    def encode(self, bucket: int, out: Bytes) -> int:
+    def encode(self, bucket: int, out: Bytes, key: int = 0) -> int:
         """Encode x - x_hat."""
         start, stop = self.buckets[bucket]
         difference = self._difference[: stop - start]
         np.subtract(self.x[start:stop], self.estimate[start:stop], out=difference)
-        return self.compressor.encode_into(difference, out)
+        return self.compressor.keyed(key).encode_into(difference, out)
 
     def absorb(self, bucket: int, own: Bytes, packets: Sequence[Bytes], weights: Sequence[float]) -> None:
         """Update both estimates, then move x towards its neighbours' estimates."""

@@ -23,10 +23,10 @@ class AverageMixer(Mixer):
     x_i <- sum_j w_ij x_j, computed in that form.
     """
 
-    def encode(self, bucket: int, out: Bytes) -> int:
+    def encode(self, bucket: int, out: Bytes, key: int = 0) -> int:
         """Encode the model itself."""
         start, stop = self.buckets[bucket]
-        return self.compressor.encode_into(self.x[start:stop], out)
+        return self.compressor.keyed(key).encode_into(self.x[start:stop], out)
 
     def absorb(self, bucket: int, own: Bytes, packets: Sequence[Bytes], weights: Sequence[float]) -> None:
         """Mix one bucket."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from pydec.comm.frames import HEADER_BYTES, Frame, Kind, Template, unpack
 from pydec.comm.transport import Pending, Transport
+from pydec.compress import draw_key
 from pydec.compress.base import Bytes
 from pydec.errors import FrameError, PeerTimeout, ProtocolError
 from pydec.gossip.base import Mixer
@@ -74,6 +75,7 @@ class Exchange:
         late: what to do when a neighbour misses the transport's deadline: "raise" PeerTimeout, or
             "drop" it for this round (its weight returns to the own model).
         epoch: written into every frame; packets of another epoch are refused.
+        seed: with rank, round and bucket, what randomised compressors draw from.
         overlap: whether rounds are begun and finished apart; otherwise only ``run`` works, and a
             few buckets' worth of outbox is used again and again, which stays in the cache.
     """
@@ -87,6 +89,7 @@ class Exchange:
         budget: int = 2,
         late: Late = "raise",
         epoch: int = 0,
+        seed: int = 0,
         overlap: bool = True,
     ) -> None:
         self.transport = transport
@@ -94,6 +97,7 @@ class Exchange:
         self.mixers = [mixer for mixer in mixers if mixer.x.size]
         self.late = late
         self.epoch = epoch
+        self.seed = seed
         self.round = 0
         self.pending = False
         self.wait_s = 0.0
@@ -269,7 +273,8 @@ class Exchange:
 
     def _encode(self, number: int, packet: _Packet) -> memoryview:
         start = packet.offset + HEADER_BYTES
-        length = packet.mixer.encode(packet.bucket, self._outbox[start : start + packet.capacity])
+        key = draw_key(self.seed, self.transport.rank, self.round, number)
+        length = packet.mixer.encode(packet.bucket, self._outbox[start : start + packet.capacity], key)
         self._lengths[number] = length
         self._outbox[packet.offset : start] = self._headers[number].fill(
             self.transport.rank, self.round, length

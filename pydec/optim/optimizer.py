@@ -138,6 +138,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             budget=self.algorithm.budget,
             late=late,
             epoch=self.peer.view.epoch,
+            seed=self.peer.view.seed,
             overlap=self.algorithm.order == "cta",
         )
 

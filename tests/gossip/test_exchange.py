@@ -150,6 +150,26 @@ def test_a_wrong_packet_names_the_peer_and_the_field(change: dict[str, int], wor
     LocalCluster(2).run(program)
 
 
+def test_random_rounding_draws_anew_for_every_rank_and_round() -> None:
+    def program(transport: Transport) -> list[bytes]:
+        part, graph = (
+            compress.make("int4:rounding=stochastic"),
+            topology.make("complete", size=transport.size),
+        )
+        mixer = gossip.make("dpsgd").mixer(vector(0, 1000), part, graph.degree)
+        exchange = Exchange(transport, graph, [mixer], seed=5)
+        sent = []
+        for t in (0, 1, 0):
+            exchange.begin(t)
+            sent.append(exchange._outbox[HEADER_BYTES:].tobytes())
+            exchange.finish(mix=False)
+        return sent
+
+    (a, b, again), (other, _, _) = LocalCluster(2).run(program)
+    assert a == again
+    assert len({a, b, other}) == 3
+
+
 def test_an_exchange_holds_at_most_its_budget() -> None:
     n = 1 << 18
     for graph, algorithm, compressor, size in (
