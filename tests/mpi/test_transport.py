@@ -89,6 +89,9 @@ def test_a_cancelled_receive_takes_nothing(mpi_transport):
     cancelled, taken = bytearray(1), bytearray(1)
     mpi_transport.irecv(previous, 3, memoryview(cancelled)).cancel()
     receive = mpi_transport.irecv(previous, 3, memoryview(taken))
+    # A neighbour that is ahead must not send before the first receive is gone.
+    mpi_transport.isend(previous, 9, memoryview(b"!")).wait()
+    mpi_transport.irecv(following, 9, memoryview(bytearray(1))).wait()
     mpi_transport.isend(following, 3, memoryview(b"x")).wait()
     receive.wait()
     assert (bytes(cancelled), bytes(taken)) == (b"\0", b"x")
