@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from .harness import Options, Row
+from .jobs import run_ranks
 
 RANKS = 4
 EPOCHS = 5
-_LIMIT_S = 1800
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -64,7 +63,7 @@ def _step_time(options: Options) -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as folder:
             result = Path(folder) / "steps.json"
             program = Path(__file__).with_name("train_steps.py")
-            _mpi(2, [sys.executable, str(program), compressor, str(rounds), str(steps), str(result)])
+            run_ranks(2, [sys.executable, str(program), compressor, str(rounds), str(steps), str(result)])
             found = json.loads(result.read_text())
         yield Row(
             "train",
@@ -90,23 +89,8 @@ def _train(ranks: int, words: list[str]) -> dict[str, Any]:
     """Summary of one training job."""
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
-        _mpi(ranks, ["train", *words, "--run-dir", str(run_dir)])
+        run_ranks(ranks, ["train", *words, "--run-dir", str(run_dir)])
         found: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
     if found["status"] != "done":
         raise AssertionError(f"the run is {found['status']}: {found.get('reason')}")
     return found
-
-
-def _mpi(ranks: int, words: list[str]) -> None:
-    """Run a command on several ranks, as ``pydec run`` does."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pydec", "run", "-n", str(ranks), *words],
-        capture_output=True,
-        text=True,
-        timeout=_LIMIT_S,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(
-            f"pydec run {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
-        )
