@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -45,13 +47,17 @@ def block_topk(n: int, fraction: float) -> Case:
 
 
 def threshold(n: int, fraction: float) -> Case:
-    """Error feedback and what reaches a sampled threshold; the peer is DGC's rule with a sample of 1 %."""
+    """Error feedback and what reaches a sampled threshold; the peer is DGC's rule.
+
+    The peer samples 1 %, and at least what holds 16 of the largest: fewer say nothing about its threshold.
+    """
     x, start = vectors(2, n)
     k = round(n * fraction)
     residual, theirs = start.copy(), torch.from_numpy(start.copy())
     room = np.zeros(16 * k, np.uint8)
     tensor, magnitude = torch.from_numpy(x), torch.zeros(n)
-    sampled = torch.from_numpy(np.random.default_rng(0).integers(0, n, max(1, n // 100)))
+    sample_size = max(n // 100, min(n, math.ceil(16 / fraction)))
+    sampled = torch.from_numpy(np.random.default_rng(0).integers(0, n, sample_size))
     count = 0
 
     def ours() -> None:
