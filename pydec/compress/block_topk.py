@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydec import kernels
-from pydec.compress.base import Bytes, Compressor, Payload, Vector, compressors, restore
+from pydec.compress.base import Bytes, Payload, Vector, compressors, restore
+from pydec.compress.selecting import Selecting
 from pydec.compress.share import check_share, share_of
 from pydec.compress.wire import (
     HEADER_BYTES,
@@ -40,7 +41,7 @@ class _Body(NamedTuple):
 
 @compressors.register("block-topk")
 @dataclass(frozen=True)
-class BlockTopK(Compressor):
+class BlockTopK(Selecting):
     """Send the ceil(fraction * block) entries of largest magnitude of every block, or exactly k.
 
     A last block of L elements sends ceil(k * L / block). Ties go to the lowest index.
@@ -84,17 +85,6 @@ class BlockTopK(Compressor):
     def max_bytes(self, n: int) -> int:
         """32 + 6 for each entry; payloads are never shorter."""
         return _BODY_AT + 6 * self.count(n)
-
-    def encode_into(self, x: Vector, out: Bytes) -> int:
-        """Select and write values and places; ValueError if an element is NaN or infinite."""
-        check_vector("x", x)
-        return self._encode(x, None, out)
-
-    def encode_feedback_into(self, x: Vector, residual: Vector, out: Bytes) -> int:
-        """As ``Compressor.encode_feedback_into``, in one pass over x and residual."""
-        check_vector("x", x)
-        check_vector("residual", residual, x.size)
-        return self._encode(x, residual, out)
 
     def decode(self, payload: Payload, out: Vector) -> Vector:
         """Zeros, and the values at their places."""

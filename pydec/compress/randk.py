@@ -9,7 +9,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from pydec import kernels
-from pydec.compress.base import Bytes, Compressor, Payload, Vector, compressors, restore
+from pydec.compress.base import Bytes, Payload, Vector, compressors, restore
+from pydec.compress.selecting import Selecting
 from pydec.compress.share import check_share, share_of
 from pydec.compress.wire import (
     HEADER_BYTES,
@@ -39,7 +40,7 @@ class _Body(NamedTuple):
 
 @compressors.register("randk")
 @dataclass(frozen=True)
-class RandK(Compressor):
+class RandK(Selecting):
     """Send ceil(fraction * chunks) random chunks of the entries, or exactly k, without their indices.
 
     Chunks are drawn one from each of k runs of equal size s (up to 1), so every entry has the chance
@@ -99,17 +100,6 @@ class RandK(Compressor):
     def max_bytes(self, n: int) -> int:
         """48 + 4 chunk k; a payload is shorter where the last chunk of the vector is short and sent."""
         return _BODY_AT + 4 * self.chunk * self.count(n)
-
-    def encode_into(self, x: Vector, out: Bytes) -> int:
-        """Draw and write the values; ValueError if an element is NaN or infinite, or becomes so scaled."""
-        check_vector("x", x)
-        return self._encode(x, None, out)
-
-    def encode_feedback_into(self, x: Vector, residual: Vector, out: Bytes) -> int:
-        """As ``Compressor.encode_feedback_into``, in one pass over x and residual and one over the sent."""
-        check_vector("x", x)
-        check_vector("residual", residual, x.size)
-        return self._encode(x, residual, out)
 
     def decode(self, payload: Payload, out: Vector) -> Vector:
         """Zeros, and the values at the places that the key decides."""

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydec import kernels
-from pydec.compress.base import Bytes, Compressor, Payload, Vector, compressors, restore
+from pydec.compress.base import Bytes, Payload, Vector, compressors, restore
+from pydec.compress.selecting import Selecting
 from pydec.compress.share import check_share, share_of
 from pydec.compress.wire import (
     HEADER_BYTES,
@@ -38,7 +39,7 @@ class _Body(NamedTuple):
 
 @compressors.register("threshold")
 @dataclass(frozen=True)
-class Threshold(Compressor):
+class Threshold(Selecting):
     """Send what reaches a threshold: about k = ceil(fraction * n) entries, from k / 2 to 2 k.
 
     The threshold is the magnitude of rank k / n in a sample of the vector, so a payload is a little
@@ -78,17 +79,6 @@ class Threshold(Compressor):
     def max_bytes(self, n: int) -> int:
         """32 + 8 min(2 k, n)."""
         return _BODY_AT + 8 * self.bounds(n)[2]
-
-    def encode_into(self, x: Vector, out: Bytes) -> int:
-        """Select and write indices and values; ValueError if an element is NaN or infinite."""
-        check_vector("x", x)
-        return self._encode(x, None, out)
-
-    def encode_feedback_into(self, x: Vector, residual: Vector, out: Bytes) -> int:
-        """As ``Compressor.encode_feedback_into``, in one pass over x and residual."""
-        check_vector("x", x)
-        check_vector("residual", residual, x.size)
-        return self._encode(x, residual, out)
 
     def decode(self, payload: Payload, out: Vector) -> Vector:
         """Zeros, and the values at their indices."""
