@@ -1,12 +1,12 @@
-"""Kernels beside what users run today, eager torch, on the same data: what to call, and how to check it.
+"""Kernels beside what users run today, such as eager torch, on the same data: what to call, how to check it.
 
 Every contender has its buffers allocated and touched before, so that no one pays for fresh pages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,23 +19,25 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class Case:
-    """One kernel and its peer on the same input.
+    """One kernel and its peers on the same input. To add a peer is to add an entry to ``peers``.
 
     Args:
         name: what is computed.
         params: sizes and settings.
         n_bytes: read and written at the least, each byte once.
         ours: runs the kernel.
-        peer: runs the same in eager torch.
-        check: raises AssertionError unless both give the right answer; runs them afresh.
+        peers: run the same in something else, by its name; each gets a row.
+        check: raises AssertionError unless all give the right answer; runs them afresh.
+        left_out: peers that cannot run here, and why in a few words; each gets a row that says so.
     """
 
     name: str
     params: dict[str, Any]
     n_bytes: int
     ours: Callable[[], object]
-    peer: Callable[[], object]
+    peers: Mapping[str, Callable[[], object]]
     check: Callable[[], None]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def vectors(count: int, n: int) -> list[np.ndarray]:
@@ -64,7 +66,7 @@ def mix(n: int, m: int = 3) -> Case:
         np.testing.assert_allclose(out, expected, atol=1e-6)
         np.testing.assert_allclose(theirs.numpy(), expected, atol=1e-6)
 
-    return Case(f"mix of {m}", {"n": n, "m": m}, 4 * n * (m + 1), ours, peer, check)
+    return Case(f"mix of {m}", {"n": n, "m": m}, 4 * n * (m + 1), ours, {"torch eager": peer}, check)
 
 
 def int8_encode(n: int) -> Case:
@@ -93,7 +95,9 @@ def int8_encode(n: int) -> Case:
         differing = np.count_nonzero(codes != their_codes.numpy().reshape(-1))
         assert differing <= n * 1e-4, f"{differing} of {n} codes differ"  # x * (1 / s) and x / s round apart
 
-    return Case("int8 encode", {"n": n, "block": BLOCK}, 5 * n + 4 * scales.size, ours, peer, check)
+    return Case(
+        "int8 encode", {"n": n, "block": BLOCK}, 5 * n + 4 * scales.size, ours, {"torch eager": peer}, check
+    )
 
 
 def int8_accumulate(n: int, m: int) -> Case:
@@ -127,7 +131,14 @@ def int8_accumulate(n: int, m: int) -> Case:
         np.testing.assert_allclose(out, np.sum(terms, axis=0), atol=1e-6)
 
     params = {"n": n, "m": m, "block": BLOCK}
-    return Case("int8 decode + accumulate", params, (8 + m) * n + 4 * m * scales[0].size, ours, peer, check)
+    return Case(
+        "int8 decode + accumulate",
+        params,
+        (8 + m) * n + 4 * m * scales[0].size,
+        ours,
+        {"torch eager": peer},
+        check,
+    )
 
 
 def topk(n: int, fraction: float) -> Case:
@@ -160,7 +171,7 @@ def topk(n: int, fraction: float) -> Case:
 
     # x and residual are read; residual and the selection are written.
     params = {"n": n, "k": k, "fraction": fraction}
-    return Case("top-k with feedback", params, 12 * n + 8 * k, ours, peer, check)
+    return Case("top-k with feedback", params, 12 * n + 8 * k, ours, {"torch eager": peer}, check)
 
 
 def sqdist(n: int) -> Case:
@@ -181,4 +192,4 @@ def sqdist(n: int) -> Case:
         np.testing.assert_allclose(ours(), expected, rtol=1e-12)
         np.testing.assert_allclose(peer().item(), expected, rtol=1e-2)  # float32 sums: off by 5e-4 at 16 Mi
 
-    return Case("squared distance", {"n": n}, 8 * n, ours, peer, check)
+    return Case("squared distance", {"n": n}, 8 * n, ours, {"torch eager": peer}, check)

@@ -78,7 +78,7 @@ def encode(n: int, codec: Codec, feedback: bool = True, stochastic: bool = False
 
     name = f"{'EF + ' if feedback else ''}{codec}{' stochastic' if stochastic else ''} encode"
     moved = (12 if feedback else 4) * n + codes.nbytes + scales.nbytes
-    return Case(name, {"n": n, "block": BLOCK}, moved, ours, peer, check)
+    return Case(name, {"n": n, "block": BLOCK}, moved, ours, {"torch eager": peer}, check)
 
 
 def accumulate(n: int, codec: Codec, m: int) -> Case:
@@ -112,7 +112,14 @@ def accumulate(n: int, codec: Codec, m: int) -> Case:
         np.testing.assert_allclose(out, theirs.numpy(), atol=1e-5)
 
     moved = 8 * n + m * (codes[0].nbytes + scales[0].nbytes)
-    return Case(f"{codec} decode + accumulate", {"n": n, "m": m, "block": BLOCK}, moved, ours, peer, check)
+    return Case(
+        f"{codec} decode + accumulate",
+        {"n": n, "m": m, "block": BLOCK},
+        moved,
+        ours,
+        {"torch eager": peer},
+        check,
+    )
 
 
 def message_accumulate(n: int, m: int) -> Case:

@@ -32,7 +32,9 @@ def median(n: int, count: int) -> Case:
         peer()
         np.testing.assert_allclose(out, theirs.numpy(), rtol=1e-6)
 
-    return Case(f"median of {count}", {"n": n, "m": count}, 4 * n * (count + 1), ours, peer, check)
+    return Case(
+        f"median of {count}", {"n": n, "m": count}, 4 * n * (count + 1), ours, {"torch eager": peer}, check
+    )
 
 
 def trimmed_mean(n: int, count: int, f: int) -> Case:
@@ -52,7 +54,7 @@ def trimmed_mean(n: int, count: int, f: int) -> Case:
         np.testing.assert_allclose(out, theirs.numpy(), atol=1e-6)
 
     params = {"n": n, "m": count, "f": f}
-    return Case(f"trimmed mean of {count}", params, 4 * n * (count + 1), ours, peer, check)
+    return Case(f"trimmed mean of {count}", params, 4 * n * (count + 1), ours, {"torch eager": peer}, check)
 
 
 def distances(n: int, count: int) -> Case:
@@ -72,7 +74,9 @@ def distances(n: int, count: int) -> Case:
         np.testing.assert_allclose(ours(), expected, rtol=1e-9)
         np.testing.assert_allclose(peer().numpy(), expected, rtol=1e-2)
 
-    return Case(f"distances of {count}", {"n": n, "m": count}, 4 * n * count, ours, peer, check)
+    return Case(
+        f"distances of {count}", {"n": n, "m": count}, 4 * n * count, ours, {"torch eager": peer}, check
+    )
 
 
 def clip(n: int, m: int) -> Case:
@@ -99,7 +103,9 @@ def clip(n: int, m: int) -> Case:
         peer()
         np.testing.assert_allclose(out, theirs.numpy(), atol=5e-3)  # torch sums norms in float32
 
-    return Case(f"clipped gossip of {m}", {"n": n, "m": m}, 4 * n * (2 * m + 4), ours, peer, check)
+    return Case(
+        f"clipped gossip of {m}", {"n": n, "m": m}, 4 * n * (2 * m + 4), ours, {"torch eager": peer}, check
+    )
 
 
 def choco_step(n: int) -> Case:
@@ -141,7 +147,7 @@ def choco_step(n: int) -> Case:
             assert np.mean(np.abs(a - b.numpy()) > 1e-5) < 1e-3
 
     params = {"n": n, "block": BLOCK}
-    return Case("choco step int8 + SGD", params, 29 * n + 4 * scales.size, ours, peer, check)
+    return Case("choco step int8 + SGD", params, 29 * n + 4 * scales.size, ours, {"torch eager": peer}, check)
 
 
 def push_sum(n: int, m: int) -> Case:
@@ -164,7 +170,7 @@ def push_sum(n: int, m: int) -> Case:
         peer()
         np.testing.assert_allclose(ratio, their_ratio.numpy(), atol=1e-6)
 
-    return Case(f"push-sum mix of {m}", {"n": n, "m": m}, 4 * n * (m + 2), ours, peer, check)
+    return Case(f"push-sum mix of {m}", {"n": n, "m": m}, 4 * n * (m + 2), ours, {"torch eager": peer}, check)
 
 
 def momentum(n: int, m: int) -> Case:
@@ -191,4 +197,6 @@ def momentum(n: int, m: int) -> Case:
         peer()
         np.testing.assert_allclose(out, theirs.numpy(), atol=1e-5)
 
-    return Case(f"momentum SGD + mix of {m}", {"n": n, "m": m}, 4 * n * (m + 4), ours, peer, check)
+    return Case(
+        f"momentum SGD + mix of {m}", {"n": n, "m": m}, 4 * n * (m + 4), ours, {"torch eager": peer}, check
+    )

@@ -27,7 +27,7 @@ def run_case(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[Callabl
         kernels.set_target(request.param)
 
     def run(case: Case) -> None:
-        benchmark(case.peer if request.param == "torch" else case.ours)
+        benchmark(case.peers["torch eager"] if request.param == "torch" else case.ours)
         if benchmark.stats is not None:  # with --benchmark-disable nothing is timed
             benchmark.extra_info["GB/s"] = round(case.n_bytes * 1e-9 / benchmark.stats.stats.median, 2)
         case.check()
