@@ -140,6 +140,7 @@ void bind_reduce(py::module_& m);
 void bind_robust(py::module_& m);
 void bind_update(py::module_& m);
 void bind_randk(py::module_& m);
+void bind_sparse(py::module_& m);
 void bind_threshold(py::module_& m);
 
 }  // namespace pydec::bindings

@@ -36,6 +36,7 @@ from pydec.kernels.quant import (
 from pydec.kernels.randk import randk_count, randk_gather, randk_key, randk_scatter
 from pydec.kernels.reduce import checked_sqnorm, count_nonfinite, sqdist, sqdists, sqnorm
 from pydec.kernels.robust import mean_around_median, median, trimmed_mean
+from pydec.kernels.sparse import sparse_accumulate, sparse_check, sparse_decode
 from pydec.kernels.threshold import threshold_select
 from pydec.kernels.topk import scatter_accumulate, topk_feedback, topk_select
 from pydec.kernels.update import momentum_mix, push_sum_mix, tracking_mix
@@ -82,6 +83,9 @@ __all__ = [
     "randk_scatter",
     "scatter_accumulate",
     "set_target",
+    "sparse_accumulate",
+    "sparse_check",
+    "sparse_decode",
     "sqdist",
     "sqdists",
     "sqnorm",

@@ -1,0 +1,86 @@
+#include "pydec/sparse.h"
+
+#include <vector>
+
+#include "bindings/arrays.h"
+
+namespace pydec::bindings {
+namespace {
+
+py::tuple check(py::handle indices_object, py::handle values_object) {
+  const Array<std::uint32_t> indices(indices_object, "indices");
+  const Array<float> values(values_object, "values");
+  values.sized(indices.size, "as indices has");
+  SparseCheck found{};
+  {
+    py::gil_scoped_release nogil;  // touches no Python object
+    found = active<SparseKernels>().check(indices.data, values.data, indices.size);
+  }
+  return py::make_tuple(found.increasing, found.nonfinite);
+}
+
+/// Raises IndexError unless the indices increase and are below n.
+void require_places(const Array<std::uint32_t>& indices, const Array<float>& values, std::size_t n) {
+  if (indices.size == 0) return;
+  bool increasing = false;
+  {
+    py::gil_scoped_release nogil;  // touches no Python object
+    increasing = active<SparseKernels>().check(indices.data, values.data, indices.size).increasing;
+  }
+  if (!increasing) throw py::index_error(indices.name + " must increase; out is unchanged");
+  const std::uint32_t last = U32{indices.data[indices.size - 1]};
+  if (last >= n) {
+    throw py::index_error(indices.name + " holds " + std::to_string(last) + ", but out has " +
+                          std::to_string(n) + " elements; out is unchanged");
+  }
+}
+
+void decode_f32(py::handle indices_object, py::handle values_object, py::handle out_object) {
+  const Array<std::uint32_t> indices(indices_object, "indices");
+  const Array<float> values(values_object, "values");
+  const Array<float> out(out_object, "out");
+  values.sized(indices.size, "as indices has");
+  require_apart(indices, out.output());
+  require_apart(values, out);
+  require_places(indices, values, out.size);
+  py::gil_scoped_release nogil;  // touches no Python object
+  active<SparseKernels>().decode_f32(indices.data, values.data, indices.size, 0, out.size, out.data);
+}
+
+void accumulate_f32(const py::sequence& indices, const py::sequence& values, const py::sequence& weights,
+                    py::handle out_object) {
+  const std::size_t m = indices.size();
+  if (values.size() != m || weights.size() != m) {
+    throw py::value_error("indices, values and weights must be equally many, got " + std::to_string(m) +
+                          ", " + std::to_string(values.size()) + " and " + std::to_string(weights.size()));
+  }
+  const Array<float> out(out_object, "out");
+  out.output();
+  std::vector<SparseMessage> messages(m);
+  for (std::size_t k = 0; k < m; ++k) {
+    const py::object indices_item = indices[k];
+    const py::object values_item = values[k];
+    const Array<std::uint32_t> index(indices_item, item_name("indices", k));
+    const Array<float> value(values_item, item_name("values", k));
+    value.sized(index.size, "as its indices has");
+    require_apart(index, out);
+    require_apart(value, out);
+    const float weight = finite_weight(py::cast<double>(py::object(weights[k])), item_name("weights", k));
+    require_places(index, value, out.size);
+    messages[k] = {index.data, value.data, index.size, weight};
+  }
+  std::vector<std::size_t> places(m);
+  py::gil_scoped_release nogil;  // touches no Python object
+  active<SparseKernels>().accumulate_f32(messages.data(), m, 0, out.size, places.data(), out.data);
+}
+
+}  // namespace
+
+void bind_sparse(py::module_& m) {
+  m.def("sparse_check", check, py::arg("indices"), py::arg("values"));
+  m.def("sparse_decode_f32", decode_f32, py::arg("indices"), py::arg("values"), py::arg("out"));
+  m.def("sparse_accumulate_f32", accumulate_f32, py::arg("indices"), py::arg("values"), py::arg("weights"),
+        py::arg("out"));
+}
+
+}  // namespace pydec::bindings
