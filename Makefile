@@ -1,6 +1,8 @@
 # make train   a first training run on 4 ranks, about a minute after installing
 # make test    the whole suite, MPI tests included
 # make lint    ruff, mypy, import-linter, clang-format
+# make sanitize  the kernels' and compressors' tests under AddressSanitizer and UndefinedBehaviorSanitizer
+# make fuzz    every decoder, FUZZ_SECONDS each, guided by coverage
 # make bench   the kernel benchmarks of this machine
 # make clean   remove the virtual environment and everything built
 #
@@ -13,6 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
 RANKS ?= 4
 TRAIN_FLAGS ?= --compare-solo
+FUZZ_SECONDS ?= 20
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc cmake -type f 2>/dev/null)
 
 BUILD_TOOLS := scikit-build-core pybind11 cmake ninja
@@ -21,7 +24,7 @@ BUILD_TOOLS := scikit-build-core pybind11 cmake ninja
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER
 
-.PHONY: train install test lint bench clean
+.PHONY: train install test lint sanitize fuzz bench clean
 
 train: $(VENV)/.installed
 	$(BIN)/pydec run -n $(RANKS) train stdlib-lm $(TRAIN_FLAGS)
@@ -40,6 +43,12 @@ lint: $(VENV)/.lint-extra
 	check $(BIN)/lint-imports; \
 	check $(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh'); \
 	exit $$status
+
+sanitize: $(VENV)/.test-extra
+	$(BIN)/python tests/fuzz/sanitized.py -m pytest tests/kernels tests/compress -q
+
+fuzz: $(VENV)/.fuzz-extra
+	$(BIN)/python tests/fuzz/sanitized.py tests/fuzz/decoders.py all -max_total_time=$(FUZZ_SECONDS)
 
 bench: $(VENV)/.test-extra
 	$(BIN)/pydec bench kernels $(BENCH_FLAGS)
@@ -64,6 +73,10 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 
 $(VENV)/.test-extra: $(VENV)/.installed pyproject.toml
 	$(PIP) --quiet 'pydec-train[test]'
+	@touch $@
+
+$(VENV)/.fuzz-extra: $(VENV)/.installed pyproject.toml
+	$(PIP) --quiet 'pydec-train[fuzz]'
 	@touch $@
 
 $(VENV)/.lint-extra: $(VENV)/.installed pyproject.toml
