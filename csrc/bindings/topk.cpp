@@ -9,15 +9,15 @@ namespace pydec::bindings {
 namespace {
 
 /// Candidates of the calling thread; grows to the largest call and stays, so that calls allocate nothing.
-TopkWorkspace workspace_of(std::size_t capacity) {
+TopkWorkspace workspace_of(std::size_t size) {
   thread_local std::unique_ptr<std::uint32_t[]> indices;
   thread_local std::unique_ptr<float[]> values;
   thread_local std::size_t room = 0;
-  if (capacity > room) {
+  if (size > room) {
     room = 0;
-    indices.reset(new std::uint32_t[capacity]);
-    values.reset(new float[capacity]);
-    room = capacity;
+    indices.reset(new std::uint32_t[size]);
+    values.reset(new float[size]);
+    room = size;
   }
   return {indices.get(), values.get()};
 }
@@ -50,7 +50,7 @@ std::size_t select_f32(py::handle x_object, py::handle residual_object, std::ptr
     residual_data = residual.data;
   }
   const TopkPlan plan = plan_topk(x.size, count);
-  const TopkWorkspace workspace = workspace_of(plan.capacity);
+  const TopkWorkspace workspace = workspace_of(plan.room);
   py::gil_scoped_release nogil;  // touches no Python object
   return active<TopkKernels>().select_f32(x.data, residual_data, x.size, count, indices.data, values.data,
                                           plan, workspace);

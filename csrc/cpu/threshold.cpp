@@ -8,28 +8,32 @@ namespace {
 std::size_t select_f32(const F32* x, F32* residual, std::size_t n, const ThresholdPlan& plan, U32* indices,
                        F32* values, float* sample, std::size_t& bad) noexcept {
   const F32* a = residual != nullptr ? residual : x;
-  std::size_t found = 0;
+  Bracket bracket{1, kAboveAll};
+  TopkCandidates found{};
   if (plan.sample_lines != 0) {
-    const std::uint32_t threshold =
-        sampled_threshold(x, residual, n, plan.sample_lines, plan.sample_rank, sample);
-    found = collect(x, residual, n, threshold, plan.most, indices, values);
+    const std::size_t size = plan.sample_lines * kLine;
+    take_sample(x, residual, n, plan.sample_lines, sample);
+    bracket.low = as_threshold(find_cut(sample, size, plan.sample_rank, {0, kAboveAll}, sample).key);
+    bracket.high = residual != nullptr ? bracket.low : kAboveAll;  // all that is collected is sent
+    found = collect(x, residual, 0, n, bracket, plan.most, indices, values);
   } else {
     add_residual(x, residual, n);
-    const std::uint32_t key = find_cut(a, n, plan.sample_rank).key;
-    const std::uint32_t threshold = key > kInfinityBits ? kInfinityBits : (key > 0 ? key : 1);
-    found = collect(a, nullptr, n, threshold, plan.most, indices, values);
+    bracket.low = as_threshold(find_cut(a, n, plan.sample_rank, {0, kAboveAll}, nullptr).key);
+    found = collect(a, nullptr, 0, n, bracket, plan.most, indices, values);
   }
-  if (found >= plan.least && found <= plan.most) {
-    bad = count_nonfinite(values, found);
+  if (found.complete && found.count >= plan.least) {
+    bad = count_nonfinite(values, found.count);
   } else {
+    put_back(residual, indices, values, found);
+    found.bracket.high = kAboveAll;
     bad = count_nonfinite(a, n);
-    found = found < plan.least ? plan.least : plan.most;
-    emit(a, nullptr, find_cut(a, n, found), found, indices, values);
+    found.count = found.complete ? plan.least : plan.most;
+    emit(a, nullptr, n, find_cut(a, n, found.count, {0, kAboveAll}, nullptr), found.count, indices, values);
   }
-  if (residual != nullptr) {
-    for (std::size_t j = 0; j < found; ++j) residual[indices[j]] = 0.0f;
+  if (residual != nullptr && found.bracket.high >= kAboveAll) {
+    for (std::size_t j = 0; j < found.count; ++j) residual[indices[j]] = 0.0f;
   }
-  return found;
+  return found.count;
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ def threshold_select(
     65,536 (and all of a for n below 16,384), at fixed places, so equal vectors give equal
     selections. Zeros are not selected. If fewer than ``least`` reach the threshold, the ``least``
     entries of largest magnitude are selected exactly, ties to the lowest index; if more than fit in
-    ``entries``, as many as fit. Then four more passes are made. The residual becomes a with the
+    ``entries``, as many as fit. Then about a dozen more passes are made. The residual becomes a with the
     selected entries set to 0. Releases the GIL; the sample's memory belongs to the calling thread.
 
     Args:

@@ -16,9 +16,10 @@ def topk_select(x: Vector, k: int, indices: Indices, values: Vector) -> int:
 
     Ties go to the lowest index; NaN counts as larger than infinity. Output is in ascending order of
     indices. A sample gives a threshold that is nearly always low enough, one pass collects what
-    reaches it, and a radix selection of these candidates gives the answer; where the threshold was
-    too high, or too much reaches it, four passes over x give it instead. Releases the GIL. The memory
-    for candidates, 8 bytes each, belongs to the calling thread and is kept from call to call.
+    reaches it, and an exact search among these candidates gives the answer; where the threshold was
+    too high, or too much reaches it, a search over all of x gives it instead, in about a dozen passes.
+    Releases the GIL. The memory for candidates, 8 bytes each, belongs to the calling thread and is kept
+    from call to call.
 
     Args:
         x: float32, shape (n,), n < 2^32: indices are always uint32.
