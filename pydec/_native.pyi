@@ -1,178 +1,151 @@
 # Types of the compiled module; the functions are described where pydec.kernels wraps them.
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
+from pydec.kernels._arrays import Bytes, Doubles, Halves, Int8s, UInt16s, UInt32s, Vector
 
 cuda_build: str
 
 def targets() -> list[str]: ...
 def target() -> str: ...
 def set_target(name: str) -> bool: ...
-def stream_f32(x: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
-def mix_f32(x: Sequence[NDArray[np.float32]], weights: Sequence[float], out: NDArray[np.float32]) -> None: ...
-def cast_encode_f32(
-    x: NDArray[np.float32], residual: NDArray[np.float32] | None, codes: NDArray[np.uint16], half: str
-) -> int: ...
-def cast_decode_f32(codes: NDArray[np.uint16], out: NDArray[np.float32], half: str) -> None: ...
+def stream_f32(x: Vector, out: Vector) -> None: ...
+def mix_f32(x: Sequence[Vector], weights: Sequence[float], out: Vector) -> None: ...
+def cast_encode_f32(x: Vector, residual: Vector | None, codes: Halves, half: str) -> int: ...
+def cast_decode_f32(codes: Halves, out: Vector, half: str) -> None: ...
 def cast_accumulate_f32(
-    codes: Sequence[NDArray[np.uint16]], weights: Sequence[float], out: NDArray[np.float32], half: str
+    codes: Sequence[Halves], weights: Sequence[float], out: Vector, half: str
 ) -> None: ...
-def cast_count_nonfinite(codes: NDArray[np.uint16], half: str) -> int: ...
-def int8_encode_f32(
-    x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32], block: int
-) -> int: ...
-def int8_decode_f32(
-    codes: NDArray[np.int8], scales: NDArray[np.float32], out: NDArray[np.float32], block: int
-) -> None: ...
+def cast_count_nonfinite(codes: Halves, half: str) -> int: ...
+def int8_encode_f32(x: Vector, codes: Int8s, scales: Vector, block: int) -> int: ...
+def int8_decode_f32(codes: Int8s, scales: Vector, out: Vector, block: int) -> None: ...
 def int8_accumulate_f32(
-    codes: Sequence[NDArray[np.int8]],
-    scales: Sequence[NDArray[np.float32]],
+    codes: Sequence[Int8s],
+    scales: Sequence[Vector],
     weights: Sequence[float],
-    out: NDArray[np.float32],
+    out: Vector,
     block: int,
 ) -> None: ...
 def quant_encode_f32(
-    x: NDArray[np.float32],
-    residual: NDArray[np.float32] | None,
-    codes: NDArray[np.uint8],
-    scales: NDArray[np.float32],
+    x: Vector,
+    residual: Vector | None,
+    codes: Bytes,
+    scales: Vector,
     codec: str,
     block: int,
     key: int | None,
     first: int,
 ) -> int: ...
-def quant_decode_f32(
-    codes: NDArray[np.uint8], scales: NDArray[np.float32], out: NDArray[np.float32], codec: str, block: int
-) -> None: ...
+def quant_decode_f32(codes: Bytes, scales: Vector, out: Vector, codec: str, block: int) -> None: ...
 def quant_accumulate_f32(
-    codes: Sequence[NDArray[np.uint8]],
-    scales: Sequence[NDArray[np.float32]],
+    codes: Sequence[Bytes],
+    scales: Sequence[Vector],
     weights: Sequence[float],
-    out: NDArray[np.float32],
+    out: Vector,
     codec: str,
     block: int,
 ) -> None: ...
-def quant_sqdist_f32(
-    codes: NDArray[np.uint8], scales: NDArray[np.float32], x: NDArray[np.float32], codec: str, block: int
-) -> float: ...
-def quant_check(
-    codes: NDArray[np.uint8], scales: NDArray[np.float32], n: int, codec: str, block: int
-) -> int: ...
+def quant_sqdist_f32(codes: Bytes, scales: Vector, x: Vector, codec: str, block: int) -> float: ...
+def quant_check(codes: Bytes, scales: Vector, n: int, codec: str, block: int) -> int: ...
 def block_topk_select_f32(
-    x: NDArray[np.float32],
-    residual: NDArray[np.float32] | None,
+    x: Vector,
+    residual: Vector | None,
     block: int,
     k: int,
-    indices: NDArray[np.uint16],
-    values: NDArray[np.float32],
+    indices: UInt16s,
+    values: Vector,
 ) -> int: ...
 def block_topk_decode_f32(
-    indices: NDArray[np.uint16],
-    values: NDArray[np.float32],
+    indices: UInt16s,
+    values: Vector,
     block: int,
     k: int,
-    out: NDArray[np.float32],
+    out: Vector,
 ) -> None: ...
 def block_topk_accumulate_f32(
-    indices: Sequence[NDArray[np.uint16]],
-    values: Sequence[NDArray[np.float32]],
+    indices: Sequence[UInt16s],
+    values: Sequence[Vector],
     weights: Sequence[float],
     block: int,
     k: int,
-    out: NDArray[np.float32],
+    out: Vector,
 ) -> None: ...
-def block_topk_check(indices: NDArray[np.uint16], n: int, block: int, k: int) -> int: ...
-def randk_key_f32(
-    x: NDArray[np.float32], residual: NDArray[np.float32] | None, seed: int
-) -> tuple[int, int]: ...
+def block_topk_check(indices: UInt16s, n: int, block: int, k: int) -> int: ...
+def randk_key_f32(x: Vector, residual: Vector | None, seed: int) -> tuple[int, int]: ...
 def randk_count(n: int, chunk: int, k: int, key: int) -> int: ...
-def randk_gather_f32(
-    x: NDArray[np.float32], chunk: int, k: int, key: int, scaled: bool, values: NDArray[np.float32]
-) -> None: ...
-def randk_scatter_f32(
-    values: NDArray[np.float32], chunk: int, k: int, key: int, weight: float, out: NDArray[np.float32]
-) -> None: ...
+def randk_gather_f32(x: Vector, chunk: int, k: int, key: int, scaled: bool, values: Vector) -> None: ...
+def randk_scatter_f32(values: Vector, chunk: int, k: int, key: int, weight: float, out: Vector) -> None: ...
 def threshold_select_f32(
-    x: NDArray[np.float32],
-    residual: NDArray[np.float32] | None,
+    x: Vector,
+    residual: Vector | None,
     k: int,
     least: int,
-    entries: NDArray[np.uint8],
+    entries: Bytes,
 ) -> tuple[int, int]: ...
 def topk_select_f32(
-    x: NDArray[np.float32],
-    residual: NDArray[np.float32] | None,
+    x: Vector,
+    residual: Vector | None,
     k: int,
-    indices: NDArray[np.uint32],
-    values: NDArray[np.float32],
+    indices: UInt32s,
+    values: Vector,
 ) -> int: ...
-def scatter_accumulate_f32(
-    indices: NDArray[np.uint32], values: NDArray[np.float32], weight: float, out: NDArray[np.float32]
-) -> None: ...
-def sparse_check(indices: NDArray[np.uint32], values: NDArray[np.float32]) -> tuple[bool, int]: ...
-def sparse_decode_f32(
-    indices: NDArray[np.uint32], values: NDArray[np.float32], out: NDArray[np.float32]
-) -> None: ...
+def scatter_accumulate_f32(indices: UInt32s, values: Vector, weight: float, out: Vector) -> None: ...
+def sparse_check(indices: UInt32s, values: Vector) -> tuple[bool, int]: ...
+def sparse_decode_f32(indices: UInt32s, values: Vector, out: Vector) -> None: ...
 def sparse_accumulate_f32(
-    indices: Sequence[NDArray[np.uint32]],
-    values: Sequence[NDArray[np.float32]],
+    indices: Sequence[UInt32s],
+    values: Sequence[Vector],
     weights: Sequence[float],
-    out: NDArray[np.float32],
+    out: Vector,
 ) -> None: ...
-def sqnorm_f32(x: NDArray[np.float32]) -> float: ...
-def sqdist_f32(x: NDArray[np.float32], y: NDArray[np.float32]) -> float: ...
-def count_nonfinite_f32(x: NDArray[np.float32]) -> int: ...
-def median_f32(x: Sequence[NDArray[np.float32]], out: NDArray[np.float32]) -> None: ...
-def trimmed_mean_f32(x: Sequence[NDArray[np.float32]], f: int, out: NDArray[np.float32]) -> None: ...
-def mean_around_median_f32(x: Sequence[NDArray[np.float32]], f: int, out: NDArray[np.float32]) -> None: ...
-def gram_f32(
-    x: Sequence[NDArray[np.float32]], centre: NDArray[np.float32] | None, gram: NDArray[np.float64]
-) -> None: ...
+def sqnorm_f32(x: Vector) -> float: ...
+def sqdist_f32(x: Vector, y: Vector) -> float: ...
+def count_nonfinite_f32(x: Vector) -> int: ...
+def median_f32(x: Sequence[Vector], out: Vector) -> None: ...
+def trimmed_mean_f32(x: Sequence[Vector], f: int, out: Vector) -> None: ...
+def mean_around_median_f32(x: Sequence[Vector], f: int, out: Vector) -> None: ...
+def gram_f32(x: Sequence[Vector], centre: Vector | None, gram: Doubles) -> None: ...
 def clip_accumulate_f32(
-    x: Sequence[NDArray[np.float32]],
+    x: Sequence[Vector],
     weights: Sequence[float],
     distances: Sequence[float],
     radii: Sequence[float],
-    centre: NDArray[np.float32],
-    out: NDArray[np.float32],
+    centre: Vector,
+    out: Vector,
 ) -> int: ...
-def sqdists_f32(
-    x: Sequence[NDArray[np.float32]], y: NDArray[np.float32], out: NDArray[np.float64]
-) -> None: ...
-def checked_sqnorm_f32(x: NDArray[np.float32]) -> tuple[float, int]: ...
+def sqdists_f32(x: Sequence[Vector], y: Vector, out: Doubles) -> None: ...
+def checked_sqnorm_f32(x: Vector) -> tuple[float, int]: ...
 def push_sum_f32(
-    x: Sequence[NDArray[np.float32]],
+    x: Sequence[Vector],
     weights: Sequence[float],
     divisor: float,
-    out: NDArray[np.float32],
-    ratio: NDArray[np.float32],
+    out: Vector,
+    ratio: Vector,
 ) -> None: ...
 def tracking_f32(
-    x: Sequence[NDArray[np.float32]],
+    x: Sequence[Vector],
     weights: Sequence[float],
-    gradient: NDArray[np.float32],
-    previous: NDArray[np.float32],
-    out: NDArray[np.float32],
+    gradient: Vector,
+    previous: Vector,
+    out: Vector,
 ) -> None: ...
 def momentum_f32(
-    x: Sequence[NDArray[np.float32]],
+    x: Sequence[Vector],
     weights: Sequence[float],
-    gradient: NDArray[np.float32],
+    gradient: Vector,
     momentum: float,
     lr: float,
-    velocity: NDArray[np.float32],
-    out: NDArray[np.float32],
+    velocity: Vector,
+    out: Vector,
 ) -> None: ...
 def choco_int8_step_f32(
-    x: NDArray[np.float32],
-    estimate: NDArray[np.float32],
-    mixed: NDArray[np.float32],
-    gradient: NDArray[np.float32] | None,
+    x: Vector,
+    estimate: Vector,
+    mixed: Vector,
+    gradient: Vector | None,
     gamma: float,
     own_weight: float,
     lr: float,
-    codes: NDArray[np.int8],
-    scales: NDArray[np.float32],
+    codes: Int8s,
+    scales: Vector,
     block: int,
 ) -> int: ...

@@ -1,83 +1,46 @@
-// What a binding checks before a kernel sees a pointer: type, shape, contiguity, room, overlap.
+// What a binding checks before a kernel sees a pointer: type, device, shape, contiguity, room, overlap.
 #pragma once
-
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
 
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
+
+#include "bindings/tensor.h"
 
 namespace pydec::bindings {
 
-namespace py = pybind11;
-
 template <class T>
-struct Element;
-
+constexpr Dtype dtype_of = Dtype::other;
 template <>
-struct Element<float> {
-  static constexpr const char* name = "float32";
-  static constexpr char kind = 'f';
-};
-
+inline constexpr Dtype dtype_of<float> = Dtype::float32;
 template <>
-struct Element<double> {
-  static constexpr const char* name = "float64";
-  static constexpr char kind = 'f';
-};
-
+inline constexpr Dtype dtype_of<double> = Dtype::float64;
 template <>
-struct Element<std::int8_t> {
-  static constexpr const char* name = "int8";
-  static constexpr char kind = 'i';
-};
-
+inline constexpr Dtype dtype_of<std::int8_t> = Dtype::int8;
 template <>
-struct Element<std::uint8_t> {
-  static constexpr const char* name = "uint8";
-  static constexpr char kind = 'u';
-};
-
+inline constexpr Dtype dtype_of<std::uint8_t> = Dtype::uint8;
 template <>
-struct Element<std::uint16_t> {
-  static constexpr const char* name = "uint16";
-  static constexpr char kind = 'u';
-};
-
+inline constexpr Dtype dtype_of<std::uint16_t> = Dtype::uint16;
 template <>
-struct Element<std::uint32_t> {
-  static constexpr const char* name = "uint32";
-  static constexpr char kind = 'u';
-};
+inline constexpr Dtype dtype_of<std::uint32_t> = Dtype::uint32;
 
-/// A one-dimensional C-contiguous NumPy array of T; the pointer may be unaligned.
+/// A one-dimensional C-contiguous NumPy array or torch tensor of T; the pointer may be unaligned.
 template <class T>
 struct Array {
-  /// Raises TypeError or ValueError that names the argument.
-  Array(py::handle object, const std::string& argument) : name(argument) {
-    if (!py::isinstance<py::array>(object)) {
-      throw py::type_error(name + " must be a NumPy array of " + Element<T>::name + ", got " +
-                           Py_TYPE(object.ptr())->tp_name + "; a torch tensor on the CPU has .numpy()");
-    }
-    const auto array = py::reinterpret_borrow<py::array>(object);
-    const py::dtype type = array.dtype();
-    const char order = type.byteorder();
-    if (type.kind() != Element<T>::kind || type.itemsize() != sizeof(T) || (order != '=' && order != '|')) {
-      throw py::type_error(name + " must be a " + Element<T>::name + " array, got " +
-                           std::string(py::str(type)) + "; use " + name + ".astype(np." + Element<T>::name +
-                           ")");
-    }
-    if (array.ndim() != 1 || (array.shape(0) > 1 && array.strides(0) != sizeof(T))) {
-      throw py::value_error(name + " must be one-dimensional and contiguous, got shape " +
-                            std::string(py::str(object.attr("shape"))) + " and strides " +
-                            std::string(py::str(object.attr("strides"))) + "; use np.ascontiguousarray(" +
-                            name + ").reshape(-1)");
-    }
-    data = static_cast<T*>(const_cast<void*>(array.data()));
-    size = static_cast<std::size_t>(array.shape(0));
-    writeable = array.writeable();
+  static_assert(dtype_of<T> != Dtype::other);
+
+  /// Raises TypeError or ValueError that names the argument. Elements of the other type, of the same size,
+  /// are taken as well.
+  Array(py::handle object, const Name& argument, dlpack::DeviceType device = dlpack::kCpu,
+        Dtype other = dtype_of<T>)
+      : name(argument) {
+    const Span span(object, argument, dtype_of<T>);
+    span.require(object, argument, span.dtype == other ? other : dtype_of<T>, device);
+    data = static_cast<T*>(span.data);
+    size = span.size;
+    writeable = span.writeable;
   }
 
   /// Raises ValueError unless the array has `expected` elements.
@@ -102,7 +65,7 @@ struct Array {
   T* data = nullptr;
   std::size_t size = 0;
   bool writeable = false;
-  std::string name;
+  Name name;
 };
 
 /// Raises ValueError if two arrays share memory; exactly the same memory is accepted if `same_allowed`.
@@ -113,8 +76,39 @@ void require_apart(const Array<A>& a, const Array<B>& b, bool same_allowed = fal
   throw py::value_error(a.name + " and " + b.name + " overlap in memory; pass separate arrays");
 }
 
+/// Raises ValueError if any two of several arrays share memory.
+template <class First, class... Others>
+void require_all_apart(const First& first, const Others&... others) {
+  (require_apart(first, others), ...);
+  if constexpr (sizeof...(others) > 1) require_all_apart(others...);
+}
+
+/// The residual of an error feedback: null for None, else written, as long as x, apart from x and the
+/// outputs.
+template <class... Outputs>
+float* residual_of(py::handle object, const Array<float>& x, const Outputs&... outputs) {
+  if (object.is_none()) return nullptr;
+  const Array<float> residual(object, "residual");
+  residual.output().sized(x.size, "as x has");
+  require_apart(x, residual);
+  (require_apart(residual, outputs), ...);
+  return residual.data;
+}
+
+/// The items of a sequence, kept alive by this object whatever becomes of the sequence.
+inline py::tuple items_of(const py::sequence& sequence) {
+  PyObject* items = PySequence_Tuple(sequence.ptr());
+  if (items == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::tuple>(items);
+}
+
+/// Blocks of n elements; the last may be short.
+inline std::size_t blocks_of(std::size_t n, std::size_t block) {
+  return n / block + (n % block != 0 ? 1 : 0);
+}
+
 /// A finite float32 weight; raises ValueError that names the argument.
-inline float finite_weight(double value, const std::string& name) {
+inline float finite_weight(double value, const Name& name) {
   const auto weight = static_cast<float>(value);
   if (!std::isfinite(weight)) {
     throw py::value_error(name + " must be a finite float32 number, got " + std::to_string(value));
@@ -123,9 +117,42 @@ inline float finite_weight(double value, const std::string& name) {
 }
 
 /// "name[k]", for error messages.
-inline std::string item_name(const char* name, std::size_t k) {
-  return std::string(name) + "[" + std::to_string(k) + "]";
+inline Name item_name(const char* name, std::size_t k) {
+  return {name, static_cast<std::ptrdiff_t>(k)};
 }
+
+/// A number among the arguments; raises TypeError that names it.
+inline double number_of(py::handle object, const Name& name) {
+  const double value = PyFloat_AsDouble(object.ptr());
+  if (value == -1.0 && PyErr_Occurred() != nullptr) {
+    PyErr_Clear();
+    throw py::type_error(name + " must be a number, got " + Py_TYPE(object.ptr())->tp_name);
+  }
+  return value;
+}
+
+/// A finite float32 weight among the arguments; raises TypeError or ValueError that names it.
+inline float weight_of(py::handle object, const Name& name) {
+  return finite_weight(number_of(object, name), name);
+}
+
+/// Memory that grows to the largest request and stays, so that calls allocate nothing; one for each thread.
+template <class T>
+class Room {
+ public:
+  T* of(std::size_t n) {
+    if (n > size_) {
+      size_ = 0;  // if the allocation fails, nothing is promised
+      data_.reset(new T[n]);
+      size_ = n;
+    }
+    return data_.get();
+  }
+
+ private:
+  std::unique_ptr<T[]> data_;
+  std::size_t size_ = 0;
+};
 
 void bind_cast(py::module_& m);
 void bind_choco(py::module_& m);

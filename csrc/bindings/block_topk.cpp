@@ -1,6 +1,5 @@
 #include "pydec/block_topk.h"
 
-#include <memory>
 #include <vector>
 
 #include "bindings/arrays.h"
@@ -10,16 +9,9 @@ namespace {
 
 /// Candidates of the calling thread, kept from call to call.
 BlockTopkWorkspace workspace_of(std::size_t block) {
-  thread_local std::unique_ptr<std::uint32_t[]> keys;
-  thread_local std::unique_ptr<std::uint16_t[]> places;
-  thread_local std::size_t room = 0;
-  if (block > room) {
-    room = 0;
-    keys.reset(new std::uint32_t[block]);
-    places.reset(new std::uint16_t[block]);
-    room = block;
-  }
-  return {keys.get(), places.get()};
+  thread_local Room<std::uint32_t> keys;
+  thread_local Room<std::uint16_t> places;
+  return {keys.of(block), places.of(block)};
 }
 
 BlockTopkShape checked_shape(std::size_t n, std::ptrdiff_t block, std::ptrdiff_t k) {
@@ -44,22 +36,11 @@ std::size_t select_f32(py::handle x_object, py::handle residual_object, std::ptr
   const Array<float> values(values_object, "values");
   indices.output().sized(entries_of(shape), "k for each block");
   values.output().sized(entries_of(shape), "k for each block");
-  require_apart(x, indices);
-  require_apart(x, values);
-  require_apart(indices, values);
-  F32* residual_data = nullptr;
-  if (!residual_object.is_none()) {
-    const Array<float> residual(residual_object, "residual");
-    residual.output().sized(x.size, "as x has");
-    require_apart(x, residual);
-    require_apart(residual, indices);
-    require_apart(residual, values);
-    residual_data = residual.data;
-  }
+  require_all_apart(x, indices, values);
+  F32* residual = residual_of(residual_object, x, indices, values);
   const BlockTopkWorkspace workspace = workspace_of(shape.block);
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<BlockTopkKernels>().select_f32(x.data, residual_data, shape, indices.data, values.data,
-                                               workspace);
+  return active<BlockTopkKernels>().select_f32(x.data, residual, shape, indices.data, values.data, workspace);
 }
 
 std::size_t check(py::handle indices_object, std::ptrdiff_t n, std::ptrdiff_t block, std::ptrdiff_t k) {
@@ -73,7 +54,7 @@ std::size_t check(py::handle indices_object, std::ptrdiff_t n, std::ptrdiff_t bl
 
 /// Raises IndexError unless the indices increase in every block and stay inside.
 void require_valid(const Array<std::uint16_t>& indices, const BlockTopkShape& shape) {
-  const std::size_t blocks = shape.n / shape.block + (shape.n % shape.block != 0 ? 1 : 0);
+  const std::size_t blocks = blocks_of(shape.n, shape.block);
   std::size_t valid = 0;
   {
     py::gil_scoped_release nogil;  // touches no Python object
@@ -109,18 +90,17 @@ void accumulate_f32(const py::sequence& indices, const py::sequence& values, con
   }
   const Array<float> out(out_object, "out");
   const BlockTopkShape shape = checked_shape(out.output().size, block, k);
+  const py::tuple all_indices = items_of(indices);
+  const py::tuple all_values = items_of(values);
   std::vector<BlockTopkMessage> messages(m);
   for (std::size_t message = 0; message < m; ++message) {
-    const py::object indices_item = indices[message];
-    const py::object values_item = values[message];
-    const Array<std::uint16_t> index(indices_item, item_name("indices", message));
-    const Array<float> value(values_item, item_name("values", message));
+    const Array<std::uint16_t> index(all_indices[message], item_name("indices", message));
+    const Array<float> value(all_values[message], item_name("values", message));
     index.sized(entries_of(shape), "k for each block");
     value.sized(entries_of(shape), "k for each block");
     require_apart(index, out);
     require_apart(value, out);
-    const float weight =
-        finite_weight(py::cast<double>(py::object(weights[message])), item_name("weights", message));
+    const float weight = weight_of(py::object(weights[message]), item_name("weights", message));
     require_valid(index, shape);
     messages[message] = {index.data, value.data, weight};
   }

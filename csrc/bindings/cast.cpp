@@ -13,28 +13,28 @@ int half_named(const std::string& name) {
   throw py::value_error("half must be bf16 or fp16, got '" + name + "'");
 }
 
+/// Codes as integers, or as elements of the type that they stand for.
+struct Codes : Array<std::uint16_t> {
+  Codes(py::handle object, const Name& argument, int half)
+      : Array(object, argument, dlpack::kCpu,
+              half == static_cast<int>(Half::bf16) ? Dtype::bfloat16 : Dtype::float16) {}
+};
+
 std::size_t encode_f32(py::handle x_object, py::handle residual_object, py::handle codes_object,
                        const std::string& half) {
   const int index = half_named(half);
   const Array<float> x(x_object, "x");
-  const Array<std::uint16_t> codes(codes_object, "codes");
+  const Codes codes(codes_object, "codes", index);
   codes.output().sized(x.size, "as x has");
   require_apart(x, codes);
-  F32* residual_data = nullptr;
-  if (!residual_object.is_none()) {
-    const Array<float> residual(residual_object, "residual");
-    residual.output().sized(x.size, "as x has");
-    require_apart(x, residual);
-    require_apart(residual, codes);
-    residual_data = residual.data;
-  }
+  F32* residual = residual_of(residual_object, x, codes);
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<CastKernels>().encode_f32[index](x.data, residual_data, x.size, codes.data);
+  return active<CastKernels>().encode_f32[index](x.data, residual, x.size, codes.data);
 }
 
 void decode_f32(py::handle codes_object, py::handle out_object, const std::string& half) {
   const int index = half_named(half);
-  const Array<std::uint16_t> codes(codes_object, "codes");
+  const Codes codes(codes_object, "codes", index);
   const Array<float> out(out_object, "out");
   codes.sized(out.output().size, "as out has");
   require_apart(codes, out);
@@ -52,14 +52,13 @@ void accumulate_f32(const py::sequence& codes, const py::sequence& weights, py::
   }
   const Array<float> out(out_object, "out");
   out.output();
+  const py::tuple items = items_of(codes);
   std::vector<HalfMessage> messages(m);
   for (std::size_t k = 0; k < m; ++k) {
-    const py::object item = codes[k];
-    const Array<std::uint16_t> code(item, item_name("codes", k));
+    const Codes code(items[k], item_name("codes", k), index);
     code.sized(out.size, "as out has");
     require_apart(code, out);
-    messages[k] = {code.data,
-                   finite_weight(py::cast<double>(py::object(weights[k])), item_name("weights", k))};
+    messages[k] = {code.data, weight_of(py::object(weights[k]), item_name("weights", k))};
   }
   py::gil_scoped_release nogil;  // touches no Python object
   active<CastKernels>().accumulate_f32[index](messages.data(), m, out.size, out.data);
@@ -67,7 +66,7 @@ void accumulate_f32(const py::sequence& codes, const py::sequence& weights, py::
 
 std::size_t count_nonfinite(py::handle codes_object, const std::string& half) {
   const int index = half_named(half);
-  const Array<std::uint16_t> codes(codes_object, "codes");
+  const Codes codes(codes_object, "codes", index);
   py::gil_scoped_release nogil;  // touches no Python object
   return active<CastKernels>().count_nonfinite[index](codes.data, codes.size);
 }

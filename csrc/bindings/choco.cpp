@@ -21,27 +21,15 @@ std::size_t int8_step_f32(py::handle x_object, py::handle estimate_object, py::h
   estimate.output().sized(x.size, "as x has");
   mixed.output().sized(x.size, "as x has");
   codes.output().sized(x.size, "one for each element of x");
-  scales.output().sized(x.size / length + (x.size % length != 0 ? 1 : 0), "one for each block");
-  const auto apart = [&](const auto& array) {
-    require_apart(array, x);
-    require_apart(array, estimate);
-    require_apart(array, mixed);
-  };
-  require_apart(x, estimate);
-  require_apart(x, mixed);
-  require_apart(estimate, mixed);
-  apart(codes);
-  apart(scales);
-  require_apart(codes, scales);
+  scales.output().sized(blocks_of(x.size, length), "one for each block");
+  require_all_apart(codes, scales, x, estimate, mixed);
   const ChocoFactors factors{finite_weight(gamma, "gamma"), finite_weight(own_weight, "own_weight"),
                              finite_weight(lr, "lr")};
   ChocoState state{x.data, estimate.data, mixed.data, nullptr};
   if (!gradient_object.is_none()) {
     const Array<float> gradient(gradient_object, "gradient");
     gradient.sized(x.size, "as x has");
-    apart(gradient);
-    require_apart(codes, gradient);
-    require_apart(scales, gradient);
+    require_all_apart(gradient, x, estimate, mixed, codes, scales);
     state.gradient = gradient.data;
   }
   py::gil_scoped_release nogil;  // touches no Python object

@@ -59,9 +59,9 @@ std::size_t clip_accumulate_f32(const py::sequence& x, const py::sequence& weigh
   }
   std::size_t kept = 0;
   for (std::size_t k = 0; k < m; ++k) {
-    const auto distance = py::cast<double>(py::object(distances[k]));
-    const double part = share(py::cast<double>(py::object(radii[k])), distance, k);
-    const auto factor = static_cast<float>(py::cast<double>(py::object(weights[k])) * part);
+    const auto distance = number_of(py::object(distances[k]), item_name("distances", k));
+    const double part = share(number_of(py::object(radii[k]), item_name("radii", k)), distance, k);
+    const auto factor = static_cast<float>(number_of(py::object(weights[k]), item_name("weights", k)) * part);
     if (!std::isfinite(distance)) continue;  // not even 0 * x may touch the sum: x may hold NaN
     vectors.pointers[kept] = vectors.pointers[k];
     factors[kept++] = factor;

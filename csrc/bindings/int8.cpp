@@ -14,10 +14,6 @@ std::size_t checked_block(std::ptrdiff_t block) {
   return static_cast<std::size_t>(block);
 }
 
-std::size_t blocks_of(std::size_t n, std::size_t block) {
-  return n / block + (n % block != 0 ? 1 : 0);
-}
-
 std::size_t encode_f32(py::handle x_object, py::handle codes_object, py::handle scales_object,
                        std::ptrdiff_t block_option) {
   const std::size_t block = checked_block(block_option);
@@ -26,9 +22,7 @@ std::size_t encode_f32(py::handle x_object, py::handle codes_object, py::handle 
   const Array<float> scales(scales_object, "scales");
   codes.output().sized(x.size, "one for each element of x");
   scales.output().sized(blocks_of(x.size, block), "one for each block");
-  require_apart(x, codes);
-  require_apart(x, scales);
-  require_apart(codes, scales);
+  require_all_apart(x, codes, scales);
   py::gil_scoped_release nogil;  // touches no Python object
   return active<Int8Kernels>().encode_f32(x.data, x.size, block, codes.data, scales.data);
 }
@@ -57,18 +51,17 @@ void accumulate_f32(const py::sequence& codes, const py::sequence& scales, const
   }
   const Array<float> out(out_object, "out");
   out.output();
+  const py::tuple all_codes = items_of(codes);
+  const py::tuple all_scales = items_of(scales);
   std::vector<Int8Message> messages(m);
   for (std::size_t k = 0; k < m; ++k) {
-    const py::object codes_item = codes[k];
-    const py::object scales_item = scales[k];
-    const Array<std::int8_t> code(codes_item, item_name("codes", k));
-    const Array<float> scale(scales_item, item_name("scales", k));
+    const Array<std::int8_t> code(all_codes[k], item_name("codes", k));
+    const Array<float> scale(all_scales[k], item_name("scales", k));
     code.sized(out.size, "as out has");
     scale.sized(blocks_of(out.size, block), "one for each block");
     require_apart(code, out);
     require_apart(scale, out);
-    const float weight = finite_weight(py::cast<double>(py::object(weights[k])), item_name("weights", k));
-    messages[k] = {code.data, scale.data, weight};
+    messages[k] = {code.data, scale.data, weight_of(py::object(weights[k]), item_name("weights", k))};
   }
   py::gil_scoped_release nogil;  // touches no Python object
   active<Int8Kernels>().accumulate_f32(messages.data(), m, out.size, block, out.data);

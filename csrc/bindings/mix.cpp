@@ -16,15 +16,15 @@ void mix_f32(const py::sequence& x, const py::sequence& weights, py::handle out_
   }
   const Array<float> out(out_object, "out");
   out.output();
+  const py::tuple items = items_of(x);
   std::vector<const float*> inputs(m);
   std::vector<float> factors(m);
   for (std::size_t k = 0; k < m; ++k) {
-    const py::object item = x[k];
-    const Array<float> input(item, item_name("x", k));
+    const Array<float> input(items[k], item_name("x", k));
     input.sized(out.size, "as out has");
     require_apart(input, out, true);
     inputs[k] = input.data;
-    factors[k] = finite_weight(py::cast<double>(py::object(weights[k])), item_name("weights", k));
+    factors[k] = weight_of(py::object(weights[k]), item_name("weights", k));
   }
   py::gil_scoped_release nogil;  // touches no Python object
   active<MixKernels>().mix_f32(inputs.data(), factors.data(), m, out.data, out.size);

@@ -26,14 +26,10 @@ std::size_t checked_block(Codec codec, std::ptrdiff_t block) {
   return static_cast<std::size_t>(block);
 }
 
-std::size_t blocks_of(std::size_t n, std::size_t block) {
-  return n / block + (n % block != 0 ? 1 : 0);
-}
-
 /// Codes and scales of n elements.
 struct Message {
-  Message(py::handle codes_object, py::handle scales_object, const std::string& codes_name,
-          const std::string& scales_name, Codec codec, std::size_t n, std::size_t block)
+  Message(py::handle codes_object, py::handle scales_object, const Name& codes_name, const Name& scales_name,
+          Codec codec, std::size_t n, std::size_t block)
       : codes(codes_object, codes_name), scales(scales_object, scales_name) {
     codes.sized(code_bytes(codec, n), "the bytes of the elements' codes");
     scales.sized(blocks_of(n, block), "one for each block");
@@ -52,18 +48,8 @@ std::size_t encode_f32(py::handle x_object, py::handle residual_object, py::hand
   const Message to(codes_object, scales_object, "codes", "scales", codec, x.size, block);
   to.codes.output();
   to.scales.output();
-  require_apart(x, to.codes);
-  require_apart(x, to.scales);
-  require_apart(to.codes, to.scales);
-  F32* residual_data = nullptr;
-  if (!residual_object.is_none()) {
-    const Array<float> residual(residual_object, "residual");
-    residual.output().sized(x.size, "as x has");
-    require_apart(x, residual);
-    require_apart(residual, to.codes);
-    require_apart(residual, to.scales);
-    residual_data = residual.data;
-  }
+  require_all_apart(x, to.codes, to.scales);
+  F32* residual = residual_of(residual_object, x, to.codes, to.scales);
   Draw draw{0, first};
   const bool stochastic = !key_object.is_none();
   if (stochastic) {
@@ -77,7 +63,7 @@ std::size_t encode_f32(py::handle x_object, py::handle residual_object, py::hand
   }
   py::gil_scoped_release nogil;  // touches no Python object
   return active<QuantEncoders>().encode_f32[static_cast<int>(codec)](
-      x.data, residual_data, x.size, block, stochastic ? &draw : nullptr, to.codes.data, to.scales.data);
+      x.data, residual, x.size, block, stochastic ? &draw : nullptr, to.codes.data, to.scales.data);
 }
 
 void decode_f32(py::handle codes_object, py::handle scales_object, py::handle out_object,
@@ -104,16 +90,16 @@ void accumulate_f32(const py::sequence& codes, const py::sequence& scales, const
   }
   const Array<float> out(out_object, "out");
   out.output();
+  const py::tuple all_codes = items_of(codes);
+  const py::tuple all_scales = items_of(scales);
   std::vector<QuantMessage> messages(m);
   for (std::size_t k = 0; k < m; ++k) {
-    const py::object codes_item = codes[k];
-    const py::object scales_item = scales[k];
-    const Message from(codes_item, scales_item, item_name("codes", k), item_name("scales", k), codec,
+    const Message from(all_codes[k], all_scales[k], item_name("codes", k), item_name("scales", k), codec,
                        out.size, block);
     require_apart(from.codes, out);
     require_apart(from.scales, out);
-    const float weight = finite_weight(py::cast<double>(py::object(weights[k])), item_name("weights", k));
-    messages[k] = {from.codes.data, from.scales.data, weight};
+    messages[k] = {from.codes.data, from.scales.data,
+                   weight_of(py::object(weights[k]), item_name("weights", k))};
   }
   py::gil_scoped_release nogil;  // touches no Python object
   active<QuantDecoders>().accumulate_f32[static_cast<int>(codec)](messages.data(), m, out.size, block,

@@ -17,18 +17,12 @@ RandkShape checked_shape(std::size_t n, std::ptrdiff_t chunk, std::ptrdiff_t k, 
 
 py::tuple key_f32(py::handle x_object, py::handle residual_object, std::uint64_t seed) {
   const Array<float> x(x_object, "x");
-  F32* residual_data = nullptr;
-  if (!residual_object.is_none()) {
-    const Array<float> residual(residual_object, "residual");
-    residual.output().sized(x.size, "as x has");
-    require_apart(x, residual);
-    residual_data = residual.data;
-  }
+  F32* residual = residual_of(residual_object, x);
   std::size_t bad = 0;
   std::uint64_t key = 0;
   {
     py::gil_scoped_release nogil;  // touches no Python object
-    key = active<RandkKernels>().key_f32(x.data, residual_data, x.size, seed, bad);
+    key = active<RandkKernels>().key_f32(x.data, residual, x.size, seed, bad);
   }
   return py::make_tuple(key, bad);
 }

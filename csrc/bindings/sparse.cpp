@@ -56,16 +56,16 @@ void accumulate_f32(const py::sequence& indices, const py::sequence& values, con
   }
   const Array<float> out(out_object, "out");
   out.output();
+  const py::tuple all_indices = items_of(indices);
+  const py::tuple all_values = items_of(values);
   std::vector<SparseMessage> messages(m);
   for (std::size_t k = 0; k < m; ++k) {
-    const py::object indices_item = indices[k];
-    const py::object values_item = values[k];
-    const Array<std::uint32_t> index(indices_item, item_name("indices", k));
-    const Array<float> value(values_item, item_name("values", k));
+    const Array<std::uint32_t> index(all_indices[k], item_name("indices", k));
+    const Array<float> value(all_values[k], item_name("values", k));
     value.sized(index.size, "as its indices has");
     require_apart(index, out);
     require_apart(value, out);
-    const float weight = finite_weight(py::cast<double>(py::object(weights[k])), item_name("weights", k));
+    const float weight = weight_of(py::object(weights[k]), item_name("weights", k));
     require_places(index, value, out.size);
     messages[k] = {index.data, value.data, index.size, weight};
   }

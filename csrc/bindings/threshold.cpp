@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <memory>
 
 #include "bindings/arrays.h"
 
@@ -30,18 +29,11 @@ struct Workspace {
   float* values;
 };
 
-/// Memory of the calling thread, which grows to the largest call and stays.
+/// Memory of the calling thread, kept from call to call.
 Workspace workspace_of(std::size_t size) {
-  thread_local std::unique_ptr<std::uint32_t[]> indices;
-  thread_local std::unique_ptr<float[]> values;
-  thread_local std::size_t room = 0;
-  if (size > room) {
-    room = 0;
-    indices.reset(new std::uint32_t[size]);
-    values.reset(new float[size]);
-    room = size;
-  }
-  return {indices.get(), values.get()};
+  thread_local Room<std::uint32_t> indices;
+  thread_local Room<float> values;
+  return {indices.of(size), values.of(size)};
 }
 
 py::tuple select_f32(py::handle x_object, py::handle residual_object, std::ptrdiff_t k, std::ptrdiff_t least,
@@ -64,14 +56,7 @@ py::tuple select_f32(py::handle x_object, py::handle residual_object, std::ptrdi
     throw py::value_error("least must be in 1.." + std::to_string(k) + ", got " + std::to_string(least));
   }
   require_apart(x, entries);
-  F32* residual_data = nullptr;
-  if (!residual_object.is_none()) {
-    const Array<float> residual(residual_object, "residual");
-    residual.output().sized(x.size, "as x has");
-    require_apart(x, residual);
-    require_apart(residual, entries);
-    residual_data = residual.data;
-  }
+  F32* residual = residual_of(residual_object, x, entries);
   if (x.size == 0) return py::make_tuple(0, 0);
   const ThresholdPlan plan =
       plan_threshold(x.size, static_cast<std::size_t>(k), static_cast<std::size_t>(least), most);
@@ -82,7 +67,7 @@ py::tuple select_f32(py::handle x_object, py::handle residual_object, std::ptrdi
   {
     py::gil_scoped_release nogil;  // touches no Python object
     // The sample is done with before the first value is written.
-    found = active<ThresholdKernels>().select_f32(x.data, residual_data, x.size, plan, workspace.indices,
+    found = active<ThresholdKernels>().select_f32(x.data, residual, x.size, plan, workspace.indices,
                                                   workspace.values, workspace.values, bad);
     std::memcpy(entries.data, workspace.indices, found * sizeof(std::uint32_t));
     std::memcpy(entries.data + found * sizeof(std::uint32_t), workspace.values, found * sizeof(float));

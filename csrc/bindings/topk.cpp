@@ -1,25 +1,17 @@
 #include "pydec/topk.h"
 
 #include <limits>
-#include <memory>
 
 #include "bindings/arrays.h"
 
 namespace pydec::bindings {
 namespace {
 
-/// Candidates of the calling thread; grows to the largest call and stays, so that calls allocate nothing.
-TopkWorkspace workspace_of(std::size_t size) {
-  thread_local std::unique_ptr<std::uint32_t[]> indices;
-  thread_local std::unique_ptr<float[]> values;
-  thread_local std::size_t room = 0;
-  if (size > room) {
-    room = 0;
-    indices.reset(new std::uint32_t[size]);
-    values.reset(new float[size]);
-    room = size;
-  }
-  return {indices.get(), values.get()};
+/// Candidates of the calling thread, kept from call to call.
+TopkWorkspace workspace_of(std::size_t capacity) {
+  thread_local Room<std::uint32_t> indices;
+  thread_local Room<float> values;
+  return {indices.of(capacity), values.of(capacity)};
 }
 
 std::size_t select_f32(py::handle x_object, py::handle residual_object, std::ptrdiff_t k,
@@ -37,23 +29,13 @@ std::size_t select_f32(py::handle x_object, py::handle residual_object, std::ptr
   const Array<float> values(values_object, "values");
   indices.output().sized(count, "k");
   values.output().sized(count, "k");
-  require_apart(x, indices);
-  require_apart(x, values);
-  require_apart(indices, values);
-  F32* residual_data = nullptr;
-  if (!residual_object.is_none()) {
-    const Array<float> residual(residual_object, "residual");
-    residual.output().sized(x.size, "as x has");
-    require_apart(x, residual);
-    require_apart(residual, indices);
-    require_apart(residual, values);
-    residual_data = residual.data;
-  }
+  require_all_apart(x, indices, values);
+  F32* residual = residual_of(residual_object, x, indices, values);
   const TopkPlan plan = plan_topk(x.size, count);
   const TopkWorkspace workspace = workspace_of(plan.room);
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<TopkKernels>().select_f32(x.data, residual_data, x.size, count, indices.data, values.data,
-                                          plan, workspace);
+  return active<TopkKernels>().select_f32(x.data, residual, x.size, count, indices.data, values.data, plan,
+                                          workspace);
 }
 
 void scatter_f32(py::handle indices_object, py::handle values_object, double weight_value,

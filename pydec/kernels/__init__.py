@@ -1,7 +1,9 @@
 """Compiled loops over float32 vectors: same bits on every CPU, no allocation, the GIL released.
 
-Arrays are one-dimensional contiguous NumPy arrays and may be unaligned views into received bytes.
-Nothing is converted silently: a wrong type, shape, or overlap raises an error that says what to do.
+Vectors are one-dimensional contiguous NumPy arrays or torch tensors on the CPU, mixed as one likes, and
+may be unaligned views into received bytes. Nothing is converted silently: a wrong type, device, shape, or
+overlap raises an error that says what to do. A tensor is taken as raw memory, so one that requires grad may
+be read and written, as under ``torch.no_grad()``: autograd does not see it (``pydec/kernels/_arrays.py``).
 """
 
 from __future__ import annotations

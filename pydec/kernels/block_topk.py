@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pydec.kernels._arrays import UInt16s, V, Vector
 from pydec.kernels._library import native
-
-Vector = NDArray[np.float32]
-Indices = NDArray[np.uint16]
 
 
 def block_topk_count(n: int, block: int, k: int) -> int:
@@ -19,7 +14,7 @@ def block_topk_count(n: int, block: int, k: int) -> int:
 
 
 def block_topk_select(
-    x: Vector, residual: Vector | None, block: int, k: int, indices: Indices, values: Vector
+    x: Vector, residual: Vector | None, block: int, k: int, indices: UInt16s, values: Vector
 ) -> int:
     """Select the entries of largest magnitude of every block, exactly, in one pass over memory.
 
@@ -51,7 +46,7 @@ def block_topk_select(
     return native.block_topk_select_f32(x, residual, block, k, indices, values)
 
 
-def block_topk_check(indices: Indices, n: int, block: int, k: int) -> int:
+def block_topk_check(indices: UInt16s, n: int, block: int, k: int) -> int:
     """The first block whose indices do not increase or leave it; the number of blocks if there is none.
 
     Raises:
@@ -61,7 +56,7 @@ def block_topk_check(indices: Indices, n: int, block: int, k: int) -> int:
     return native.block_topk_check(indices, n, block, k)
 
 
-def block_topk_decode(indices: Indices, values: Vector, block: int, k: int, out: Vector) -> Vector:
+def block_topk_decode(indices: UInt16s, values: Vector, block: int, k: int, out: V) -> V:
     """Zeros, and the values at their places; returns ``out``.
 
     Args:
@@ -83,13 +78,13 @@ def block_topk_decode(indices: Indices, values: Vector, block: int, k: int, out:
 
 
 def block_topk_accumulate(
-    indices: Sequence[Indices],
+    indices: Sequence[UInt16s],
     values: Sequence[Vector],
     weights: Sequence[float],
     block: int,
     k: int,
-    out: Vector,
-) -> Vector:
+    out: V,
+) -> V:
     """Add m selections in one sweep: for j = 0..m-1 in order, ``out[i] += weights[j] * values_j[i]``.
 
     Rounds to float32 after every product and every addition; returns ``out``. Releases the GIL.

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pydec.kernels._arrays import Halves, V, Vector
 from pydec.kernels._library import native
 
-Vector = NDArray[np.float32]
-Codes = NDArray[np.uint16]
 Half = Literal["bf16", "fp16"]
 
 
-def cast_encode(x: Vector, codes: Codes, half: Half, *, residual: Vector | None = None) -> int:
+def cast_encode(x: Vector, codes: Halves, half: Half, *, residual: Vector | None = None) -> int:
     """Round a = x, or a = x + residual, to 16 bits, ties to even.
 
     Magnitudes that round to more than the largest finite number become infinity; NaN stays NaN. With a
@@ -24,7 +20,7 @@ def cast_encode(x: Vector, codes: Codes, half: Half, *, residual: Vector | None 
 
     Args:
         x: float32, shape (n,).
-        codes: uint16, shape (n,), overwritten.
+        codes: uint16, shape (n,), overwritten; or bfloat16 or float16, as ``half`` says.
         half: bf16 (8 bits of exponent) or fp16 (5 bits of exponent, largest 65504).
         residual: float32, shape (n,), updated; None for no error feedback.
 
@@ -40,11 +36,11 @@ def cast_encode(x: Vector, codes: Codes, half: Half, *, residual: Vector | None 
     return native.cast_encode_f32(x, residual, codes, half)
 
 
-def cast_decode(codes: Codes, out: Vector, half: Half) -> Vector:
+def cast_decode(codes: Halves, out: V, half: Half) -> V:
     """Values of 16-bit codes, exactly; infinity and NaN too. Releases the GIL.
 
     Args:
-        codes: uint16, shape (n,).
+        codes: shape (n,), as for ``cast_encode``.
         out: float32, shape (n,), overwritten.
         half: as they were encoded.
 
@@ -61,14 +57,14 @@ def cast_decode(codes: Codes, out: Vector, half: Half) -> Vector:
     return out
 
 
-def cast_accumulate(codes: Sequence[Codes], weights: Sequence[float], out: Vector, half: Half) -> Vector:
+def cast_accumulate(codes: Sequence[Halves], weights: Sequence[float], out: V, half: Half) -> V:
     """Add m weighted encoded vectors to ``out`` in one pass over it.
 
     For k = 0, 1, ... in order, ``out[i] += weights[k] * value(codes[k][i])``, rounded to float32 after every
     product and every addition. Releases the GIL.
 
     Args:
-        codes: m uint16 arrays of shape (n,).
+        codes: m arrays of shape (n,), as for ``cast_encode``.
         weights: m finite numbers, rounded to float32.
         out: float32, shape (n,), updated.
         half: as they were encoded.
@@ -87,7 +83,7 @@ def cast_accumulate(codes: Sequence[Codes], weights: Sequence[float], out: Vecto
     return out
 
 
-def cast_count_nonfinite(codes: Codes, half: Half) -> int:
+def cast_count_nonfinite(codes: Halves, half: Half) -> int:
     """Number of codes that are infinite or NaN. Releases the GIL.
 
     Raises:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pydec.kernels._arrays import Int8s, Vector
 from pydec.kernels._library import native
 from pydec.kernels.int8 import BLOCK
-
-Vector = NDArray[np.float32]
-Codes = NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,7 @@ class ChocoStep:
         x: Vector,
         estimate: Vector,
         mixed: Vector,
-        codes: Codes,
+        codes: Int8s,
         scales: Vector,
         gradient: Vector | None = None,
     ) -> int:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pydec.kernels._arrays import V, Vector
 from pydec.kernels._library import native
 
-Vector = NDArray[np.float32]
 
-
-def stream_copy(x: Vector, out: Vector) -> Vector:
+def stream_copy(x: Vector, out: V) -> V:
     """Copy x to ``out`` with stores that neither read nor keep the overwritten cache lines.
 
     Faster than ``np.copyto`` for arrays larger than the caches, slower for smaller ones. Releases

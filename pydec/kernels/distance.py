@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pydec.kernels._arrays import Doubles, Vector, room
 from pydec.kernels._library import native
 
-Vector = NDArray[np.float32]
+if TYPE_CHECKING:
+    import torch
+
 Matrix = NDArray[np.float64]
 
 
-def gram(x: Sequence[Vector], centre: Vector | None = None, out: Matrix | None = None) -> Matrix:
+@overload
+def gram(
+    x: Sequence[NDArray[np.float32]], centre: Vector | None = None, out: Matrix | None = None
+) -> Matrix: ...
+@overload
+def gram(
+    x: Sequence[torch.Tensor], centre: Vector | None = None, out: torch.Tensor | None = None
+) -> torch.Tensor: ...
+def gram(x: Sequence[Vector], centre: Vector | None = None, out: Doubles | None = None) -> Doubles:
     """Gram matrix of n vectors about a centre: ``out[i, j] = <x[i] - centre, x[j] - centre>``.
 
     Differences, products and sums are doubles, in a fixed order of additions: same bits on every
@@ -24,7 +36,7 @@ def gram(x: Sequence[Vector], centre: Vector | None = None, out: Matrix | None =
     Args:
         x: n >= 1 float32 arrays of shape (d,).
         centre: float32, shape (d,); may be one of the x. The origin if None.
-        out: float64, shape (n, n), C-contiguous, overwritten. Allocated if None.
+        out: float64, shape (n, n), C-contiguous, overwritten. Allocated if None, of the kind of x[0].
 
     Returns:
         ``out``, exactly symmetric.
@@ -37,17 +49,26 @@ def gram(x: Sequence[Vector], centre: Vector | None = None, out: Matrix | None =
     """
     n = len(x)
     if out is None:
-        out = np.empty((n, n), np.float64)
-    elif out.shape != (n, n) or not out.flags.c_contiguous:
+        out = room(x[0] if n else None, (n, n), "float64")
+    elif tuple(out.shape) != (n, n) or not _is_contiguous(out):
+        strides = out.strides if isinstance(out, np.ndarray) else out.stride()
         raise ValueError(
-            f"out must be a C-contiguous float64 array of shape ({n}, {n}), got shape {out.shape} "
-            f"and strides {out.strides}"
+            f"out must be a C-contiguous float64 array of shape ({n}, {n}), got shape {tuple(out.shape)} "
+            f"and strides {strides}"
         )
     native.gram_f32(x, centre, out.reshape(-1))
     return out
 
 
-def squared_distances(gram_matrix: Matrix) -> Matrix:
+def _is_contiguous(out: Doubles) -> bool:
+    return out.flags.c_contiguous if isinstance(out, np.ndarray) else out.is_contiguous()
+
+
+@overload
+def squared_distances(gram_matrix: Matrix) -> Matrix: ...
+@overload
+def squared_distances(gram_matrix: torch.Tensor) -> torch.Tensor: ...
+def squared_distances(gram_matrix: Doubles) -> Doubles:
     """Squared distances of all pairs from their Gram matrix, ``g_ii + g_jj - 2 g_ij``.
 
     Never negative, exactly symmetric, 0 on the diagonal. Pairs with a vector that has a NaN or an
@@ -55,12 +76,18 @@ def squared_distances(gram_matrix: Matrix) -> Matrix:
 
     Args:
         gram_matrix: float64, shape (n, n), of ``gram``.
+
+    Returns:
+        A new matrix of the kind of ``gram_matrix``.
     """
-    sizes = np.diagonal(gram_matrix)
+    matrix = gram_matrix if isinstance(gram_matrix, np.ndarray) else gram_matrix.numpy()
+    sizes = np.diagonal(matrix)
+    out: Doubles = room(gram_matrix, matrix.shape, "float64")
+    squared = out if isinstance(out, np.ndarray) else out.numpy()
     with np.errstate(invalid="ignore"):
-        squared: Matrix = np.maximum((sizes[:, None] + sizes[None, :]) - 2.0 * gram_matrix, 0.0)
+        np.maximum((sizes[:, None] + sizes[None, :]) - 2.0 * matrix, 0.0, out=squared)
     squared[~np.isfinite(squared)] = np.inf
-    return squared
+    return out
 
 
 def clip_accumulate(

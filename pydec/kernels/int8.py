@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pydec.kernels._arrays import Int8s, V, Vector
 from pydec.kernels._library import native
-
-Vector = NDArray[np.float32]
-Codes = NDArray[np.int8]
 
 BLOCK = 256
 """Elements that share a scale, unless the caller says otherwise."""
@@ -21,7 +16,7 @@ def int8_blocks(n: int, block: int = BLOCK) -> int:
     return -(-n // block)
 
 
-def int8_encode(x: Vector, codes: Codes, scales: Vector, block: int = BLOCK) -> int:
+def int8_encode(x: Vector, codes: Int8s, scales: Vector, block: int = BLOCK) -> int:
     """Quantise: ``scale = max|x| / 127`` in each block, ``code = rint(x * (1 / scale))``, ties to even.
 
     The error of an element is at most half its block's scale (and 1e-5 of it for rounding). An
@@ -47,7 +42,7 @@ def int8_encode(x: Vector, codes: Codes, scales: Vector, block: int = BLOCK) -> 
     return native.int8_encode_f32(x, codes, scales, block)
 
 
-def int8_decode(codes: Codes, scales: Vector, out: Vector, block: int = BLOCK) -> Vector:
+def int8_decode(codes: Int8s, scales: Vector, out: V, block: int = BLOCK) -> V:
     """Decode: ``out[i] = scales[i // block] * codes[i]``, rounded once. Releases the GIL.
 
     Args:
@@ -70,12 +65,12 @@ def int8_decode(codes: Codes, scales: Vector, out: Vector, block: int = BLOCK) -
 
 
 def int8_accumulate(
-    codes: Sequence[Codes],
+    codes: Sequence[Int8s],
     scales: Sequence[Vector],
     weights: Sequence[float],
-    out: Vector,
+    out: V,
     block: int = BLOCK,
-) -> Vector:
+) -> V:
     """Add m weighted encoded vectors to ``out`` in one pass over it.
 
     For k = 0, 1, ... in order, ``out[i] += weights[k] * (scales[k][i // block] * codes[k][i])``,

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pydec.kernels._arrays import Bytes, V, Vector
 from pydec.kernels._library import native
 
-Vector = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
 Codec = Literal["int8", "int4", "int2", "sign", "e4m3", "e5m2"]
 
 CODE_BITS: dict[Codec, int] = {"int8": 8, "int4": 4, "int2": 2, "sign": 1, "e4m3": 8, "e5m2": 8}
@@ -84,7 +80,7 @@ def quant_encode(
     return native.quant_encode_f32(x, residual, codes, scales, codec, block, key, first)
 
 
-def quant_decode(codes: Bytes, scales: Vector, out: Vector, codec: Codec, block: int) -> Vector:
+def quant_decode(codes: Bytes, scales: Vector, out: V, codec: Codec, block: int) -> V:
     """Decode: ``out[i] = scales[i // block] * level[i]``, rounded once. Releases the GIL.
 
     Args:
@@ -111,10 +107,10 @@ def quant_accumulate(
     codes: Sequence[Bytes],
     scales: Sequence[Vector],
     weights: Sequence[float],
-    out: Vector,
+    out: V,
     codec: Codec,
     block: int,
-) -> Vector:
+) -> V:
     """Add m weighted encoded vectors to ``out`` in one pass over it.
 
     For k = 0, 1, ... in order, ``out[i] += weights[k] * (scales[k][i // block] * level[k][i])``, rounded to

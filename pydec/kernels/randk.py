@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pydec.kernels._arrays import V, Vector
 from pydec.kernels._library import native
-
-Vector = NDArray[np.float32]
 
 
 def randk_key(x: Vector, residual: Vector | None, seed: int) -> tuple[int, int]:
@@ -42,7 +38,7 @@ def randk_count(n: int, chunk: int, k: int, key: int) -> int:
     return native.randk_count(n, chunk, k, key)
 
 
-def randk_gather(x: Vector, chunk: int, k: int, key: int, scaled: bool, values: Vector) -> Vector:
+def randk_gather(x: Vector, chunk: int, k: int, key: int, scaled: bool, values: V) -> V:
     """Write the chosen elements of x to ``values`` in ascending order of their indices; returns it.
 
     The ceil(n / chunk) chunks of x are cut into k runs, the strata, whose sizes s differ by at most 1,
@@ -68,7 +64,7 @@ def randk_gather(x: Vector, chunk: int, k: int, key: int, scaled: bool, values: 
     return values
 
 
-def randk_scatter(values: Vector, chunk: int, k: int, key: int, weight: float, out: Vector) -> Vector:
+def randk_scatter(values: Vector, chunk: int, k: int, key: int, weight: float, out: V) -> V:
     """``out[i] += weight * value`` at the places that ``randk_gather`` chooses; returns ``out``.
 
     Rounds to float32 after the product and after the addition. Releases the GIL.

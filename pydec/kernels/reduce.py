@@ -7,13 +7,16 @@ the register width nor on the number of threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pydec.kernels._arrays import Doubles, Vector, room
 from pydec.kernels._library import native
 
-Vector = NDArray[np.float32]
+if TYPE_CHECKING:
+    import torch
 
 
 def sqnorm(x: Vector) -> float:
@@ -62,7 +65,13 @@ def count_nonfinite(x: Vector) -> int:
     return native.count_nonfinite_f32(x)
 
 
-def sqdists(x: Sequence[Vector], y: Vector, out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+@overload
+def sqdists(
+    x: Sequence[Vector], y: NDArray[np.float32], out: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]: ...
+@overload
+def sqdists(x: Sequence[Vector], y: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor: ...
+def sqdists(x: Sequence[Vector], y: Vector, out: Doubles | None = None) -> Doubles:
     """Squared distances of m vectors to one, ``out[k] = sqdist(x[k], y)`` with the same bits.
 
     One pass over y instead of m. A NaN or an infinity in x[k] makes out[k] NaN or infinite and no
@@ -71,7 +80,7 @@ def sqdists(x: Sequence[Vector], y: Vector, out: NDArray[np.float64] | None = No
     Args:
         x: m float32 arrays of shape (n,).
         y: float32, shape (n,); may be one of the x.
-        out: float64, shape (m,), overwritten. Allocated if None.
+        out: float64, shape (m,), overwritten. Allocated if None, of the kind of y.
 
     Returns:
         ``out``.
@@ -84,7 +93,7 @@ def sqdists(x: Sequence[Vector], y: Vector, out: NDArray[np.float64] | None = No
     Cost: reads 4 * (m + 1) * n bytes.
     """
     if out is None:
-        out = np.empty(len(x), np.float64)
+        out = room(y, len(x), "float64")
     native.sqdists_f32(x, y, out)
     return out
 

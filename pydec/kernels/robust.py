@@ -15,15 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pydec.kernels._arrays import V, out_for
 from pydec.kernels._library import native
 
-Vector = NDArray[np.float32]
 
-
-def median(x: Sequence[Vector], out: Vector | None = None) -> Vector:
+def median(x: Sequence[V], out: V | None = None) -> V:
     """Coordinate-wise median; for even n the mean of the two middles, ``0.5 * a + 0.5 * b``.
 
     Finite where less than half of the values are NaN or infinite.
@@ -31,24 +27,24 @@ def median(x: Sequence[Vector], out: Vector | None = None) -> Vector:
     Args:
         x: 1 <= n <= 256 float32 arrays of shape (d,), contiguous.
         out: shape (d,), overwritten. It may be exactly one of the ``x[k]`` and must not overlap any of
-            them in part. Allocated if None.
+            them in part. Allocated if None, of the kind of x[0].
 
     Returns:
         ``out``.
 
     Raises:
-        TypeError: an array is not a float32 NumPy array.
+        TypeError: an array is not float32.
         ValueError: shapes disagree, an array is not contiguous, ``out`` is read-only or overlaps an
             input in part, or n is out of range.
 
     Cost: reads 4 * n * d bytes, writes 4 * d bytes; 2 to 4 minima or maxima per value for n <= 16.
     """
-    out = _room(x, out)
+    out = out_for(x, out)
     native.median_f32(x, out)
     return out
 
 
-def trimmed_mean(x: Sequence[Vector], f: int, out: Vector | None = None) -> Vector:
+def trimmed_mean(x: Sequence[V], f: int, out: V | None = None) -> V:
     """Coordinate-wise mean without the f lowest and the f highest of n values, 2f < n.
 
     The n - 2f values are added from the lowest to the highest, and the sum is divided once.
@@ -65,17 +61,17 @@ def trimmed_mean(x: Sequence[Vector], f: int, out: Vector | None = None) -> Vect
         ``out``.
 
     Raises:
-        TypeError: an array is not a float32 NumPy array.
+        TypeError: an array is not float32.
         ValueError: as ``median``, or f is out of range.
 
     Cost: reads 4 * n * d bytes, writes 4 * d bytes.
     """
-    out = _room(x, out)
+    out = out_for(x, out)
     native.trimmed_mean_f32(x, f, out)
     return out
 
 
-def mean_around_median(x: Sequence[Vector], f: int, out: Vector | None = None) -> Vector:
+def mean_around_median(x: Sequence[V], f: int, out: V | None = None) -> V:
     """Coordinate-wise mean of the n - f values closest to the median, 2f < n.
 
     The kept values are neighbours in sorted order s. With m = n - f and the median c, of s[k] and
@@ -94,15 +90,11 @@ def mean_around_median(x: Sequence[Vector], f: int, out: Vector | None = None) -
         ``out``.
 
     Raises:
-        TypeError: an array is not a float32 NumPy array.
+        TypeError: an array is not float32.
         ValueError: as ``median``, or f is out of range.
 
     Cost: reads 4 * n * d bytes, writes 4 * d bytes.
     """
-    out = _room(x, out)
+    out = out_for(x, out)
     native.mean_around_median_f32(x, f, out)
     return out
-
-
-def _room(x: Sequence[Vector], out: Vector | None) -> Vector:
-    return np.empty(x[0].shape if len(x) else 0, np.float32) if out is None else out

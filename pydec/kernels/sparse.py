@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pydec.kernels._arrays import UInt32s, V, Vector
 from pydec.kernels._library import native
 
-Vector = NDArray[np.float32]
-Indices = NDArray[np.uint32]
 
-
-def sparse_check(indices: Indices, values: Vector) -> tuple[bool, int]:
+def sparse_check(indices: UInt32s, values: Vector) -> tuple[bool, int]:
     """Whether every index is larger than the one before it, and the number of NaN and infinite values.
 
     Args:
@@ -29,7 +24,7 @@ def sparse_check(indices: Indices, values: Vector) -> tuple[bool, int]:
     return native.sparse_check(indices, values)
 
 
-def sparse_decode(indices: Indices, values: Vector, out: Vector) -> Vector:
+def sparse_decode(indices: UInt32s, values: Vector, out: V) -> V:
     """Zeros, and the values at their indices, in one sweep; returns ``out``. Releases the GIL.
 
     Args:
@@ -49,8 +44,8 @@ def sparse_decode(indices: Indices, values: Vector, out: Vector) -> Vector:
 
 
 def sparse_accumulate(
-    indices: Sequence[Indices], values: Sequence[Vector], weights: Sequence[float], out: Vector
-) -> Vector:
+    indices: Sequence[UInt32s], values: Sequence[Vector], weights: Sequence[float], out: V
+) -> V:
     """Add m sparse vectors in one sweep: ``out[indices[j]] += weights[j] * values[j]``, j = 0..m-1 in order.
 
     Rounds to float32 after every product and every addition: the bits of m calls with one vector each.

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pydec.kernels._arrays import Bytes, Vector
 from pydec.kernels._library import native
-
-Vector = NDArray[np.float32]
 
 
 def threshold_select(
-    x: Vector, residual: Vector | None, k: int, least: int, entries: NDArray[np.uint8]
+    x: Vector, residual: Vector | None, k: int, least: int, entries: Bytes
 ) -> tuple[int, int]:
     """Select about k entries in one pass: those that reach the magnitude of rank k / n in a sample.
 

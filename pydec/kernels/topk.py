@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pydec.kernels._arrays import UInt32s, V, Vector
 from pydec.kernels._library import native
 
-Vector = NDArray[np.float32]
-Indices = NDArray[np.uint32]
 
-
-def topk_select(x: Vector, k: int, indices: Indices, values: Vector) -> int:
+def topk_select(x: Vector, k: int, indices: UInt32s, values: Vector) -> int:
     """Select the k entries of largest magnitude, exactly, in one pass over memory.
 
     Ties go to the lowest index; NaN counts as larger than infinity. Output is in ascending order of
@@ -39,7 +34,7 @@ def topk_select(x: Vector, k: int, indices: Indices, values: Vector) -> int:
     return native.topk_select_f32(x, None, k, indices, values)
 
 
-def topk_feedback(x: Vector, residual: Vector, k: int, indices: Indices, values: Vector) -> int:
+def topk_feedback(x: Vector, residual: Vector, k: int, indices: UInt32s, values: Vector) -> int:
     """Error feedback and selection in one pass: with ``a = x + residual``, select k entries of a.
 
     ``residual`` becomes a with the selected entries set to 0: what was not sent waits for the next
@@ -69,7 +64,7 @@ def topk_feedback(x: Vector, residual: Vector, k: int, indices: Indices, values:
     return native.topk_select_f32(x, residual, k, indices, values)
 
 
-def scatter_accumulate(indices: Indices, values: Vector, weight: float, out: Vector) -> Vector:
+def scatter_accumulate(indices: UInt32s, values: Vector, weight: float, out: V) -> V:
     """Add sparse entries: ``out[indices[j]] += weight * values[j]`` for j = 0, 1, ... in order.
 
     Rounds to float32 after the product and after the addition; an index may occur more than once.

@@ -8,17 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pydec.kernels._arrays import V, Vector
 from pydec.kernels._library import native
 
-Vector = NDArray[np.float32]
 
-
-def push_sum_mix(
-    x: Sequence[Vector], weights: Sequence[float], divisor: float, out: Vector, ratio: Vector
-) -> Vector:
+def push_sum_mix(x: Sequence[Vector], weights: Sequence[float], divisor: float, out: Vector, ratio: V) -> V:
     """Mix and de-bias: ``out = sum``, ``ratio = out / divisor``. Releases the GIL.
 
     Source: Kempe, Dobra, Gehrke, "Gossip-Based Computation of Aggregate Information", FOCS 2003;
@@ -46,8 +40,8 @@ def push_sum_mix(
 
 
 def tracking_mix(
-    x: Sequence[Vector], weights: Sequence[float], gradient: Vector, previous: Vector, out: Vector
-) -> Vector:
+    x: Sequence[Vector], weights: Sequence[float], gradient: Vector, previous: Vector, out: V
+) -> V:
     """Gradient tracking: ``out = (sum + gradient) - previous``, ``previous = gradient``. Releases the GIL.
 
     Source: Pu, Nedic, "Distributed Stochastic Gradient Tracking Methods", 2018, arXiv:1805.11454.
@@ -77,11 +71,11 @@ def momentum_mix(
     weights: Sequence[float],
     gradient: Vector,
     velocity: Vector,
-    out: Vector,
+    out: V,
     *,
     momentum: float,
     lr: float,
-) -> Vector:
+) -> V:
     """Momentum SGD on a mix: ``velocity = momentum * velocity + gradient``, ``out = sum - lr * velocity``.
 
     The combine-then-adapt order of decentralised momentum SGD, with torch.optim.SGD's momentum

@@ -1,14 +1,161 @@
-"""Every kernel runs on every instruction set of this CPU; helpers that the kernel tests share."""
+"""Every kernel runs on every instruction set of this CPU; helpers that the kernel tests share.
+
+``CALLS`` has one call of every public kernel; a test with an argument ``call`` runs once for each. It is what
+keeps a new kernel from being forgotten where all kernels must agree: on arrays and tensors, and compiled.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from pydec import kernels
+
+N = 1003
+BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel and arguments for it, which it may change."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def f32(seed: int, n: int = N) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(n, dtype=np.float32)
+
+
+def encoded(codec: str, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    codes = np.zeros(kernels.quant_bytes(codec, N), np.uint8)
+    scales = np.zeros(-(-N // BLOCK), np.float32)
+    kernels.quant_encode(f32(seed), codes, scales, codec, BLOCK)
+    return codes, scales
+
+
+def blocks_selected(seed: int) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    count = kernels.block_topk_count(N, 100, 7)
+    indices, values = np.zeros(count, np.uint16), np.zeros(count, np.float32)
+    kernels.block_topk_select(f32(seed), None, 100, 7, indices, values)
+    return indices, values
+
+
+def call_of(name: str) -> Call:
+    """A fresh call of the kernel ``name``, always with the same numbers."""
+    kernel = getattr(kernels, name)
+    x, y = f32(1), f32(2)
+    xs, weights = [x, y, f32(3)], [0.5, -0.25, 0.75]
+    out, residual, ratio = f32(4), f32(5), f32(6)
+    codes16, codes8, scales = np.zeros(N, np.uint16), np.zeros(N, np.int8), np.zeros(8, np.float32)
+    codes, quant_scales = encoded("int4", 7)
+    more_codes, more_scales = encoded("int4", 8)
+    indices, values = blocks_selected(9)
+    more_indices, more_values = blocks_selected(10)
+    chosen = np.zeros(kernels.randk_count(N, 8, 5, 11), np.float32)
+    top, largest = np.zeros(20, np.uint32), np.zeros(20, np.float32)
+    kernels.topk_select(x, 20, top, largest)
+    halves = (x.astype(np.float16).view(np.uint16), y.astype(np.float16).view(np.uint16))
+    arguments: dict[str, tuple[Any, ...]] = {
+        "ChocoStep": (x, y, out, codes8, scales, residual),
+        "block_topk_accumulate": ([indices, more_indices], [values, more_values], [0.5, 2.0], 100, 7, out),
+        "block_topk_check": (indices, N, 100, 7),
+        "block_topk_decode": (indices, values, 100, 7, out),
+        "block_topk_select": (y, residual, 100, 7, indices, values),
+        "cast_accumulate": (halves, [0.5, 0.25], out, "fp16"),
+        "cast_count_nonfinite": (halves[0], "fp16"),
+        "cast_decode": (halves[0], out, "fp16"),
+        "cast_encode": (x, codes16, "bf16"),
+        "checked_sqnorm": (x,),
+        "clip_accumulate": (xs, weights, [3.0, 40.0, 5.0], [4.0, 4.0, 4.0], y, out),
+        "count_nonfinite": (x,),
+        "gram": (xs, y),
+        "int8_accumulate": (
+            [codes8 + np.int8(3), codes8 - np.int8(5)],
+            [scales + np.float32(1), scales],
+            [0.5, 2.0],
+            out,
+            BLOCK,
+        ),
+        "int8_decode": (codes8 + np.int8(9), scales + np.float32(0.1), out, BLOCK),
+        "int8_encode": (x, codes8, scales, BLOCK),
+        "mean_around_median": (xs, 1),
+        "median": (xs,),
+        "mix": (xs, weights),
+        "momentum_mix": (xs, weights, out, residual, ratio),
+        "push_sum_mix": (xs, weights, 0.5, out, ratio),
+        "quant_accumulate": (
+            [codes, more_codes],
+            [quant_scales, more_scales],
+            [0.5, 2.0],
+            out,
+            "int4",
+            BLOCK,
+        ),
+        "quant_check": (codes, quant_scales, N, "int4", BLOCK),
+        "quant_decode": (codes, quant_scales, out, "int4", BLOCK),
+        "quant_encode": (x, codes, quant_scales, "int4", BLOCK),
+        "quant_sqdist": (codes, quant_scales, x, "int4", BLOCK),
+        "randk_gather": (x, 8, 5, 11, True, chosen),
+        "randk_key": (x, residual, 12),
+        "randk_scatter": (chosen + np.float32(1), 8, 5, 11, 0.5, out),
+        "scatter_accumulate": (top, largest, 0.5, out),
+        "sparse_accumulate": ([top, top], [largest, largest], [0.5, 2.0], out),
+        "sparse_check": (top, largest),
+        "sparse_decode": (top, largest, out),
+        "sqdist": (x, y),
+        "sqdists": (xs, y),
+        "sqnorm": (x,),
+        "squared_distances": (kernels.gram(xs),),
+        "stream_copy": (x, out),
+        "threshold_select": (x, residual, 20, 10, np.zeros(8 * 30, np.uint8)),
+        "topk_feedback": (x, residual, 20, top, largest),
+        "topk_select": (x, 20, top, largest),
+        "tracking_mix": (xs, weights, y * np.float32(2), residual, out),
+        "trimmed_mean": (xs, 1),
+    }
+    keywords: dict[str, dict[str, Any]] = {
+        "cast_encode": {"residual": residual},
+        "momentum_mix": {"momentum": 0.9, "lr": 0.1},
+        "quant_encode": {"residual": residual, "key": 13},
+    }
+    if name == "ChocoStep":
+        kernel = kernels.ChocoStep(0.5, 0.25, 0.1, BLOCK).int8
+    return Call(kernel, arguments[name], keywords.get(name, {}))
+
+
+WITHOUT_VECTORS = {
+    "block_topk_count", "cuda_status", "int8_blocks", "quant_bytes", "quant_group", "randk_count",
+    "set_target", "target", "targets",
+}  # fmt: skip
+CALLS = [name for name in kernels.__all__ if callable(getattr(kernels, name)) and name not in WITHOUT_VECTORS]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "call" in metafunc.fixturenames:
+        metafunc.parametrize("call", CALLS)
+
+
+@pytest.fixture
+def fresh() -> Callable[[str], Call]:
+    """Makes a fresh call of a kernel."""
+    return call_of
+
+
+@pytest.fixture
+def leaves() -> Callable[[object], list[Any]]:
+    """The arrays, tensors and numbers of nested sequences, in order."""
+
+    def walk(tree: object) -> list[Any]:
+        return [leaf for item in tree for leaf in walk(item)] if isinstance(tree, (list, tuple)) else [tree]
+
+    return walk
 
 
 @pytest.fixture(autouse=True)
