@@ -29,6 +29,7 @@ class Case:
         peers: run the same in something else, by its name; each gets a row.
         check: raises AssertionError unless all give the right answer; runs them afresh.
         left_out: peers that cannot run here, and why in a few words; each gets a row that says so.
+        allocating: peers that ask for memory of the result's size in every call.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Case:
     peers: Mapping[str, Callable[[], object]]
     check: Callable[[], None]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    allocating: tuple[str, ...] = ()
 
 
 def vectors(count: int, n: int) -> list[np.ndarray]:

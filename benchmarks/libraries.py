@@ -1,7 +1,7 @@
 """Other people's libraries that the suites compare with: the module if it is installed, else the reason.
 
-``pip install 'pydec-train[peers]'`` brings those that live beside the tested versions of PyTorch and NumPy. byzpy
-asks for older ones, and works with these: ``pip install --no-deps byzpy==0.1.4 cloudpickle``.
+``pip install 'pydec-train[peers]'`` brings those that live beside the tested versions of PyTorch and NumPy.
+byzpy asks for older ones, and works with these: ``pip install --no-deps byzpy==0.1.4 cloudpickle``.
 """
 
 from __future__ import annotations
@@ -80,7 +80,10 @@ class _Stub(types.ModuleType):
 @contextlib.contextmanager
 def _without_torchvision() -> Iterator[None]:
     """ByzFL and byzpy import data sets with their rules; a torchvision for another PyTorch does not load."""
-    names = ["torchvision", *(f"torchvision.{part}" for part in ("datasets", "models", "transforms", "utils"))]
+    names = [
+        "torchvision",
+        *(f"torchvision.{part}" for part in ("datasets", "models", "transforms", "utils")),
+    ]
     before = {name: sys.modules.get(name) for name in names}
     sys.modules.update({name: _Stub(name) for name in names})
     try:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from . import cases, cases_quant, cases_robust, cases_sparse
-from .harness import Options, Row, copy_actions, copy_gbps, interleaved
+from . import cases, cases_libraries, cases_quant, cases_robust, cases_sparse
+from .harness import Options, Row, copy_actions, copy_gbps, interleaved, pages
 
 MAKERS: list[Callable[[int], cases.Case]] = [
     lambda n: cases.mix(n, 3),
@@ -23,6 +23,7 @@ MAKERS: list[Callable[[int], cases.Case]] = [
     lambda n: cases_robust.momentum(n, 2),
     lambda n: cases_robust.clip(n, 4),
     *cases_quant.MAKERS,
+    *cases_libraries.MAKERS,
     lambda n: cases_sparse.block_topk(n, 0.01),
     lambda n: cases_sparse.block_topk(n, 0.001),
     lambda n: cases_sparse.threshold(n, 0.01),
@@ -31,6 +32,8 @@ MAKERS: list[Callable[[int], cases.Case]] = [
 
 ROUNDS = {1 << 20: 101, 1 << 24: 15, 1 << 26: 7}
 """By number of elements: 4 MiB, which stay in the caches, 64 and 256 MiB of float32."""
+COLD_ELEMENTS = 1 << 24
+"""Where peers that allocate their results are also measured on new pages."""
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -48,8 +51,10 @@ def rows(options: Options) -> Iterator[Row]:
 
 
 def _measured(case: cases.Case, n: int, rounds: int) -> Iterator[Row]:
+    """Rows of one case; peers that allocate in every call get one more, on pages that are new every time."""
     case.check()
-    timings = interleaved({"ours": case.ours, **case.peers, **copy_actions(n)}, rounds)
+    with pages(fresh=False):
+        timings = interleaved({"ours": case.ours, **case.peers, **copy_actions(n)}, rounds)
     case.check()
     ours_s = timings["ours"].median_s
     row = Row(
@@ -65,3 +70,12 @@ def _measured(case: cases.Case, n: int, rounds: int) -> Iterator[Row]:
         yield replace(row, peer=peer, peer_value=peer_s * 1e3, ratio=peer_s / ours_s)
     for peer, reason in case.left_out.items():
         yield replace(row, peer=f"{peer}: {reason}")
+    if case.allocating and n == COLD_ELEMENTS:
+        with pages(fresh=True):
+            contenders = {peer: case.peers[peer] for peer in case.allocating}
+            timings = interleaved({"ours": case.ours, **contenders}, rounds)
+        ours_s = timings["ours"].median_s
+        for peer in contenders:
+            peer_s = timings[peer].median_s
+            cold = replace(row, value=ours_s * 1e3, peer=f"{peer}, new pages", floor_fraction=None)
+            yield replace(cold, peer_value=peer_s * 1e3, ratio=peer_s / ours_s)

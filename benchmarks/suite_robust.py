@@ -132,7 +132,7 @@ def _krum(x: list[Matrix], stacked: Matrix) -> Contest:
     scores = _scores(np.array([((rows - row) ** 2).sum(axis=1) for row in rows]))
 
     def check(peer: str, answer: object) -> None:
-        """An input, and the best one but for rounding and for whether n - F - 1 others count, as ByzFL has it."""
+        """An input, the best but for rounding and for whether n - F - 1 others count, as ByzFL has it."""
         chosen = [k for k, v in enumerate(x) if np.array_equal(v, _array(answer))]
         assert chosen, f"{peer} returned none of the vectors"
         assert scores[chosen[0]] <= scores.min() * 1.01, f"{peer} chose vector {chosen[0]}"
@@ -167,7 +167,9 @@ def _nnm(x: list[Matrix], stacked: Matrix) -> Contest:
         contenders["byzpy"] = lambda: other.pre_aggregate(tensors)
     rows = stacked.astype(np.float64)
     groups = _nearest(np.array([((rows - row) ** 2).sum(axis=1) for row in rows]))
-    return Contest("NNM", 3 * n, contenders, _close_to(np.stack([rows[group].mean(axis=0) for group in groups])))
+    return Contest(
+        "NNM", 3 * n, contenders, _close_to(np.stack([rows[group].mean(axis=0) for group in groups]))
+    )
 
 
 RULES = (_median, _trimmed_mean, _krum, _nnm)
