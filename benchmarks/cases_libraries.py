@@ -1,8 +1,8 @@
 """The 8-bit and 4-bit quantisers beside FBGEMM, bitsandbytes and piquant, each in its own format.
 
-FBGEMM: minimum and step of every row, codes of 8 or 4 bits and both float numbers in one buffer. bitsandbytes:
-a code book of 8 bits, the scale a float. piquant: one scale for the whole tensor, which takes a pass of its own
-to find.
+FBGEMM: minimum and step of every row, codes of 8 or 4 bits and both float numbers in one buffer.
+bitsandbytes: a code book of 8 bits, the scale a float. piquant: one scale for the whole tensor, which takes a
+pass of its own to find.
 """
 
 from __future__ import annotations

@@ -27,9 +27,13 @@ def test_the_kernel_suite_writes_its_rows(tmp_path, capsys):
     for row in rows:
         assert row["suite"] == "kernels"
         assert row["unit"] == "ms"
-        assert row["peer"] == "torch eager"
-        assert math.isclose(row["ratio"], row["peer_value"] / row["value"])
         assert row["floor_fraction"] > 0
+        if row["ratio"] is None:  # a library that is not installed, and how to install it
+            assert row["peer_value"] is None
+            assert "install" in row["peer"]
+        else:
+            assert math.isclose(row["ratio"], row["peer_value"] / row["value"])
+    assert {"torch eager"} <= {row["peer"] for row in rows if row["ratio"]}
     assert "cpu" in rows[0]["machine"]
     assert "pydec" in rows[0]["versions"]
     assert "top-k with feedback" in capsys.readouterr().out
