@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from . import cases, cases_libraries, cases_quant, cases_robust, cases_sparse
+from . import cases, cases_calls, cases_libraries, cases_quant, cases_robust, cases_sparse
 from .harness import Options, Row, copy_actions, copy_gbps, interleaved, pages
 
 MAKERS: list[Callable[[int], cases.Case]] = [
@@ -37,11 +37,15 @@ COLD_ELEMENTS = 1 << 24
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """One row for each kernel, size and peer; ``floor_fraction`` is against the faster of two copies."""
+    """Rows of what a call costs, then one for each kernel, size and peer.
+
+    ``floor_fraction`` is against the faster of two copies.
+    """
     sizes = [1 << 16] if options.quick else list(ROUNDS)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
+        yield from cases_calls.rows(options.rounds or (3 if options.quick else 101))
         for n in sizes:
             rounds = options.rounds or (3 if options.quick else ROUNDS[n])
             for make in MAKERS:

@@ -8,6 +8,7 @@ be read and written, as under ``torch.no_grad()``: autograd does not see it (``p
 
 from __future__ import annotations
 
+from pydec.kernels._compiled import attach_all
 from pydec.kernels._library import cuda_status, set_target, target, targets
 from pydec.kernels.block_topk import (
     block_topk_accumulate,
@@ -101,3 +102,5 @@ __all__ = [
     "tracking_mix",
     "trimmed_mean",
 ]
+
+attach_all(globals())

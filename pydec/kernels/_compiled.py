@@ -1,0 +1,111 @@
+"""What `torch.compile` puts in the place of a kernel's wrapper; without torch, and free for eager calls.
+
+A wrapper carries its stand-in as an attribute that the compiler looks for, as functions wrapped by
+`torch.compile` carry theirs; eager calls never see it. The stand-in calls an operator of
+`pydec.kernels.ops`, which is imported, with torch, when the compiler first comes by.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+WRITES: dict[str, tuple[str, ...]] = {
+    "block_topk_accumulate": ("out",),
+    "block_topk_check": (),
+    "block_topk_decode": ("out",),
+    "block_topk_select": ("residual", "indices", "values"),
+    "cast_accumulate": ("out",),
+    "cast_count_nonfinite": (),
+    "cast_decode": ("out",),
+    "cast_encode": ("codes", "residual"),
+    "checked_sqnorm": (),
+    "choco_int8_step": ("x", "estimate", "mixed", "codes", "scales"),
+    "clip_accumulate": ("out",),
+    "count_nonfinite": (),
+    "gram": ("out",),
+    "int8_accumulate": ("out",),
+    "int8_decode": ("out",),
+    "int8_encode": ("codes", "scales"),
+    "mean_around_median": ("out",),
+    "median": ("out",),
+    "mix": ("out",),
+    "momentum_mix": ("velocity", "out"),
+    "push_sum_mix": ("out", "ratio"),
+    "quant_accumulate": ("out",),
+    "quant_check": (),
+    "quant_decode": ("out",),
+    "quant_encode": ("codes", "scales", "residual"),
+    "quant_sqdist": (),
+    "randk_gather": ("values",),
+    "randk_key": ("residual",),
+    "randk_scatter": ("out",),
+    "scatter_accumulate": ("out",),
+    "sparse_accumulate": ("out",),
+    "sparse_check": (),
+    "sparse_decode": ("out",),
+    "sqdist": (),
+    "sqdists": ("out",),
+    "sqnorm": (),
+    "stream_copy": ("out",),
+    "threshold_select": ("residual", "entries"),
+    "topk_feedback": ("residual", "indices", "values"),
+    "topk_select": ("indices", "values"),
+    "tracking_mix": ("previous", "out"),
+    "trimmed_mean": ("out",),
+}
+"""Every kernel that is an operator, and its parameters that are written, in any order."""
+
+CONSTANT = ("block_topk_count", "int8_blocks", "quant_bytes", "quant_group", "randk_count")
+"""Functions of numbers alone: the compiler calls them and keeps the answer."""
+
+
+def attach(name: str, wrapper: Callable[..., Any]) -> None:
+    """Give the wrapper of a kernel in ``WRITES`` its stand-in."""
+    parameters = inspect.signature(wrapper).parameters
+    names = tuple(parameters)
+    defaults = {key: p.default for key, p in parameters.items() if p.default is not p.empty}
+
+    def stand_in(*args: Any, **kwargs: Any) -> Any:
+        from pydec.kernels import ops
+
+        return ops.call(name, {**defaults, **dict(zip(names, args, strict=False)), **kwargs})
+
+    set_stand_in(wrapper, stand_in)
+
+
+def set_stand_in(wrapper: Callable[..., Any], stand_in: Callable[..., Any]) -> None:
+    """Let the compiler follow ``stand_in`` where a program calls ``wrapper``."""
+    vars(wrapper)["_torchdynamo_inline"] = stand_in
+
+
+def _choco_int8(step: Any, *args: Any, **kwargs: Any) -> Any:
+    from pydec.kernels import ops
+
+    values = {
+        **dict(zip(("x", "estimate", "mixed", "codes", "scales", "gradient"), (*args, None), strict=False)),
+        **kwargs,
+        "gamma": step.gamma,
+        "own_weight": step.own_weight,
+        "lr": step.lr,
+        "block": step.block,
+    }
+    return ops.call("choco_int8_step", values)
+
+
+def _squared_distances(gram_matrix: Any) -> Any:
+    from pydec.kernels import ops
+
+    return ops.squared_distances(gram_matrix)
+
+
+def attach_all(namespace: dict[str, Any]) -> None:
+    """Prepare the kernels of a namespace, by their names, for the compiler."""
+    for name in WRITES:
+        if name in namespace:
+            attach(name, namespace[name])
+    set_stand_in(namespace["ChocoStep"].int8, _choco_int8)
+    set_stand_in(namespace["squared_distances"], _squared_distances)
+    for name in CONSTANT:
+        vars(namespace[name])["_dynamo_marked_constant"] = True
