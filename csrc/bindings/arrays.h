@@ -167,6 +167,8 @@ void bind_reduce(py::module_& m);
 void bind_robust(py::module_& m);
 void bind_update(py::module_& m);
 void bind_randk(py::module_& m);
+void bind_gaps(py::module_& m);
+void bind_topk_int8(py::module_& m);
 void bind_sparse(py::module_& m);
 void bind_threshold(py::module_& m);
 

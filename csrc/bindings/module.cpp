@@ -51,6 +51,8 @@ PYBIND11_MODULE(_native, m) {
   pydec::bindings::bind_robust(m);
   pydec::bindings::bind_update(m);
   pydec::bindings::bind_randk(m);
+  pydec::bindings::bind_gaps(m);
+  pydec::bindings::bind_topk_int8(m);
   pydec::bindings::bind_sparse(m);
   pydec::bindings::bind_threshold(m);
 }

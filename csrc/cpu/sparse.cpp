@@ -5,8 +5,6 @@
 namespace pydec {
 namespace {
 
-constexpr std::size_t kZeroed = std::size_t{1} << 14;  // 64 KiB that stay in the second-level cache
-
 SparseCheck check(const U32* indices, const F32* values, std::size_t k) noexcept {
   std::uint32_t disorder = 0;
   for (std::size_t j = 1; j < k; ++j) disorder |= indices[j] <= indices[j - 1] ? 1u : 0u;

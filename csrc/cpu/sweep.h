@@ -14,6 +14,9 @@ namespace {
 constexpr std::size_t kEntriesAhead = 64;
 constexpr std::size_t kEntriesOfRange = 40;
 
+// A vector is zeroed in pieces of 64 KiB, which are still in the second-level cache when entries come.
+constexpr std::size_t kZeroed = std::size_t{1} << 14;
+
 /// Elements of a range of `span` elements in which m messages have `entries` entries: 16 to 256 KiB.
 inline std::size_t range_for(std::size_t span, std::size_t entries, std::size_t m) noexcept {
   std::size_t range = std::size_t{1} << 12;

@@ -15,6 +15,7 @@ from pydec.compress import (
     sign,
     threshold,
     topk,
+    topk_int8,
 )
 from pydec.compress.base import Bytes, Compressor, Payload, Vector, compressors
 from pydec.compress.feedback import ErrorFeedback
@@ -44,6 +45,7 @@ __all__ = [
     "sign",
     "threshold",
     "topk",
+    "topk_int8",
 ]
 
 

@@ -21,6 +21,14 @@ from pydec.kernels.cast import cast_accumulate, cast_count_nonfinite, cast_decod
 from pydec.kernels.choco import ChocoStep
 from pydec.kernels.copy import stream_copy
 from pydec.kernels.distance import clip_accumulate, gram, squared_distances
+from pydec.kernels.gaps import (
+    GAPS_BAD_INDEX,
+    GAPS_BAD_LENGTH,
+    GAPS_BAD_WIDTH,
+    gaps_bound,
+    gaps_pack,
+    gaps_unpack,
+)
 from pydec.kernels.int8 import int8_accumulate, int8_blocks, int8_decode, int8_encode
 from pydec.kernels.mix import mix
 from pydec.kernels.quant import (
@@ -42,12 +50,25 @@ from pydec.kernels.robust import mean_around_median, median, trimmed_mean
 from pydec.kernels.sparse import sparse_accumulate, sparse_check, sparse_decode
 from pydec.kernels.threshold import threshold_select
 from pydec.kernels.topk import scatter_accumulate, topk_feedback, topk_select
+from pydec.kernels.topk_int8 import (
+    TOPK_BAD_CODE,
+    TOPK_BAD_SCALE,
+    topk_int8_accumulate,
+    topk_int8_bound,
+    topk_int8_decode,
+    topk_int8_encode,
+)
 from pydec.kernels.update import momentum_mix, push_sum_mix, tracking_mix
 
 __all__ = [
     "BAD_CODE",
     "BAD_PADDING",
     "BAD_SCALE",
+    "GAPS_BAD_INDEX",
+    "GAPS_BAD_LENGTH",
+    "GAPS_BAD_WIDTH",
+    "TOPK_BAD_CODE",
+    "TOPK_BAD_SCALE",
     "TOP_LEVEL",
     "ChocoStep",
     "block_topk_accumulate",
@@ -63,6 +84,9 @@ __all__ = [
     "clip_accumulate",
     "count_nonfinite",
     "cuda_status",
+    "gaps_bound",
+    "gaps_pack",
+    "gaps_unpack",
     "gram",
     "int8_accumulate",
     "int8_blocks",
@@ -98,6 +122,10 @@ __all__ = [
     "targets",
     "threshold_select",
     "topk_feedback",
+    "topk_int8_accumulate",
+    "topk_int8_bound",
+    "topk_int8_decode",
+    "topk_int8_encode",
     "topk_select",
     "tracking_mix",
     "trimmed_mean",

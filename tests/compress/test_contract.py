@@ -21,6 +21,7 @@ SPECS = [
     "sign:block=128",
     "threshold:fraction=0.2",
     "topk:k=5",
+    "topk-int8:fraction=0.3,scale_block=16",
     "topk:fraction=1",
 ]
 # Their delta holds on average over the keys, and what they decoded is drawn from elsewhere again.
@@ -59,6 +60,7 @@ def test_wire_ids_are_unique_and_never_change():
         "block-topk": 10,
         "threshold": 11,
         "randk": 12,
+        "topk-int8": 13,
     }
 
 

@@ -62,6 +62,10 @@ def call_of(name: str) -> Call:
     top, largest = np.zeros(20, np.uint32), np.zeros(20, np.float32)
     kernels.topk_select(x, 20, top, largest)
     halves = (x.astype(np.float16).view(np.uint16), y.astype(np.float16).view(np.uint16))
+    packed = np.zeros(kernels.gaps_bound(N, 20), np.uint8)
+    packed = packed[: kernels.gaps_pack(top, packed)]
+    body = np.zeros(kernels.topk_int8_bound(N, 20, 16), np.uint8)
+    body = body[: kernels.topk_int8_encode(y, None, 20, 16, body)[0]]
     arguments: dict[str, tuple[Any, ...]] = {
         "ChocoStep": (x, y, out, codes8, scales, residual),
         "block_topk_accumulate": ([indices, more_indices], [values, more_values], [0.5, 2.0], 100, 7, out),
@@ -75,6 +79,8 @@ def call_of(name: str) -> Call:
         "checked_sqnorm": (x,),
         "clip_accumulate": (xs, weights, [3.0, 40.0, 5.0], [4.0, 4.0, 4.0], y, out),
         "count_nonfinite": (x,),
+        "gaps_pack": (top, np.zeros(packed.size + 999, np.uint8)),
+        "gaps_unpack": (packed, N, top),
         "gram": (xs, y),
         "int8_accumulate": (
             [codes8 + np.int8(3), codes8 - np.int8(5)],
@@ -116,6 +122,9 @@ def call_of(name: str) -> Call:
         "stream_copy": (x, out),
         "threshold_select": (x, residual, 20, 10, np.zeros(8 * 30, np.uint8)),
         "topk_feedback": (x, residual, 20, top, largest),
+        "topk_int8_accumulate": ([body, body], [20, 20], [16, 16], [0.5, 2.0], out),
+        "topk_int8_decode": (body, 20, 16, out),
+        "topk_int8_encode": (x, residual, 20, 16, np.zeros(body.size + 300, np.uint8)),
         "topk_select": (x, 20, top, largest),
         "tracking_mix": (xs, weights, y * np.float32(2), residual, out),
         "trimmed_mean": (xs, 1),
@@ -131,8 +140,8 @@ def call_of(name: str) -> Call:
 
 
 WITHOUT_VECTORS = {
-    "block_topk_count", "cuda_status", "int8_blocks", "quant_bytes", "quant_group", "randk_count",
-    "set_target", "target", "targets",
+    "block_topk_count", "cuda_status", "gaps_bound", "int8_blocks", "quant_bytes", "quant_group",
+    "randk_count", "set_target", "target", "targets", "topk_int8_bound",
 }  # fmt: skip
 CALLS = [name for name in kernels.__all__ if callable(getattr(kernels, name)) and name not in WITHOUT_VECTORS]
 
