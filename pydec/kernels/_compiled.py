@@ -24,6 +24,8 @@ WRITES: dict[str, tuple[str, ...]] = {
     "choco_int8_step": ("x", "estimate", "mixed", "codes", "scales"),
     "clip_accumulate": ("out",),
     "count_nonfinite": (),
+    "gaps_pack": ("out",),
+    "gaps_unpack": ("indices",),
     "gram": ("out",),
     "int8_accumulate": ("out",),
     "int8_decode": ("out",),
@@ -51,13 +53,19 @@ WRITES: dict[str, tuple[str, ...]] = {
     "stream_copy": ("out",),
     "threshold_select": ("residual", "entries"),
     "topk_feedback": ("residual", "indices", "values"),
+    "topk_int8_accumulate": ("out",),
+    "topk_int8_decode": ("out",),
+    "topk_int8_encode": ("residual", "body"),
     "topk_select": ("indices", "values"),
     "tracking_mix": ("previous", "out"),
     "trimmed_mean": ("out",),
 }
 """Every kernel that is an operator, and its parameters that are written, in any order."""
 
-CONSTANT = ("block_topk_count", "int8_blocks", "quant_bytes", "quant_group", "randk_count")
+CONSTANT = (
+    "block_topk_count", "gaps_bound", "int8_blocks", "quant_bytes", "quant_group", "randk_count",
+    "topk_int8_bound",
+)  # fmt: skip
 """Functions of numbers alone: the compiler calls them and keeps the answer."""
 
 
