@@ -87,6 +87,11 @@ class Registry(Generic[T]):
             if p.name not in self._context and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         ]
 
+    def takes(self, spec: str, parameter: str) -> bool:
+        """Whether the part that ``spec`` names wants that context parameter."""
+        name = spec.partition(":")[0].strip()
+        return parameter in self._context and parameter in inspect.signature(self.get(name)).parameters
+
     def make(self, spec: str, **context: Any) -> T:
         """Build the part that ``spec`` names.
 

@@ -1,6 +1,6 @@
 """Who hears whom in a topology of a given size, how much that costs, and how fast it averages.
 
-In the picture a row is a rank, and # marks the ranks that it hears in that round.
+In the picture a row is a rank, and # marks the ranks that it hears in that round. --plot draws the graph.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topology", metavar="NAME", help="such as ring or base-k:k=2; pydec list prints all")
     parser.add_argument("--size", type=int, required=True, metavar="N", help="number of ranks")
     parser.add_argument("--seed", type=int, default=0, help="seed of a random topology (default 0)")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw the graph as .png, .svg or .pdf (needs matplotlib)"
+    )
     parser.add_argument("--json", action="store_true", help="print the facts as one JSON object")
 
 
@@ -31,17 +34,23 @@ def run(args: argparse.Namespace) -> int:
     """Print facts and, for 32 ranks or fewer, a picture.
 
     Raises:
-        ConfigError: unknown name or option, or a size or seed that does not fit.
+        ConfigError: unknown name or option, a size or seed that does not fit, or no way to plot.
     """
     from pydec.topology import make
 
     topology = make(args.topology, args.size, args.seed)
+    if args.plot:
+        from pydec.topology.plot import plot
+
+        plot(topology, args.plot)
     if args.json:
         print(json.dumps(facts(topology), indent=2))
         return 0
     for label, value in _labelled(topology):
         print(f"{label:<14}{value}")
-    if topology.size <= _PICTURE_RANKS:
+    if args.plot:
+        print(f"{'picture':<14}{args.plot}")
+    elif topology.size <= _PICTURE_RANKS:
         print()
         print(picture(topology, shutil.get_terminal_size((100, 24)).columns))
     return 0
@@ -57,6 +66,8 @@ def facts(topology: Topology) -> dict[str, Any]:
         "degree": topology.degree,
         "messages_per_rank_and_round": topology.messages_per_round,
         "symmetric": topology.is_symmetric,
+        "doubly_stochastic": topology.is_doubly_stochastic,
+        "smallest_eigenvalue": topology.smallest_eigenvalue(),
         "finite_time_rounds": topology.finite_time,
         "spectral_gap": topology.spectral_gap(),
         "rounds_per_decade": decade if math.isfinite(decade) else None,
@@ -101,11 +112,15 @@ def _labelled(topology: Topology) -> list[tuple[str, str]]:
         ("degree", f"{_count(topology.degree, 'neighbour')} at most"),
         ("messages", f"{_decimal(topology.messages_per_round)} per rank and round"),
         ("symmetric", "yes" if topology.is_symmetric else "no"),
+        ("sums", "rows and columns" if topology.is_doubly_stochastic else "columns only: for push-sum alone"),
         ("exact after", "never, only in the limit" if exact is None else _count(exact, "round")),
         ("spectral gap", f"{gap:.4f}" if gap >= 1e-3 else f"{gap:.3g}"),
     ]
     if exact is None:
         lines.append(("rounds/decade", f"{decade:.1f}"))
+    smallest = topology.smallest_eigenvalue()
+    if smallest is not None:
+        lines.append(("smallest eig", f"{smallest:.4f}"))
     return lines
 
 

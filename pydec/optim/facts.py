@@ -43,9 +43,10 @@ def facts(
 ) -> Iterator[dict[str, str]]:
     """Version and configuration, then the model's layout tensor by tensor, in pages to agree on in turn."""
     spans = [(span, arena.dtype) for arena in arenas for span in arena.spans]
+    identity = f", {topology.identity}" if topology.identity else ""
     page = {
         "pydec version": pydec.__version__,
-        "topology": f"{topology.name} of {topology.size}",
+        "topology": f"{topology.name} of {topology.size}{identity}",
         "compressor": repr(compressor),
         "algorithm": repr(algorithm),
         "number of averaged tensors": str(len(spans)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydec.registry import Registry
 
 Matrix = NDArray[np.float64]
 
-topologies: Registry[Topology] = Registry("topology", context=("size", "seed"))
+topologies: Registry[Topology] = Registry("topology", context=("size", "seed", "nodes"))
 
 _DENSE_CACHE_BYTES = (
     64 << 20
@@ -22,7 +23,7 @@ _DENSE_CACHE_BYTES = (
 
 
 class Topology(ABC):
-    """A schedule of doubly stochastic mixing matrices over ``size`` ranks.
+    """A schedule of mixing matrices over ``size`` ranks, doubly stochastic but where it says so.
 
     ``weights(t)[i, j]`` is the weight that rank i gives to what rank j sent in round t, so rank i
     receives from the j with a positive weight in its row and sends to those in its column.
@@ -91,6 +92,28 @@ class Topology(ABC):
     def _gap(self) -> float:
         """``spectral_gap`` of a topology that is not exact in finite time."""
 
+    def _smallest(self) -> float:
+        """``smallest_eigenvalue`` of a symmetric matrix that never changes, size > 1."""
+        return float(np.linalg.eigvalsh(self.weights(0))[0])
+
+    @property
+    def is_doubly_stochastic(self) -> bool:
+        """Whether rows and columns sum to 1. If not, only columns do, and only push-sum finds the mean.
+
+        Plain averaging on such a graph agrees on a weighted mean, with weights that nobody chose.
+        """
+        return True
+
+    @property
+    def is_static(self) -> bool:
+        """Whether every round has the same matrix."""
+        return self.period == 1
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others of the same name and size, such as its seed; empty if nothing does."""
+        return ""
+
     def weights(self, round: int) -> Matrix:
         """Mixing matrix of that round, shape (size, size), float64, read-only."""
         slot = self._slot(round)
@@ -129,9 +152,19 @@ class Topology(ABC):
         schedule: ``1 - norm(P - J, 2) ** (1 / period)``, P the product over one period from round 0
         and J the averaging matrix; this is a rate per round, guaranteed over whole periods. Random
         schedule: ``1 - sqrt(c)``, c the expected factor of the squared distance to the mean per
-        round. Exactly 1 for a schedule with a ``finite_time``, and for a single rank.
+        round. Exactly 1 for a schedule with a ``finite_time``, and for a single rank. If only the
+        columns sum to 1, eigenvalues take the place of the norm: the rate at which push-sum agrees.
         """
         return 1.0 if self.finite_time is not None else self._gap()
+
+    def smallest_eigenvalue(self) -> float | None:
+        """Smallest eigenvalue of a static symmetric matrix; None for any other schedule.
+
+        D2 diverges where it is -1/3 or less. Rounding leaves about 1e-15 to allow for.
+        """
+        if not (self.is_static and self.is_symmetric):
+            return None
+        return 1.0 if self.size == 1 else self._smallest()
 
     @cached_property
     def rounds_per_decade(self) -> float:
@@ -151,6 +184,25 @@ class Topology(ABC):
         if round < 0:
             raise ValueError(f"a round is counted from 0, got round={round}")
         return round % self.period if self.period else round
+
+
+class SymmetricTopology(Topology):
+    """A topology whose matrices are symmetric by construction: a rank is heard by whom it hears."""
+
+    def _listeners(self, rank: int, slot: int) -> list[int]:
+        return list(self._row(rank, slot)[1])
+
+    @property
+    def is_symmetric(self) -> bool:
+        """True."""
+        return True
+
+
+def uniform_row(rank: int, others: Iterable[int]) -> tuple[float, dict[int, float]]:
+    """Row with the same weight for a rank itself and for every other one; 1 / m is rounded once."""
+    heard = sorted({*others} - {rank})
+    weight = 1 / (1 + len(heard))
+    return weight, dict.fromkeys(heard, weight)
 
 
 def check_size(size: int) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pydec.topology.base import Topology
 
@@ -21,13 +22,19 @@ class Circulant(Topology):
         size: number of ranks.
         rounds: for each round of the period, {offset in [0, size): weight}, offset 0 being the own
             weight; weights are positive and sum to 1.
-        finite_time: see ``Topology``.
+        finite_time, identity: see ``Topology``.
     """
 
     def __init__(
-        self, name: str, size: int, rounds: Sequence[Mapping[int, float]], finite_time: int | None = None
+        self,
+        name: str,
+        size: int,
+        rounds: Sequence[Mapping[int, float]],
+        finite_time: int | None = None,
+        identity: str = "",
     ) -> None:
         super().__init__(name, size, len(rounds), finite_time)
+        self._identity = identity
         self._rounds = [dict(sorted(round.items())) for round in rounds]
 
     def _row(self, rank: int, slot: int) -> tuple[float, dict[int, float]]:
@@ -57,12 +64,23 @@ class Circulant(Topology):
             for offset, weight in weights.items()
         )
 
+    @property
+    def identity(self) -> str:
+        """What tells it from others of the same name and size."""
+        return self._identity
+
+    def _eigenvalues(self, slot: int) -> NDArray[np.complex128]:
+        row = np.zeros(self.size)
+        row[list(self._rounds[slot])] = list(self._rounds[slot].values())
+        return np.fft.fft(row)
+
+    def _smallest(self) -> float:
+        return float(self._eigenvalues(0).real.min())
+
     def _gap(self) -> float:
         magnitudes = np.ones(self.size)
-        for weights in self._rounds:
-            row = np.zeros(self.size)
-            row[list(weights)] = list(weights.values())
-            magnitudes *= np.abs(np.fft.fft(row))
+        for slot in range(self.period):
+            magnitudes *= np.abs(self._eigenvalues(slot))
         # Frequency 0 is the mean, which every round keeps.
         return 1.0 - math.pow(magnitudes[1:].max(), 1.0 / len(self._rounds))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydec.topology.base import Matrix, Topology
+from pydec.topology.spectrum import DENSE_SIZES, ritz_values
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,44 @@ class SparseRound:
             np.array(own, np.float64), starts, ranks, np.array([value for _, value in pairs], np.float64)
         )
 
+    @classmethod
+    def from_entries(
+        cls,
+        own: NDArray[np.float64],
+        rows: NDArray[np.int64],
+        columns: NDArray[np.int64],
+        values: NDArray[np.float64],
+    ) -> SparseRound:
+        """Compress entries (row, column, value) off the diagonal, each place at most once, in any order."""
+        order = np.lexsort((columns, rows))
+        starts = np.zeros(own.size + 1, np.int64)
+        np.cumsum(np.bincount(rows, minlength=own.size), out=starts[1:])
+        return cls(own, starts, columns[order].astype(np.int32), values[order])
+
+    @classmethod
+    def from_dense(cls, matrix: Matrix) -> SparseRound:
+        """Compress a matrix of shape (size, size)."""
+        rows, columns = np.nonzero(matrix)
+        off = rows != columns
+        rows, columns = rows[off], columns[off]
+        return cls.from_entries(np.diag(matrix).copy(), rows, columns, matrix[rows, columns])
+
     def row(self, rank: int) -> tuple[float, dict[int, float]]:
         """(own weight, {rank heard: weight}) of one rank, ranks in increasing order."""
         here = slice(self.starts[rank], self.starts[rank + 1])
         return float(self.own[rank]), dict(
             zip(self.ranks[here].tolist(), self.values[here].tolist(), strict=True)
         )
+
+    def apply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The matrix times ``x``, shape (size,) or (size, d), float64."""
+        column = (slice(None),) + (None,) * (x.ndim - 1)
+        out = self.own[column] * x
+        hears = np.flatnonzero(np.diff(self.starts))  # reduceat has no empty sums
+        if hears.size:
+            terms = self.values[column] * x[self.ranks]
+            out[hears] += np.add.reduceat(terms, self.starts[hears], axis=0)
+        return out
 
     @cached_property
     def degree(self) -> int:
@@ -82,11 +116,20 @@ class Schedule(Topology):
         name: specification that makes this topology.
         rounds: at least one, all of the same size.
         finite_time: see ``Topology``.
+        doubly_stochastic: whether rows sum to 1, too, and not only columns.
     """
 
-    def __init__(self, name: str, rounds: Sequence[SparseRound], finite_time: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        rounds: Sequence[SparseRound],
+        finite_time: int | None = None,
+        *,
+        doubly_stochastic: bool = True,
+    ) -> None:
         super().__init__(name, rounds[0].own.size, len(rounds), finite_time)
         self._rounds = tuple(rounds)
+        self._doubly = doubly_stochastic
 
     def _row(self, rank: int, slot: int) -> tuple[float, dict[int, float]]:
         return self._rounds[slot].row(rank)
@@ -109,12 +152,52 @@ class Schedule(Topology):
         """Whether every round's matrix is symmetric."""
         return all(round.is_symmetric for round in self._rounds)
 
+    @property
+    def is_doubly_stochastic(self) -> bool:
+        """Whether rows sum to 1, too, and not only columns."""
+        return self._doubly
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of all weights."""
+        digest = hashlib.blake2b(digest_size=4)
+        for round in self._rounds:
+            for part in (round.own, round.starts, round.ranks, round.values):
+                digest.update(np.ascontiguousarray(part).view(np.uint8).data)
+        return f"weights {digest.hexdigest()}"
+
     def _gap(self) -> float:
-        if self.period == 1:
-            matrix = self.weights(0)
-            values = np.linalg.eigvalsh(matrix) if self.is_symmetric else np.linalg.eigvals(matrix)
-            return 1.0 - float(np.sort(np.abs(values))[-2])
+        if self.size > DENSE_SIZES:
+            return self._sparse_gap()
         product: Matrix = np.eye(self.size)
         for round in range(self.period):
             product = self.weights(round) @ product
-        return 1.0 - math.pow(np.linalg.norm(product - 1.0 / self.size, 2), 1.0 / self.period)
+        if self.period > 1 and self._doubly:
+            return 1.0 - math.pow(np.linalg.norm(product - 1.0 / self.size, 2), 1.0 / self.period)
+        symmetric = self.is_symmetric and self.period == 1
+        values = np.linalg.eigvalsh(product) if symmetric else np.linalg.eigvals(product)
+        return 1.0 - math.pow(float(np.sort(np.abs(values))[-2]), 1.0 / self.period)
+
+    def _sparse_gap(self) -> float:
+        def product(x: NDArray[np.float64]) -> NDArray[np.float64]:
+            for round in self._rounds:
+                x = round.apply(x)
+            return x
+
+        def squared(x: NDArray[np.float64]) -> NDArray[np.float64]:
+            x = product(x)
+            for round in reversed(self._rounds):
+                x = round.transposed.apply(x)
+            return x
+
+        if self.period > 1 and self._doubly:
+            norm = math.sqrt(float(np.abs(ritz_values(squared, self.size, symmetric=True)).max()))
+        else:
+            symmetric = self.is_symmetric and self.period == 1
+            norm = float(np.abs(ritz_values(product, self.size, symmetric=symmetric)).max())
+        return 1.0 - math.pow(norm, 1.0 / self.period)
+
+    def _smallest(self) -> float:
+        if self.size > DENSE_SIZES:
+            return float(ritz_values(self._rounds[0].apply, self.size, symmetric=True).real.min())
+        return super()._smallest()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sys
 
+import networkx as nx
 import pytest
 
 from pydec.cli.main import main
@@ -14,6 +16,7 @@ period        1 round
 degree        6 neighbours at most
 messages      6.0 per rank and round
 symmetric     no
+sums          rows and columns
 exact after   never, only in the limit
 spectral gap  0.2857
 rounds/decade 6.8
@@ -25,6 +28,7 @@ period        3 rounds
 degree        1 neighbour at most
 messages      0.6667 per rank and round
 symmetric     yes
+sums          rows and columns
 exact after   3 rounds
 spectral gap  1.0000
 
@@ -45,9 +49,14 @@ def test_prints_facts_with_units_and_a_picture_of_small_graphs(words, expected, 
     assert capsys.readouterr().out == expected
 
 
-@pytest.mark.parametrize("name", topologies)
+MADE = {"hierarchical": "hierarchical:between=base-k,m=4", "alternating": "alternating:m=1"}
+
+
+@pytest.mark.parametrize("name", [MADE.get(name, name) for name in topologies if name != "file"])
 @pytest.mark.parametrize("size", [1, 2, 5, 32, 33, 3000])
 def test_every_topology_has_facts(name, size, capsys):
+    if "hypercube" in name:
+        size = 1 << (size - 1).bit_length()
     assert main(["topology", name, "--size", str(size), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == facts(make(name, size))
@@ -63,6 +72,39 @@ def test_infinite_and_never_are_null_in_json(capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["period_rounds"] is None
     assert told["finite_time_rounds"] is None
+
+
+def test_says_what_is_for_push_sum_alone(tmp_path, capsys):
+    nx.write_gml(nx.DiGraph([(0, 1), (1, 2), (2, 0), (0, 2)]), tmp_path / "g.gml")
+    main(["topology", f"file:path={tmp_path / 'g.gml'}", "--size", "3"])
+    assert "sums          columns only: for push-sum alone\n" in capsys.readouterr().out
+
+
+def test_a_static_symmetric_graph_has_its_smallest_eigenvalue(capsys):
+    main(["topology", "ring", "--size", "6"])
+    assert "smallest eig  -0.3333\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("spec", ["exponential", "base-k", "od-equidyn", "chain"])
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_plots_a_picture(spec, ending, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / f"graph.{ending}"
+    assert main(["topology", spec, "--size", "12", "--plot", str(path)]) == 0
+    assert capsys.readouterr().out.endswith(f"picture       {path}\n")
+    head = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
+    assert path.read_bytes().startswith(head)
+
+
+def test_plotting_needs_matplotlib(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(["topology", "ring", "--size", "4", "--plot", str(tmp_path / "a.png")]) == 2
+    assert "pip install 'pydec-train[plot]'" in capsys.readouterr().err
+
+
+def test_too_many_ranks_are_not_drawn(tmp_path, capsys):
+    assert main(["topology", "ring", "--size", "2000", "--plot", str(tmp_path / "a.png")]) == 2
+    assert "a picture of 2000 ranks" in capsys.readouterr().err
 
 
 def test_rounds_wrap_at_the_width():
@@ -86,7 +128,11 @@ def test_seed_reaches_random_topologies(seed, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("torus --size 4", "unknown topology 'torus'; known: base-k"),
+        ("moebius --size 4", "unknown topology 'moebius'; known: alternating, base-k"),
+        ("hypercube --size 6", "hypercube needs a power of two of ranks, got size=6"),
+        ("hierarchical --size 6", "which ranks share a node is not known here"),
+        ("file:path=/none.npy --size 4", "there is no file /none.npy"),
+        ("ring --size 4 --plot ring.jpeg", "a picture ends in .png, .svg or .pdf, got ring.jpeg"),
         ("ring --size 0", "at least 1 rank, got size=0"),
         ("ring --size four", "invalid int value: 'four'"),
         ("ring", "--size"),

@@ -253,7 +253,7 @@ def sgd(**options: Any) -> torch.optim.SGD:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"topology": "moebius"}, "known: base-k"),
+        ({"topology": "moebius"}, "known: alternating"),
         ({"compressor": "int9"}, r"known: .*int8"),
         ({"algorithm": "adam"}, "known: allreduce"),
         ({"nan_policy": "ignore"}, "nan_policy must be one of raise, skip, continue"),

@@ -22,17 +22,39 @@ def test_powers_of_three_are_told_with_integers(size, rounds):
     assert make("base-k:k=2", size).period == rounds  # a floating-point logarithm says 4.99 for 243
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 4])
-def test_one_period_is_exactly_the_averaging_matrix(k):
-    for size in range(2, 65):
-        topology = make(f"base-k:k={k}", size)
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("name", ["base-k", "simple-base-k"])
+def test_one_period_is_exactly_the_averaging_matrix(name, k):
+    for size in [*range(2, 65), 243]:
+        topology = make(f"{name}:k={k}", size)
         product = np.eye(size)
         for round in range(topology.period):
             product = topology.weights(round) @ product
         assert np.abs(product - 1 / size).max() < 1e-12, size
         assert topology.is_symmetric
         assert topology.degree <= k
-        assert topology.period <= 2 * math.log(size) / math.log(k + 1) + 2, size
+        assert topology.period <= 2 * math.log(size) / math.log(k + 1) + 2 + 1e-9, size
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 9])
+@pytest.mark.parametrize("name", ["base-k", "simple-base-k"])
+def test_a_thousand_ranks_are_exact(name, k):
+    topology = make(f"{name}:k={k}", 1000)
+    x = np.random.default_rng(k).standard_normal((1000, 4))
+    mean = x.mean(axis=0)
+    for round in range(topology.period):
+        x = topology._rounds[round].apply(x)
+    assert np.abs(x - mean).max() < 1e-12
+    assert topology.degree <= k
+
+
+def test_the_simple_graph_is_at_times_longer_and_never_shorter():
+    rounds = [(make("base-k", n).period, make("simple-base-k", n).period) for n in range(1, 200)]
+    assert all(base <= simple for base, simple in rounds)
+    assert rounds[5] == (4, 5)  # six ranks are two copies of three
+    for k in (1, 2, 3):
+        for n in range(2, 200):
+            assert make(f"simple-base-k:k={k}", n).period <= 2 * math.log(n) / math.log(k + 1) + 2 + 1e-9
 
 
 @pytest.mark.parametrize(("size", "messages"), [(6, 0.75), (25, 0.96), (16, 1.0), (1, 0.0)])
@@ -55,6 +77,7 @@ def test_enough_neighbours_make_one_complete_round(size, k):
 
 
 @pytest.mark.parametrize("k", [0, -1])
-def test_refuses_k_below_one(k):
-    with pytest.raises(ConfigError, match=rf"base-k needs k >= 1 neighbours per round, got k={k}"):
-        make(f"base-k:k={k}", 5)
+@pytest.mark.parametrize("name", ["base-k", "simple-base-k"])
+def test_refuses_k_below_one(name, k):
+    with pytest.raises(ConfigError, match=rf"{name} needs k >= 1 neighbours per round, got k={k}"):
+        make(f"{name}:k={k}", 5)

@@ -61,8 +61,9 @@ def test_a_complete_graph_averages_at_once(size):
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        (nx.DiGraph([(0, 1)]), "is directed.*to_undirected"),
-        (np.eye(3, k=1), r"has the edge \(0, 1\) but not \(1, 0\)"),
+        (nx.DiGraph([(0, 1)]), "not connected: rank 0 is reached by 1 of 2 ranks and not rank 1"),
+        (nx.DiGraph([(1, 0)]), "not connected: rank 0 reaches 1 of 2 ranks and not rank 1"),
+        (np.eye(3, k=1), r"has the edge \(0, 1\) but not \(1, 0\).*to_undirected.*directed=True.*push-sum"),
         (nx.Graph([(0, 1), (2, 3)]), "rank 0 reaches 2 of 4 ranks and not rank 2"),
         (np.zeros((2, 2)), "not connected"),
         (nx.Graph(), "at least 1 rank"),
@@ -77,3 +78,43 @@ def test_a_complete_graph_averages_at_once(size):
 def test_unusable_graphs_are_refused(graph, message):
     with pytest.raises(ConfigError, match=message):
         from_graph(graph)
+
+
+def test_directed_graphs_get_columns_that_sum_to_one_and_say_so():
+    graph = nx.DiGraph([(0, 1), (1, 2), (2, 0), (0, 2)])
+    topology = from_graph(graph)
+    validate(topology)
+    assert not topology.is_doubly_stochastic
+    assert not topology.is_symmetric
+    assert topology.smallest_eigenvalue() is None
+    np.testing.assert_allclose(
+        topology.weights(0), [[1 / 3, 0, 1 / 2], [1 / 3, 1 / 2, 0], [1 / 3, 1 / 2, 1 / 2]]
+    )
+    values = np.sort(np.abs(np.linalg.eigvals(topology.weights(0))))
+    assert topology.spectral_gap() == pytest.approx(1 - values[-2])
+    matrix = nx.to_numpy_array(graph, nodelist=range(3))
+    np.testing.assert_array_equal(from_graph(matrix, directed=True).weights(0), topology.weights(0))
+
+
+def test_push_sum_finds_the_mean_on_a_directed_graph_where_plain_averaging_does_not():
+    topology = from_graph(nx.DiGraph([(0, 1), (1, 2), (2, 0), (0, 2), (2, 3), (3, 0)]))
+    x, mass = np.array([1.0, 2.0, 3.0, 10.0]), np.ones(4)
+    for _ in range(200):
+        x, mass = topology.weights(0) @ x, topology.weights(0) @ mass
+    np.testing.assert_allclose(x / mass, 4.0)
+    assert np.abs(x - 4.0).max() > 0.1
+
+
+def test_a_directed_graph_with_equal_degrees_is_doubly_stochastic():
+    topology = from_graph(nx.DiGraph([(i, (i + step) % 7) for i in range(7) for step in (1, 3)]))
+    validate(topology)
+    assert topology.is_doubly_stochastic
+    assert not topology.is_symmetric
+
+
+@pytest.mark.parametrize("graph", [nx.random_regular_graph(3, 700, seed=1), nx.path_graph(600)])
+def test_large_graphs_have_the_eigenvalues_of_a_dense_routine(graph):
+    topology = from_graph(graph)
+    values = np.linalg.eigvalsh(topology.weights(0))
+    assert topology.spectral_gap() == pytest.approx(1 - max(values[-2], -values[0]), rel=0.02, abs=1e-9)
+    assert topology.smallest_eigenvalue() == pytest.approx(values[0], abs=1e-5)
