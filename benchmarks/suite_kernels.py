@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from . import cases, cases_calls, cases_libraries, cases_quant, cases_robust, cases_sparse
+from . import cases, cases_calls, cases_libraries, cases_lowrank, cases_quant, cases_robust, cases_sparse
 from .harness import Options, Row, copy_actions, copy_gbps, interleaved, pages
 
 MAKERS: list[Callable[[int], cases.Case]] = [
@@ -28,6 +28,7 @@ MAKERS: list[Callable[[int], cases.Case]] = [
     lambda n: cases_sparse.block_topk(n, 0.001),
     lambda n: cases_sparse.threshold(n, 0.01),
     lambda n: cases_sparse.threshold(n, 0.001),
+    *cases_lowrank.MAKERS,
 ]
 
 ROUNDS = {1 << 20: 101, 1 << 24: 15, 1 << 26: 7}

@@ -11,6 +11,7 @@ from pydec.compress import (
     int4,
     int8,
     none,
+    powersgd,
     randk,
     sign,
     threshold,
@@ -20,6 +21,7 @@ from pydec.compress import (
 from pydec.compress.base import Bytes, Compressor, Payload, Vector, compressors
 from pydec.compress.feedback import ErrorFeedback
 from pydec.compress.keys import draw_key
+from pydec.compress.powersgd import WarmStart
 from pydec.compress.wire import as_bytes, wire_id_of
 from pydec.errors import FrameError
 
@@ -29,6 +31,7 @@ __all__ = [
     "ErrorFeedback",
     "Payload",
     "Vector",
+    "WarmStart",
     "bf16",
     "block_topk",
     "compressors",
@@ -41,6 +44,7 @@ __all__ = [
     "int8",
     "make",
     "none",
+    "powersgd",
     "randk",
     "sign",
     "threshold",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -72,18 +73,7 @@ class ErrorFeedback:
         Raises:
             ConfigError: an entry is no finite float32 vector; nothing has changed then.
         """
-        loaded = {}
-        for key, residual in state.items():
-            array = np.asarray(residual)
-            if array.dtype != np.float32 or array.ndim != 1:
-                raise ConfigError(
-                    f"error feedback state {key!r} must be a float32 vector, "
-                    f"got {array.dtype} of shape {array.shape}"
-                )
-            if not np.all(np.isfinite(array)):
-                raise ConfigError(f"error feedback state {key!r} has NaN or infinite entries; it was damaged")
-            loaded[key] = np.array(array, order="C")
-        self._residuals = loaded
+        self._residuals = {key: check_state(key, residual) for key, residual in state.items()}
 
     def _residual(self, key: str, x: Vector) -> Vector:
         check_vector("x", x)
@@ -96,3 +86,15 @@ class ErrorFeedback:
                 "use another key, or reset() if the model changed"
             )
         return residual
+
+
+def check_state(key: str, saved: Any) -> Vector:
+    """A copy of a saved vector; ConfigError unless it is a finite float32 one."""
+    array = np.asarray(saved)
+    if array.dtype != np.float32 or array.ndim != 1:
+        raise ConfigError(
+            f"error feedback state {key!r} must be a float32 vector, got {array.dtype} of shape {array.shape}"
+        )
+    if not np.all(np.isfinite(array)):
+        raise ConfigError(f"error feedback state {key!r} has NaN or infinite entries; it was damaged")
+    return np.array(array, order="C")

@@ -31,6 +31,12 @@ from pydec.kernels.gaps import (
 )
 from pydec.kernels.int8 import int8_accumulate, int8_blocks, int8_decode, int8_encode
 from pydec.kernels.mix import mix
+from pydec.kernels.powersgd import (
+    powersgd_accumulate,
+    powersgd_decode,
+    powersgd_iterate,
+    powersgd_start,
+)
 from pydec.kernels.quant import (
     BAD_CODE,
     BAD_PADDING,
@@ -96,6 +102,10 @@ __all__ = [
     "median",
     "mix",
     "momentum_mix",
+    "powersgd_accumulate",
+    "powersgd_decode",
+    "powersgd_iterate",
+    "powersgd_start",
     "push_sum_mix",
     "quant_accumulate",
     "quant_bytes",

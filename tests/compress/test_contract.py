@@ -16,6 +16,8 @@ SPECS = [
     "int2:block=64",
     "int4:block=32",
     "int8:block=16",
+    "powersgd:rank=2,columns=7,iterations=2,draw_key=7",
+    "powersgd:rank=8",
     "randk:fraction=0.2,chunk=16,unbiased=true,draw_key=7",
     "randk:k=5",
     "sign:block=128",
@@ -25,7 +27,7 @@ SPECS = [
     "topk:fraction=1",
 ]
 # Their delta holds on average over the keys, and what they decoded is drawn from elsewhere again.
-DRAWN = {spec for spec in SPECS if spec.startswith("randk")}
+DRAWN = {spec for spec in SPECS if spec.startswith(("powersgd", "randk"))}
 LOSSY = [spec for spec in SPECS if not compress.make(spec).lossless]
 BLOCKWISE = [spec for spec in SPECS if compress.make(spec).block]
 SIZES = [0, 1, 2, 15, 17, 255, 256, 257, 1000, 100_003]
@@ -61,6 +63,7 @@ def test_wire_ids_are_unique_and_never_change():
         "threshold": 11,
         "randk": 12,
         "topk-int8": 13,
+        "powersgd": 14,
     }
 
 
@@ -266,6 +269,10 @@ def test_a_failed_feedback_keeps_the_residual(spec):
         ("block-topk:block=100", r"block must be a multiple of 64 in 64..65536, got 100"),
         ("randk:chunk=0", r"chunk must be in 1..65536, got 0"),
         ("randk:draw_key=-1", "draw_key must be in"),
+        ("powersgd:rank=9", r"rank must be in 1..8, got 9"),
+        ("powersgd:columns=0", "columns must be at least 1, got 0"),
+        ("powersgd:iterations=0", r"iterations must be in 1..16, got 0"),
+        ("powersgd:draw_key=-1", "draw_key must be in"),
         ("threshold:fraction=2", r"fraction must be in \(0, 1\], got 2.0"),
         ("int8:block=0", r"block must be a multiple of 16 in 16..65536, got 0"),
         ("int8:block=100", "got 100"),

@@ -61,6 +61,7 @@ def call_of(name: str) -> Call:
     chosen = np.zeros(kernels.randk_count(N, 8, 5, 11), np.float32)
     top, largest = np.zeros(20, np.uint32), np.zeros(20, np.float32)
     kernels.topk_select(x, 20, top, largest)
+    left, right = f32(11)[: 3 * -(-N // 40)], f32(12)[: 3 * 40]
     halves = (x.astype(np.float16).view(np.uint16), y.astype(np.float16).view(np.uint16))
     packed = np.zeros(kernels.gaps_bound(N, 20), np.uint8)
     packed = packed[: kernels.gaps_pack(top, packed)]
@@ -95,6 +96,10 @@ def call_of(name: str) -> Call:
         "median": (xs,),
         "mix": (xs, weights),
         "momentum_mix": (xs, weights, out, residual, ratio),
+        "powersgd_accumulate": ([left, left], [right, right], [0.5, 2.0], 40, out),
+        "powersgd_decode": (left, right, 40, out),
+        "powersgd_iterate": (x, residual, 40, left, right),
+        "powersgd_start": (x, residual, 14, right),
         "push_sum_mix": (xs, weights, 0.5, out, ratio),
         "quant_accumulate": (
             [codes, more_codes],
