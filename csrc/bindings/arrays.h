@@ -121,6 +121,11 @@ inline Name item_name(const char* name, std::size_t k) {
   return {name, static_cast<std::ptrdiff_t>(k)};
 }
 
+/// "name[k][b]".
+inline Name item_name(const char* name, std::size_t k, std::size_t b) {
+  return {name, static_cast<std::ptrdiff_t>(k), static_cast<std::ptrdiff_t>(b)};
+}
+
 /// A number among the arguments; raises TypeError that names it.
 inline double number_of(py::handle object, const Name& name) {
   const double value = PyFloat_AsDouble(object.ptr());

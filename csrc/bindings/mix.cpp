@@ -2,7 +2,8 @@
 
 #include <vector>
 
-#include "bindings/arrays.h"
+#include "bindings/buckets.h"
+#include "bindings/vectors.h"
 
 namespace pydec::bindings {
 namespace {
@@ -30,9 +31,42 @@ void mix_f32(const py::sequence& x, const py::sequence& weights, py::handle out_
   active<MixKernels>().mix_f32(inputs.data(), factors.data(), m, out.data, out.size);
 }
 
+void mix_many_f32(const py::sequence& x, const py::sequence& weights, const py::sequence& out) {
+  const std::size_t m = x.size();
+  if (m == 0) throw py::value_error("mix needs at least one vector, got none");
+  const std::vector<float> factors = weights_of(weights, m);
+  const py::tuple outs = items_of(out);
+  const std::size_t buckets = outs.size();
+  std::vector<Array<float>> outputs;
+  outputs.reserve(buckets);
+  Written written;
+  for (std::size_t b = 0; b < buckets; ++b) {
+    outputs.emplace_back(outs[b], item_name("out", b));
+    written.add(outputs.back());
+  }
+  written.close();
+  const py::tuple lists = items_of(x);
+  std::vector<py::tuple> held;  // keeps the vectors alive
+  std::vector<const float*> inputs(m * buckets);
+  for (std::size_t k = 0; k < m; ++k) {
+    held.push_back(items_of(lists[k], item_name("x", k), buckets, "as out has"));
+    for (std::size_t b = 0; b < buckets; ++b) {
+      const Array<float> input(held.back()[b], item_name("x", k, b));
+      written.require_apart_from(input.sized(outputs[b].size, "as its out has"), &outputs[b]);
+      inputs[b * m + k] = input.data;
+    }
+  }
+  py::gil_scoped_release nogil;  // touches no Python object
+  const MixKernels& kernels = active<MixKernels>();
+  for (std::size_t b = 0; b < buckets; ++b) {
+    kernels.mix_f32(inputs.data() + b * m, factors.data(), m, outputs[b].data, outputs[b].size);
+  }
+}
+
 }  // namespace
 
 void bind_mix(py::module_& m) {
+  m.def("mix_many_f32", mix_many_f32, py::arg("x"), py::arg("weights"), py::arg("out"));
   m.def("mix_f32", mix_f32, py::arg("x"), py::arg("weights"), py::arg("out"));
 }
 

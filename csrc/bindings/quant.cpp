@@ -2,7 +2,8 @@
 
 #include <vector>
 
-#include "bindings/arrays.h"
+#include "bindings/buckets.h"
+#include "bindings/vectors.h"
 
 namespace pydec::bindings {
 namespace {
@@ -39,6 +40,19 @@ struct Message {
   Array<float> scales;
 };
 
+/// The draw that a key and the first element's place say; without a key it is not used.
+Draw draw_of(Codec codec, py::handle key, std::uint64_t first) {
+  if (key.is_none()) return {0, first};
+  if (codec != Codec::int8 && codec != Codec::int4 && codec != Codec::int2) {
+    throw py::value_error(std::string(kNames[static_cast<int>(codec)]) +
+                          " has no stochastic rounding; pass key=None");
+  }
+  if (first % kCodeLanes != 0) {
+    throw py::value_error("first must be a multiple of 16, got " + std::to_string(first));
+  }
+  return {py::cast<std::uint64_t>(key), first};
+}
+
 std::size_t encode_f32(py::handle x_object, py::handle residual_object, py::handle codes_object,
                        py::handle scales_object, const std::string& codec_name, std::ptrdiff_t block_option,
                        py::handle key_object, std::uint64_t first) {
@@ -50,17 +64,8 @@ std::size_t encode_f32(py::handle x_object, py::handle residual_object, py::hand
   to.scales.output();
   require_all_apart(x, to.codes, to.scales);
   F32* residual = residual_of(residual_object, x, to.codes, to.scales);
-  Draw draw{0, first};
   const bool stochastic = !key_object.is_none();
-  if (stochastic) {
-    if (codec != Codec::int8 && codec != Codec::int4 && codec != Codec::int2) {
-      throw py::value_error(codec_name + " has no stochastic rounding; pass key=None");
-    }
-    if (first % kCodeLanes != 0) {
-      throw py::value_error("first must be a multiple of 16, got " + std::to_string(first));
-    }
-    draw.key = py::cast<std::uint64_t>(key_object);
-  }
+  const Draw draw = draw_of(codec, key_object, first);
   py::gil_scoped_release nogil;  // touches no Python object
   return active<QuantEncoders>().encode_f32[static_cast<int>(codec)](
       x.data, residual, x.size, block, stochastic ? &draw : nullptr, to.codes.data, to.scales.data);
@@ -126,9 +131,98 @@ unsigned check(py::handle codes_object, py::handle scales_object, std::size_t n,
   return active<QuantDecoders>().check[static_cast<int>(codec)](from.codes.data, from.scales.data, n, block);
 }
 
+std::size_t encode_many_f32(const py::sequence& x_sequence, py::handle residual_object,
+                            py::handle codes_object, py::handle scales_object, const std::string& codec_name,
+                            std::ptrdiff_t block_option, py::handle key_object, std::uint64_t first) {
+  const Codec codec = codec_named(codec_name);
+  const std::size_t block = checked_block(codec, block_option);
+  const bool stochastic = !key_object.is_none();
+  Draw draw = draw_of(codec, key_object, first);
+  const py::tuple x_items = items_of(x_sequence);
+  const std::size_t buckets = x_items.size();
+  const py::tuple codes_items = items_of(codes_object, "codes", buckets, "as x has");
+  const py::tuple scales_items = items_of(scales_object, "scales", buckets, "as x has");
+  const bool feedback = !residual_object.is_none();
+  const py::tuple residual_items =
+      feedback ? items_of(residual_object, "residual", buckets, "as x has") : py::tuple();
+  std::vector<Array<float>> x;
+  std::vector<Message> to;
+  std::vector<Array<float>> residual;
+  Written written;
+  for (std::size_t b = 0; b < buckets; ++b) {
+    x.emplace_back(x_items[b], item_name("x", b));
+    to.emplace_back(codes_items[b], scales_items[b], item_name("codes", b), item_name("scales", b), codec,
+                    x[b].size, block);
+    written.add(to[b].codes);
+    written.add(to[b].scales);
+    if (!feedback) continue;
+    residual.emplace_back(residual_items[b], item_name("residual", b)).sized(x[b].size, "as its x has");
+    written.add(residual[b]);
+  }
+  written.close();
+  for (const Array<float>& input : x) written.require_apart_from(input);
+  py::gil_scoped_release nogil;  // touches no Python object
+  const auto encode = active<QuantEncoders>().encode_f32[static_cast<int>(codec)];
+  std::size_t bad = 0;
+  for (std::size_t b = 0; b < buckets; ++b) {
+    bad += encode(x[b].data, feedback ? residual[b].data : nullptr, x[b].size, block,
+                  stochastic ? &draw : nullptr, to[b].codes.data, to[b].scales.data);
+    draw.first += blocks_of(x[b].size, kCodeLanes) * kCodeLanes;
+  }
+  return bad;
+}
+
+void accumulate_many_f32(const py::sequence& codes, const py::sequence& scales, const py::sequence& weights,
+                         const py::sequence& out_sequence, const std::string& codec_name,
+                         std::ptrdiff_t block_option) {
+  const Codec codec = codec_named(codec_name);
+  const std::size_t block = checked_block(codec, block_option);
+  const std::size_t m = codes.size();
+  if (scales.size() != m || weights.size() != m) {
+    throw py::value_error("codes, scales and weights must be equally many, got " + std::to_string(m) + ", " +
+                          std::to_string(scales.size()) + " and " + std::to_string(weights.size()));
+  }
+  const std::vector<float> factors = weights_of(weights, m);
+  const py::tuple out_items = items_of(out_sequence);
+  const std::size_t buckets = out_items.size();
+  std::vector<Array<float>> out;
+  Written written;
+  for (std::size_t b = 0; b < buckets; ++b) {
+    out.emplace_back(out_items[b], item_name("out", b));
+    written.add(out[b]);
+  }
+  written.close();
+  const py::tuple all_codes = items_of(codes);
+  const py::tuple all_scales = items_of(scales);
+  std::vector<py::tuple> held;  // keeps the vectors alive
+  std::vector<QuantMessage> messages(m * buckets);
+  for (std::size_t k = 0; k < m; ++k) {
+    const py::tuple codes_items = items_of(all_codes[k], item_name("codes", k), buckets, "as out has");
+    const py::tuple scales_items = items_of(all_scales[k], item_name("scales", k), buckets, "as out has");
+    for (std::size_t b = 0; b < buckets; ++b) {
+      const Message from(codes_items[b], scales_items[b], item_name("codes", k, b), item_name("scales", k, b),
+                         codec, out[b].size, block);
+      written.require_apart_from(from.codes);
+      written.require_apart_from(from.scales);
+      messages[b * m + k] = {from.codes.data, from.scales.data, factors[k]};
+    }
+    held.push_back(codes_items);
+    held.push_back(scales_items);
+  }
+  py::gil_scoped_release nogil;  // touches no Python object
+  const auto accumulate = active<QuantDecoders>().accumulate_f32[static_cast<int>(codec)];
+  for (std::size_t b = 0; b < buckets; ++b) {
+    accumulate(messages.data() + b * m, m, out[b].size, block, out[b].data);
+  }
+}
+
 }  // namespace
 
 void bind_quant(py::module_& m) {
+  m.def("quant_encode_many_f32", encode_many_f32, py::arg("x"), py::arg("residual"), py::arg("codes"),
+        py::arg("scales"), py::arg("codec"), py::arg("block"), py::arg("key"), py::arg("first"));
+  m.def("quant_accumulate_many_f32", accumulate_many_f32, py::arg("codes"), py::arg("scales"),
+        py::arg("weights"), py::arg("out"), py::arg("codec"), py::arg("block"));
   m.def("quant_encode_f32", encode_f32, py::arg("x"), py::arg("residual"), py::arg("codes"),
         py::arg("scales"), py::arg("codec"), py::arg("block"), py::arg("key"), py::arg("first"));
   m.def("quant_decode_f32", decode_f32, py::arg("codes"), py::arg("scales"), py::arg("out"), py::arg("codec"),

@@ -17,6 +17,7 @@ from pydec.kernels.block_topk import (
     block_topk_decode,
     block_topk_select,
 )
+from pydec.kernels.buckets import mix_many, quant_accumulate_many, quant_encode_many
 from pydec.kernels.cast import cast_accumulate, cast_count_nonfinite, cast_decode, cast_encode
 from pydec.kernels.choco import ChocoStep
 from pydec.kernels.copy import stream_copy
@@ -101,6 +102,7 @@ __all__ = [
     "mean_around_median",
     "median",
     "mix",
+    "mix_many",
     "momentum_mix",
     "powersgd_accumulate",
     "powersgd_decode",
@@ -108,10 +110,12 @@ __all__ = [
     "powersgd_start",
     "push_sum_mix",
     "quant_accumulate",
+    "quant_accumulate_many",
     "quant_bytes",
     "quant_check",
     "quant_decode",
     "quant_encode",
+    "quant_encode_many",
     "quant_group",
     "quant_sqdist",
     "randk_count",

@@ -112,6 +112,50 @@ def _squared_distances(gram_matrix: Any) -> Any:
     return ops.squared_distances(gram_matrix)
 
 
+# Operators have no lists of lists, and a graph no call overhead: it gets the calls one by one. The total of
+# an encoding without buckets is 0.
+
+
+def _mix_many(x: Any, weights: Any, out: Any) -> Any:
+    from pydec.kernels import ops
+
+    for b in range(len(out)):
+        ops.call("mix", {"x": [vectors[b] for vectors in x], "weights": weights, "out": out[b]})
+    return out
+
+
+def _quant_encode_many(
+    x: Any,
+    codes: Any,
+    scales: Any,
+    codec: Any,
+    block: Any,
+    *,
+    residual: Any = None,
+    key: Any = None,
+    first: int = 0,
+) -> Any:
+    from pydec.kernels import ops
+
+    bad: Any = 0
+    for b in range(len(x)):
+        values = {"x": x[b], "codes": codes[b], "scales": scales[b], "codec": codec, "block": block}
+        values |= {"residual": None if residual is None else residual[b], "key": key, "first": first}
+        bad = bad + ops.call("quant_encode", values)
+        first += -(-x[b].numel() // 16) * 16
+    return bad
+
+
+def _quant_accumulate_many(codes: Any, scales: Any, weights: Any, out: Any, codec: Any, block: Any) -> Any:
+    from pydec.kernels import ops
+
+    for b in range(len(out)):
+        values = {"codes": [items[b] for items in codes], "scales": [items[b] for items in scales]}
+        values |= {"weights": weights, "out": out[b], "codec": codec, "block": block}
+        ops.call("quant_accumulate", values)
+    return out
+
+
 def attach_all(namespace: dict[str, Any]) -> None:
     """Prepare the kernels of a namespace, by their names, for the compiler."""
     for name in WRITES:
@@ -119,5 +163,8 @@ def attach_all(namespace: dict[str, Any]) -> None:
             attach(name, namespace[name])
     set_stand_in(namespace["ChocoStep"].int8, _choco_int8)
     set_stand_in(namespace["squared_distances"], _squared_distances)
+    set_stand_in(namespace["mix_many"], _mix_many)
+    set_stand_in(namespace["quant_encode_many"], _quant_encode_many)
+    set_stand_in(namespace["quant_accumulate_many"], _quant_accumulate_many)
     for name in CONSTANT:
         vars(namespace[name])["_dynamo_marked_constant"] = True

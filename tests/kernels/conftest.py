@@ -95,6 +95,7 @@ def call_of(name: str) -> Call:
         "mean_around_median": (xs, 1),
         "median": (xs,),
         "mix": (xs, weights),
+        "mix_many": ([[x, y[:100]], [f32(3), f32(14, 100)]], [0.5, -0.25], [out, residual[:100]]),
         "momentum_mix": (xs, weights, out, residual, ratio),
         "powersgd_accumulate": ([left, left], [right, right], [0.5, 2.0], 40, out),
         "powersgd_decode": (left, right, 40, out),
@@ -109,9 +110,24 @@ def call_of(name: str) -> Call:
             "int4",
             BLOCK,
         ),
+        "quant_accumulate_many": (
+            [[codes, codes[:16].copy()], [more_codes, more_codes[:16].copy()]],
+            [[quant_scales, ratio[:1]], [more_scales, ratio[1:2]]],
+            [0.5, 2.0],
+            [out, residual[:20]],
+            "int4",
+            BLOCK,
+        ),
         "quant_check": (codes, quant_scales, N, "int4", BLOCK),
         "quant_decode": (codes, quant_scales, out, "int4", BLOCK),
         "quant_encode": (x, codes, quant_scales, "int4", BLOCK),
+        "quant_encode_many": (
+            [x, ratio[:40]],
+            [codes, more_codes[:32]],
+            [quant_scales, more_scales[:1]],
+            "int4",
+            BLOCK,
+        ),
         "quant_sqdist": (codes, quant_scales, x, "int4", BLOCK),
         "randk_gather": (x, 8, 5, 11, True, chosen),
         "randk_key": (x, residual, 12),
@@ -138,6 +154,7 @@ def call_of(name: str) -> Call:
         "cast_encode": {"residual": residual},
         "momentum_mix": {"momentum": 0.9, "lr": 0.1},
         "quant_encode": {"residual": residual, "key": 13},
+        "quant_encode_many": {"residual": [residual, out[:40]], "key": 13},
     }
     if name == "ChocoStep":
         kernel = kernels.ChocoStep(0.5, 0.25, 0.1, BLOCK).int8

@@ -14,7 +14,13 @@ import torch
 from pydec import kernels
 from pydec.kernels import ops
 
-OTHERWISE = {"ChocoStep": "choco_int8_step", "squared_distances": None}  # a method; torch's own operations
+OTHERWISE = {
+    "ChocoStep": "choco_int8_step",  # a method
+    "squared_distances": None,  # torch's own operations
+    "mix_many": None,  # one operator for each bucket
+    "quant_accumulate_many": None,
+    "quant_encode_many": None,
+}
 SIGNED = 1 << 64
 
 
