@@ -47,10 +47,16 @@ class Options:
     Args:
         quick: small sizes and few rounds; shows that the suite works, not how fast.
         rounds: timed rounds of each comparison; the suite's own choice if None.
+        net: rate of the links between ``hosts`` made on this machine, such as "100mbit"; empty for no hosts.
+        hosts: how many.
+        only: part of the name of what is measured; empty for all. Suites that take long honour it.
     """
 
     quick: bool = False
     rounds: int | None = None
+    net: str = ""
+    hosts: int = 4
+    only: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,15 @@ EPOCHS = 5
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Fashion-MNIST beside all-reduce at equal steps; then a step of stdlib-lm with and without gossip."""
+    """Fashion-MNIST beside all-reduce at equal steps; then a step of stdlib-lm with and without gossip.
+
+    With ``options.net`` the races over several hosts instead.
+    """
+    if options.net:
+        from .netlab import races
+
+        yield from races.rows(options)
+        return
     yield from _accuracy_and_bytes(options)
     yield from _step_time(options)
 

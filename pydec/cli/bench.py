@@ -10,6 +10,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows to FILE")
     parser.add_argument("--quick", action="store_true", help="take seconds: does it work, not how fast is it")
     parser.add_argument("--rounds", metavar="N", type=int, help="timed rounds of each comparison")
+    parser.add_argument(
+        "--net", metavar="RATE", default="", help="train: race over hosts with such links, 100mbit"
+    )
+    parser.add_argument(
+        "--hosts", metavar="N", type=int, default=4, help="how many hosts (with --net); default 4"
+    )
+    parser.add_argument("--only", metavar="TEXT", default="", help="train: races whose name holds TEXT")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,17 +47,21 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.rounds is not None and args.rounds < 1:
         raise ConfigError(f"--rounds must be at least 1, got {args.rounds}")
+    if args.hosts < 2:
+        raise ConfigError(f"--hosts must be at least 2, got {args.hosts}")
+    if args.net and not re.fullmatch("[1-9][0-9]*(kbit|mbit|gbit)", args.net):
+        raise ConfigError(f"--net must be a rate like 100mbit or 1gbit, got {args.net!r}")
     known = suites()
     if args.suite not in known:
         raise ConfigError(f"unknown suite {args.suite!r}; known: {', '.join(known)}")
     if args.json is not None:
         _write(args.json, [])  # a path that cannot be written is found now, not after the measurement
-    suite = importlib.import_module(f"{_PACKAGE}.suite_{args.suite}")
-    harness = importlib.import_module(f"{_PACKAGE}.harness")
+    suite, harness = load(f"suite_{args.suite}"), load("harness")
     machine, versions = harness.machine(), harness.versions()
     print(", ".join(f"{key} {value}" for key, value in {**machine, **versions}.items()))
     found = []
-    for row in _shown(suite.rows(harness.Options(quick=args.quick, rounds=args.rounds))):
+    options = harness.Options(args.quick, args.rounds, args.net, args.hosts, args.only)
+    for row in _shown(suite.rows(options)):
         found.append(row)
         if args.json is not None:
             first = {**found[0], "machine": machine, "versions": versions}
@@ -65,6 +77,16 @@ def suites() -> list[str]:
     """
     folder = Path(str(_package().__file__)).parent
     return sorted(path.stem.removeprefix("suite_") for path in folder.glob("suite_*.py"))
+
+
+def load(name: str) -> ModuleType:
+    """A module of the benchmarks, such as "harness", from the wheel or from the source checkout.
+
+    Raises:
+        SetupError: as ``suites``.
+    """
+    _package()
+    return importlib.import_module(f"{_PACKAGE}.{name}")
 
 
 def _package() -> ModuleType:

@@ -1,0 +1,179 @@
+"""The races: each contender trains the same model on the same data, one after another on the same hosts."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..harness import Options, Row
+from .config import Race
+from .lab import Lab, Link, missing
+
+PROGRAM = "import sys; from pydec.cli import bench; bench.load('netlab.race').main(*sys.argv[1:])"
+_EACH_S = 1500.0  # training time of one contender
+_OVERHEAD_S = 600.0  # starting, evaluating, stopping
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One model and target, and who races for it.
+
+    Args:
+        name: what the rows are called.
+        race: what all have in common.
+        contenders: method and options of each, by the name that the rows show; ours start with "pydec".
+        target: score to be reached: an accuracy, or bits per byte where ``lower``.
+        lower: whether a lower score is better.
+    """
+
+    name: str
+    race: Race
+    contenders: Mapping[str, tuple[str, dict[str, Any]]]
+    target: float
+    lower: bool = False
+
+
+PEERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "DDP": ("ddp", {}),
+    "DDP, fp16": ("ddp-fp16", {}),
+    "DDP, PowerSGD rank 2": ("ddp-powersgd", {"rank": 2}),
+    "post-local SGD, period 8": ("post-local-sgd", {"period": 8}),
+    "decent-dp, one-peer-exp": ("decent-dp", {"topology": "one-peer-exp"}),
+}
+
+
+def ours(**options: Any) -> tuple[str, dict[str, Any]]:
+    """A contender of pydec's."""
+    return "pydec", {"topology": "one-peer-exponential", **options}
+
+
+FASHION = Contest(
+    "time to 90 % accuracy, CNN of 0.4 M",
+    Race("", task="fashion-mnist", steps=2340, evaluate_every=117, limit_s=_EACH_S),
+    {
+        "pydec, int8, sent during the gradient": ours(algorithm="dpsgd:order=cta", compressor="int8"),
+        "pydec, int8, 4 local steps": ours(algorithm="dpsgd", compressor="int8", local_steps=4),
+        **PEERS,
+    },
+    target=0.90,
+)
+LANGUAGE = Contest(
+    "time to 3.0 bits per byte, transformer of 5 M",
+    Race(
+        "",
+        task="stdlib-lm:width=256,layers=6,heads=4,context=128",
+        steps=240,
+        evaluate_every=20,
+        limit_s=_EACH_S,
+    ),
+    {
+        "pydec, int8, sent during the gradient": ours(algorithm="dpsgd:order=cta", compressor="int8"),
+        "pydec, int8, 4 local steps": ours(algorithm="dpsgd", compressor="int8", local_steps=4),
+        **PEERS,
+    },
+    target=3.0,
+    lower=True,
+)
+CONTESTS = (FASHION, LANGUAGE)
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """Race over hosts with links of the chosen rate; says why not where hosts cannot be made.
+
+    Raises:
+        RuntimeError: no network namespaces can be made here, or a contender failed.
+    """
+    reason = missing()
+    if reason is not None:
+        raise RuntimeError(reason)
+    with Lab([Link(options.net)] * options.hosts) as lab:
+        for contest in (contest for contest in CONTESTS if options.only in contest.name):
+            yield from _raced(lab, contest, options)
+
+
+def _raced(lab: Lab, contest: Contest, options: Options) -> Iterator[Row]:
+    race = contest.race
+    if options.quick:
+        race = replace(race, steps=6, evaluate_every=3)
+    found: dict[str, dict[str, Any]] = {}
+    for name, (method, extra) in contest.contenders.items():
+        found[name] = _one(lab, replace(race, method=method, options=extra))
+    unit = "s"
+    params = {
+        "task": race.task,
+        "net": options.net,
+        "hosts": options.hosts,
+        "steps": race.steps,
+        "seed": race.seed,
+    }
+    reached = {name: _time_to(result["curve"], contest) for name, result in found.items()}
+    for name, result in found.items():
+        last = result["curve"][-1]
+        facts = {
+            **params,
+            "parameters": result["parameters"],
+            "final": round(_score(last, contest), 4),
+            "step_ms": round(1e3 * last["time_s"] / last["step"], 1),
+            "bytes_per_rank_and_step": round(last["bytes_sent"] / last["step"]),
+        }
+        if not name.startswith("pydec"):
+            continue
+        for peer in (peer for peer in found if not peer.startswith("pydec")):
+            mine, theirs = reached[name], reached[peer]
+            end = found[peer]["curve"][-1]
+            peer_facts = {
+                "peer_final": round(_score(end, contest), 4),
+                "peer_step_ms": round(1e3 * end["time_s"] / end["step"], 1),
+                "peer_bytes": round(end["bytes_sent"] / end["step"]),
+            }
+            if mine is None:  # nothing to compare: the row says how long was tried in vain
+                yield Row(
+                    "train",
+                    f"{contest.name}: not reached by {name}",
+                    {**facts, **peer_facts},
+                    last["time_s"],
+                    unit,
+                    peer,
+                    theirs,
+                )
+                continue
+            ratio = None if theirs is None else theirs / mine
+            label = peer if theirs is not None else f"{peer}: not reached in {end['time_s']:.0f} s"
+            yield Row(
+                "train", f"{contest.name}: {name}", {**facts, **peer_facts}, mine, unit, label, theirs, ratio
+            )
+
+
+def _one(lab: Lab, race: Race) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        config, result = Path(folder) / "config.json", Path(folder) / "result.json"
+        config.write_text(json.dumps(asdict(race)))
+        lab.run(
+            [sys.executable, "-c", PROGRAM, str(config), str(result)], timeout_s=race.limit_s + _OVERHEAD_S
+        )
+        found: dict[str, Any] = json.loads(result.read_text())
+    return found
+
+
+def _score(point: Mapping[str, float], contest: Contest) -> float:
+    return point["bits_per_byte"] if contest.lower else point["accuracy"]
+
+
+def _time_to(curve: Sequence[Mapping[str, float]], contest: Contest) -> float | None:
+    """Training time at which the target was first met, between two evaluations by interpolation."""
+    before: Mapping[str, float] | None = None
+    for point in curve:
+        score = _score(point, contest)
+        if score <= contest.target if contest.lower else score >= contest.target:
+            if before is None:
+                return point["time_s"]
+            last = _score(before, contest)
+            share = (contest.target - last) / (score - last)
+            return before["time_s"] + share * (point["time_s"] - before["time_s"])
+        before = point
+    return None
