@@ -112,6 +112,11 @@ class MpiTransport:
         return self.job.library
 
     @property
+    def host(self) -> str:
+        """What MPI calls the node that this rank is on; a local question."""
+        return str(self.job.mpi.Get_processor_name())
+
+    @property
     def thread_level(self) -> str:
         """What MPI offers to threads: single, funneled, serialized or multiple."""
         levels = ("SINGLE", "FUNNELED", "SERIALIZED", "MULTIPLE")

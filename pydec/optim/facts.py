@@ -8,12 +8,13 @@ from typing import Protocol
 import torch
 
 import pydec
+from pydec.comm.layout import node_layout
 from pydec.comm.transport import Transport
 from pydec.comm.view import View
 from pydec.compress.base import Compressor
 from pydec.gossip.base import Algorithm
 from pydec.optim.arena import Arena
-from pydec.topology.base import Topology
+from pydec.topology.base import Topology, topologies
 
 
 class PeerLike(Protocol):
@@ -32,6 +33,21 @@ class PeerLike(Protocol):
 
 
 _PAGE_BYTES = 32_000  # what one agreement carries comfortably
+
+
+def make_topology(spec: str, peer: PeerLike) -> Topology:
+    """The topology that a specification names, for this job; all ranks call it together.
+
+    Two-level topologies are told which ranks share a node, which the ranks find out by messages.
+
+    Raises:
+        ConfigError: unknown name or option, or one that does not fit the job.
+        MismatchError: ranks name different topologies.
+        PeerTimeout, PeerLost: a rank did not take part.
+    """
+    peer.agree({"topology": spec})  # before ranks that differ wait for one another's host names
+    nodes = node_layout(peer.transport) if topologies.takes(spec, "nodes") else None
+    return topologies.make(spec, size=peer.size, seed=peer.view.seed, nodes=nodes)
 
 
 def facts(

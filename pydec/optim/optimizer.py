@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from pydec import compress, gossip, kernels
-from pydec import topology as topologies
 from pydec.comm.collect import broadcast, ring_mean
 from pydec.comm.transport import Stream
 from pydec.compress.base import Compressor
@@ -18,7 +17,7 @@ from pydec.errors import ConfigError, NonFiniteError
 from pydec.gossip.base import Algorithm
 from pydec.gossip.exchange import Exchange, Late
 from pydec.optim.arena import Arena, make_arenas
-from pydec.optim.facts import PeerLike, facts, float_buffers, trainable
+from pydec.optim.facts import PeerLike, facts, float_buffers, make_topology, trainable
 from pydec.optim.gradients import GradientAverager, first_nonfinite
 from pydec.topology.base import Topology
 
@@ -84,7 +83,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         self.nan_policy = nan_policy
         self._link()
         if isinstance(topology, str):
-            topology = topologies.make(topology, size=peer.size, seed=peer.view.seed)
+            topology = make_topology(topology, peer)
         self.topology = topology
         self.compressor = compress.make(compressor) if isinstance(compressor, str) else compressor
         self.algorithm = gossip.make(algorithm) if isinstance(algorithm, str) else algorithm

@@ -49,6 +49,32 @@ def test_dpsgd_follows_its_equation(run_peers: Run, order: str, graph: str) -> N
     np.testing.assert_allclose(got, x, atol=1e-6)
 
 
+@pytest.mark.parametrize("graph", ["hierarchical:between=ring", "alternating:between=ring", "hierarchical"])
+def test_two_level_topologies_know_the_nodes_of_the_job(run_peers: Run, graph: str) -> None:
+    """The ranks of a local cluster share this machine, so the exact average of one node is all there is."""
+    got = np.stack(
+        run_peers(SIZE, lambda peer: descend(peer, 3, topology=graph, algorithm="dpsgd:order=atc"))
+    )
+    assert np.abs(got - got[0]).max() < (1e-6 if graph.startswith("hier") else np.inf)
+    x, b, schedule = np.zeros((SIZE, D)), targets().numpy(), topology.make(graph, SIZE, nodes=[0] * SIZE)
+    for t in range(3):
+        x = schedule.weights(t) @ (x - ETA * (x - b))
+    np.testing.assert_allclose(got, x, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "graph", ["torus", "star", "erdos-renyi", "od-equidyn", "hierarchical:between=ring,m=2"]
+)
+def test_dpsgd_runs_on_every_kind_of_graph(run_peers: Run, graph: str) -> None:
+    got = np.stack(
+        run_peers(SIZE, lambda peer: descend(peer, 5, topology=graph, algorithm="dpsgd:order=cta"))
+    )
+    x, b, schedule = np.zeros((SIZE, D)), targets().numpy(), topology.make(graph, SIZE, seed=7)
+    for t in range(5):
+        x = schedule.weights(t) @ x - ETA * (x - b)
+    np.testing.assert_allclose(got, x, atol=1e-6)
+
+
 def test_dpsgd_reaches_its_fixed_point(run_peers: Run) -> None:
     got = np.stack(
         run_peers(SIZE, lambda peer: descend(peer, 120, topology="ring", algorithm="dpsgd:order=atc"))
