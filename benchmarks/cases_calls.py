@@ -28,7 +28,7 @@ def rows(rounds: int) -> Iterator[Row]:
     """Calls of two kernels with three vectors each, as arrays, tensors and Parameters."""
     x, y, out = (np.full(N, value, np.float32) for value in (1.0, 2.0, 0.0))
     weights = [0.5, 0.25]
-    codes, scales = np.zeros(N, np.int8), np.zeros(N // 16, np.float32)
+    codes, scales = np.zeros(N, np.uint8), np.zeros(N // 16, np.float32)
     tensors = [torch.from_numpy(array) for array in (x, y, out)]
     parameters = [torch.nn.Parameter(tensor.clone()) for tensor in tensors]
     their_codes, their_scales = torch.from_numpy(codes), torch.from_numpy(scales)
@@ -37,8 +37,10 @@ def rows(rounds: int) -> Iterator[Row]:
         ("mix of 2", "arrays"): lambda: kernels.mix([x, y], weights, out),
         ("mix of 2", "tensors"): lambda: kernels.mix(tensors[:2], weights, tensors[2]),
         ("mix of 2", "parameters"): lambda: kernels.mix(parameters[:2], weights, parameters[2]),
-        ("int8 encode", "arrays"): lambda: kernels.int8_encode(x, codes, scales, 16),
-        ("int8 encode", "tensors"): lambda: kernels.int8_encode(tensors[0], their_codes, their_scales, 16),
+        ("int8 encode", "arrays"): lambda: kernels.quant_encode(x, codes, scales, "int8", 16),
+        ("int8 encode", "tensors"): lambda: kernels.quant_encode(
+            tensors[0], their_codes, their_scales, "int8", 16
+        ),
     }
     contenders = {" of ".join(key): repeated(call) for key, call in ours.items()}
     timings = interleaved({**contenders, "peer": repeated(lambda: total.add_(term))}, rounds)

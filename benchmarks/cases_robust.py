@@ -113,14 +113,14 @@ def choco_step(n: int) -> Case:
     x, estimate, mixed, gradient = vectors(4, n)
     state = [x, estimate, mixed]
     mine, theirs = [v.copy() for v in state], _tensors([v.copy() for v in state])
-    codes, scales = np.zeros(n, np.int8), np.zeros(n // BLOCK, np.float32)
+    codes, scales = np.zeros(n, np.uint8), np.zeros(n // BLOCK, np.float32)
     step = kernels.ChocoStep(gamma=1e-4, own_weight=1e-4, lr=1e-4)
     g = torch.from_numpy(gradient)
     work, their_codes = torch.zeros(n // BLOCK, BLOCK), torch.zeros(n // BLOCK, BLOCK, dtype=torch.int8)
     rows, their_scales = torch.zeros_like(work), torch.zeros(n // BLOCK, 1)
 
     def ours() -> None:
-        step.int8(mine[0], mine[1], mine[2], codes, scales, gradient)
+        step.run(mine[0], mine[1], mine[2], codes, scales, gradient)
 
     def peer() -> None:
         a, hat, s = theirs

@@ -12,9 +12,6 @@ from .harness import Options, Row, copy_actions, copy_gbps, interleaved, pages
 
 MAKERS: list[Callable[[int], cases.Case]] = [
     lambda n: cases.mix(n, 3),
-    cases.int8_encode,
-    lambda n: cases.int8_accumulate(n, 1),
-    lambda n: cases.int8_accumulate(n, 2),
     lambda n: cases.topk(n, 0.01),
     lambda n: cases.topk(n, 0.001),
     cases.sqdist,

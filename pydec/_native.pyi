@@ -1,7 +1,7 @@
 # Types of the compiled module; the functions are described where pydec.kernels wraps them.
 from collections.abc import Sequence
 
-from pydec.kernels._arrays import Bytes, Doubles, Halves, Int8s, UInt16s, UInt32s, Vector
+from pydec.kernels._arrays import Bytes, Doubles, Halves, UInt16s, UInt32s, Vector
 
 cuda_build: str
 
@@ -35,18 +35,19 @@ def cast_accumulate_f32(
     codes: Sequence[Halves], weights: Sequence[float], out: Vector, half: str
 ) -> None: ...
 def cast_count_nonfinite(codes: Halves, half: str) -> int: ...
-def int8_encode_f32(x: Vector, codes: Int8s, scales: Vector, block: int) -> int: ...
-def int8_decode_f32(codes: Int8s, scales: Vector, out: Vector, block: int) -> None: ...
-def int8_accumulate_f32(
-    codes: Sequence[Int8s],
-    scales: Sequence[Vector],
-    weights: Sequence[float],
-    out: Vector,
-    block: int,
-) -> None: ...
 def quant_encode_f32(
     x: Vector,
     residual: Vector | None,
+    codes: Bytes,
+    scales: Vector,
+    codec: str,
+    block: int,
+    key: int | None,
+    first: int,
+) -> int: ...
+def quant_encode_difference_f32(
+    x: Vector,
+    y: Vector,
     codes: Bytes,
     scales: Vector,
     codec: str,
@@ -179,7 +180,7 @@ def momentum_f32(
     velocity: Vector,
     out: Vector,
 ) -> None: ...
-def choco_int8_step_f32(
+def choco_step_f32(
     x: Vector,
     estimate: Vector,
     mixed: Vector,
@@ -187,7 +188,21 @@ def choco_int8_step_f32(
     gamma: float,
     own_weight: float,
     lr: float,
-    codes: Int8s,
+    codes: Bytes,
     scales: Vector,
+    codec: str,
     block: int,
+    key: int | None,
+    first: int,
 ) -> int: ...
+def choco_absorb_f32(
+    x: Vector,
+    estimate: Vector,
+    mixed: Vector,
+    gamma: float,
+    codes: Sequence[Bytes],
+    scales: Sequence[Vector],
+    weights: Sequence[float],
+    codec: str,
+    block: int,
+) -> None: ...

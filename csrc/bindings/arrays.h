@@ -165,7 +165,6 @@ void bind_block_topk(py::module_& m);
 void bind_copy(py::module_& m);
 void bind_distance(py::module_& m);
 void bind_mix(py::module_& m);
-void bind_int8(py::module_& m);
 void bind_powersgd(py::module_& m);
 void bind_quant(py::module_& m);
 void bind_topk(py::module_& m);

@@ -1,47 +1,70 @@
 #include "pydec/choco.h"
 
-#include "bindings/arrays.h"
+#include "bindings/quant.h"
 
 namespace pydec::bindings {
 namespace {
 
-std::size_t int8_step_f32(py::handle x_object, py::handle estimate_object, py::handle mixed_object,
-                          const py::object& gradient_object, double gamma, double own_weight, double lr,
-                          py::handle codes_object, py::handle scales_object, std::ptrdiff_t block) {
-  if (block < 16 || block % 16 != 0) {
-    throw py::value_error("block must be a positive multiple of 16 elements, got " + std::to_string(block));
+/// A rank's three vectors, writeable, equally long and apart; checked.
+struct State {
+  State(py::handle x_object, py::handle estimate_object, py::handle mixed_object)
+      : x(x_object, "x"), estimate(estimate_object, "estimate"), mixed(mixed_object, "mixed") {
+    x.output();
+    estimate.output().sized(x.size, "as x has");
+    mixed.output().sized(x.size, "as x has");
+    require_all_apart(x, estimate, mixed);
   }
-  const auto length = static_cast<std::size_t>(block);
-  const Array<float> x(x_object, "x");
-  const Array<float> estimate(estimate_object, "estimate");
-  const Array<float> mixed(mixed_object, "mixed");
-  const Array<std::int8_t> codes(codes_object, "codes");
-  const Array<float> scales(scales_object, "scales");
-  x.output();
-  estimate.output().sized(x.size, "as x has");
-  mixed.output().sized(x.size, "as x has");
-  codes.output().sized(x.size, "one for each element of x");
-  scales.output().sized(blocks_of(x.size, length), "one for each block");
-  require_all_apart(codes, scales, x, estimate, mixed);
+
+  Array<float> x;
+  Array<float> estimate;
+  Array<float> mixed;
+};
+
+std::size_t step_f32(py::handle x, py::handle estimate, py::handle mixed, py::handle gradient_object,
+                     double gamma, double own_weight, double lr, py::handle codes, py::handle scales,
+                     const std::string& codec, std::ptrdiff_t block, py::handle key, std::uint64_t first) {
+  const State arrays(x, estimate, mixed);
+  const Encoding how(codes, scales, codec, block, key, first, arrays.x.size);
+  how.to.apart(arrays.x, arrays.estimate, arrays.mixed);
   const ChocoFactors factors{finite_weight(gamma, "gamma"), finite_weight(own_weight, "own_weight"),
                              finite_weight(lr, "lr")};
-  ChocoState state{x.data, estimate.data, mixed.data, nullptr};
+  ChocoState state{arrays.x.data, arrays.estimate.data, arrays.mixed.data, nullptr};
   if (!gradient_object.is_none()) {
     const Array<float> gradient(gradient_object, "gradient");
-    gradient.sized(x.size, "as x has");
-    require_all_apart(gradient, x, estimate, mixed, codes, scales);
+    gradient.sized(arrays.x.size, "as x has");
+    require_all_apart(gradient, arrays.x, arrays.estimate, arrays.mixed, how.to.codes, how.to.scales);
     state.gradient = gradient.data;
   }
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<ChocoKernels>().int8_step_f32(state, factors, x.size, length, codes.data, scales.data);
+  return active<ChocoKernels>().step_f32[how.index()](state, factors, arrays.x.size, how.block, how.source(),
+                                                      how.to.codes.data, how.to.scales.data, how.stream);
+}
+
+void absorb_f32(py::handle x, py::handle estimate, py::handle mixed, double gamma, const py::sequence& codes,
+                const py::sequence& scales, const py::sequence& weights, const std::string& codec_name,
+                std::ptrdiff_t block_option) {
+  const Codec codec = codec_named(codec_name);
+  const std::size_t block = checked_block(codec, block_option);
+  const State arrays(x, estimate, mixed);
+  const Messages messages(codes, scales, weights, arrays.x, codec, block);
+  messages.apart(arrays.x, arrays.estimate, arrays.mixed);
+  if (messages.size() == 0) throw py::value_error("codes must hold the own message at least, got none");
+  const float factor = finite_weight(gamma, "gamma");
+  const ChocoState state{arrays.x.data, arrays.estimate.data, arrays.mixed.data, nullptr};
+  py::gil_scoped_release nogil;  // touches no Python object
+  active<ChocoKernels>().absorb_f32[static_cast<int>(codec)](state, factor, messages.data(), messages.size(),
+                                                             arrays.x.size, block);
 }
 
 }  // namespace
 
 void bind_choco(py::module_& m) {
-  m.def("choco_int8_step_f32", int8_step_f32, py::arg("x"), py::arg("estimate"), py::arg("mixed"),
+  m.def("choco_step_f32", step_f32, py::arg("x"), py::arg("estimate"), py::arg("mixed"),
         py::arg("gradient").none(true), py::arg("gamma"), py::arg("own_weight"), py::arg("lr"),
-        py::arg("codes"), py::arg("scales"), py::arg("block"));
+        py::arg("codes"), py::arg("scales"), py::arg("codec"), py::arg("block"), py::arg("key"),
+        py::arg("first"));
+  m.def("choco_absorb_f32", absorb_f32, py::arg("x"), py::arg("estimate"), py::arg("mixed"), py::arg("gamma"),
+        py::arg("codes"), py::arg("scales"), py::arg("weights"), py::arg("codec"), py::arg("block"));
 }
 
 }  // namespace pydec::bindings

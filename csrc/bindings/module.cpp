@@ -44,7 +44,6 @@ PYBIND11_MODULE(_native, m) {
   pydec::bindings::bind_copy(m);
   pydec::bindings::bind_distance(m);
   pydec::bindings::bind_mix(m);
-  pydec::bindings::bind_int8(m);
   pydec::bindings::bind_powersgd(m);
   pydec::bindings::bind_quant(m);
   pydec::bindings::bind_topk(m);

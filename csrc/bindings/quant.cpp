@@ -1,6 +1,4 @@
-#include "pydec/quant.h"
-
-#include <vector>
+#include "bindings/quant.h"
 
 #include "bindings/buckets.h"
 #include "bindings/vectors.h"
@@ -8,67 +6,29 @@
 namespace pydec::bindings {
 namespace {
 
-constexpr const char* kNames[kCodecs] = {"int8", "int4", "int2", "sign", "e4m3", "e5m2"};
-
-Codec codec_named(const std::string& name) {
-  for (int i = 0; i < kCodecs; ++i) {
-    if (name == kNames[i]) return static_cast<Codec>(i);
-  }
-  throw py::value_error("codec must be int8, int4, int2, sign, e4m3 or e5m2, got '" + name + "'");
-}
-
-std::size_t checked_block(Codec codec, std::ptrdiff_t block) {
-  const std::size_t group = group_of(codec);
-  if (block <= 0 || static_cast<std::size_t>(block) % group != 0) {
-    throw py::value_error("block of " + std::string(kNames[static_cast<int>(codec)]) +
-                          " must be a positive multiple of " + std::to_string(group) + " elements, got " +
-                          std::to_string(block));
-  }
-  return static_cast<std::size_t>(block);
-}
-
-/// Codes and scales of n elements.
-struct Message {
-  Message(py::handle codes_object, py::handle scales_object, const Name& codes_name, const Name& scales_name,
-          Codec codec, std::size_t n, std::size_t block)
-      : codes(codes_object, codes_name), scales(scales_object, scales_name) {
-    codes.sized(code_bytes(codec, n), "the bytes of the elements' codes");
-    scales.sized(blocks_of(n, block), "one for each block");
-  }
-
-  Array<std::uint8_t> codes;
-  Array<float> scales;
-};
-
-/// The draw that a key and the first element's place say; without a key it is not used.
-Draw draw_of(Codec codec, py::handle key, std::uint64_t first) {
-  if (key.is_none()) return {0, first};
-  if (codec != Codec::int8 && codec != Codec::int4 && codec != Codec::int2) {
-    throw py::value_error(std::string(kNames[static_cast<int>(codec)]) +
-                          " has no stochastic rounding; pass key=None");
-  }
-  if (first % kCodeLanes != 0) {
-    throw py::value_error("first must be a multiple of 16, got " + std::to_string(first));
-  }
-  return {py::cast<std::uint64_t>(key), first};
-}
-
-std::size_t encode_f32(py::handle x_object, py::handle residual_object, py::handle codes_object,
-                       py::handle scales_object, const std::string& codec_name, std::ptrdiff_t block_option,
-                       py::handle key_object, std::uint64_t first) {
-  const Codec codec = codec_named(codec_name);
-  const std::size_t block = checked_block(codec, block_option);
+std::size_t encode_f32(py::handle x_object, py::handle residual_object, py::handle codes, py::handle scales,
+                       const std::string& codec, std::ptrdiff_t block, py::handle key, std::uint64_t first) {
   const Array<float> x(x_object, "x");
-  const Message to(codes_object, scales_object, "codes", "scales", codec, x.size, block);
-  to.codes.output();
-  to.scales.output();
-  require_all_apart(x, to.codes, to.scales);
-  F32* residual = residual_of(residual_object, x, to.codes, to.scales);
-  const bool stochastic = !key_object.is_none();
-  const Draw draw = draw_of(codec, key_object, first);
+  const Encoding how(codes, scales, codec, block, key, first, x.size);
+  require_all_apart(x, how.to.codes, how.to.scales);
+  F32* residual = residual_of(residual_object, x, how.to.codes, how.to.scales);
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<QuantEncoders>().encode_f32[static_cast<int>(codec)](
-      x.data, residual, x.size, block, stochastic ? &draw : nullptr, to.codes.data, to.scales.data);
+  return active<QuantEncoders>().encode_f32[how.index()](x.data, residual, x.size, how.block, how.source(),
+                                                         how.to.codes.data, how.to.scales.data, how.stream);
+}
+
+std::size_t encode_difference_f32(py::handle x_object, py::handle y_object, py::handle codes,
+                                  py::handle scales, const std::string& codec, std::ptrdiff_t block,
+                                  py::handle key, std::uint64_t first) {
+  const Array<float> x(x_object, "x");
+  const Array<float> y(y_object, "y");
+  y.sized(x.size, "as x has");
+  const Encoding how(codes, scales, codec, block, key, first, x.size);
+  require_all_apart(x, how.to.codes, how.to.scales);
+  require_all_apart(y, how.to.codes, how.to.scales);
+  py::gil_scoped_release nogil;  // touches no Python object
+  return active<QuantEncoders>().encode_difference_f32[how.index()](
+      x.data, y.data, x.size, how.block, how.source(), how.to.codes.data, how.to.scales.data, how.stream);
 }
 
 void decode_f32(py::handle codes_object, py::handle scales_object, py::handle out_object,
@@ -80,35 +40,21 @@ void decode_f32(py::handle codes_object, py::handle scales_object, py::handle ou
   require_apart(from.codes, out);
   require_apart(from.scales, out);
   py::gil_scoped_release nogil;  // touches no Python object
-  active<QuantDecoders>().decode_f32[static_cast<int>(codec)](from.codes.data, from.scales.data, out.size,
-                                                              block, out.data);
+  active<QuantDecoders>().decode_f32[static_cast<int>(codec)](
+      from.codes.data, from.scales.data, out.size, block, out.data, out.size * sizeof(float) >= kStreamBytes);
 }
 
 void accumulate_f32(const py::sequence& codes, const py::sequence& scales, const py::sequence& weights,
                     py::handle out_object, const std::string& codec_name, std::ptrdiff_t block_option) {
   const Codec codec = codec_named(codec_name);
   const std::size_t block = checked_block(codec, block_option);
-  const std::size_t m = codes.size();
-  if (scales.size() != m || weights.size() != m) {
-    throw py::value_error("codes, scales and weights must be equally many, got " + std::to_string(m) + ", " +
-                          std::to_string(scales.size()) + " and " + std::to_string(weights.size()));
-  }
   const Array<float> out(out_object, "out");
   out.output();
-  const py::tuple all_codes = items_of(codes);
-  const py::tuple all_scales = items_of(scales);
-  std::vector<QuantMessage> messages(m);
-  for (std::size_t k = 0; k < m; ++k) {
-    const Message from(all_codes[k], all_scales[k], item_name("codes", k), item_name("scales", k), codec,
-                       out.size, block);
-    require_apart(from.codes, out);
-    require_apart(from.scales, out);
-    messages[k] = {from.codes.data, from.scales.data,
-                   weight_of(py::object(weights[k]), item_name("weights", k))};
-  }
+  const Messages messages(codes, scales, weights, out, codec, block);
+  messages.apart(out);
   py::gil_scoped_release nogil;  // touches no Python object
-  active<QuantDecoders>().accumulate_f32[static_cast<int>(codec)](messages.data(), m, out.size, block,
-                                                                  out.data);
+  active<QuantDecoders>().accumulate_f32[static_cast<int>(codec)](messages.data(), messages.size(), out.size,
+                                                                  block, out.data);
 }
 
 double sqdist_f32(py::handle codes_object, py::handle scales_object, py::handle x_object,
@@ -166,7 +112,8 @@ std::size_t encode_many_f32(const py::sequence& x_sequence, py::handle residual_
   std::size_t bad = 0;
   for (std::size_t b = 0; b < buckets; ++b) {
     bad += encode(x[b].data, feedback ? residual[b].data : nullptr, x[b].size, block,
-                  stochastic ? &draw : nullptr, to[b].codes.data, to[b].scales.data);
+                  stochastic ? &draw : nullptr, to[b].codes.data, to[b].scales.data,
+                  to[b].codes.size >= kStreamBytes);
     draw.first += blocks_of(x[b].size, kCodeLanes) * kCodeLanes;
   }
   return bad;
@@ -224,6 +171,8 @@ void bind_quant(py::module_& m) {
   m.def("quant_accumulate_many_f32", accumulate_many_f32, py::arg("codes"), py::arg("scales"),
         py::arg("weights"), py::arg("out"), py::arg("codec"), py::arg("block"));
   m.def("quant_encode_f32", encode_f32, py::arg("x"), py::arg("residual"), py::arg("codes"),
+        py::arg("scales"), py::arg("codec"), py::arg("block"), py::arg("key"), py::arg("first"));
+  m.def("quant_encode_difference_f32", encode_difference_f32, py::arg("x"), py::arg("y"), py::arg("codes"),
         py::arg("scales"), py::arg("codec"), py::arg("block"), py::arg("key"), py::arg("first"));
   m.def("quant_decode_f32", decode_f32, py::arg("codes"), py::arg("scales"), py::arg("out"), py::arg("codec"),
         py::arg("block"));

@@ -1,74 +1,29 @@
-#include "cpu/loop.h"
-#include "cpu/pack.h"
+#include "cpu/decode.h"
+#include "cpu/stream.h"
 #include "cpu/sums.h"
 #include "pydec/quant.h"
 
 namespace pydec {
 namespace {
 
-constexpr std::size_t kMessages = 4;  // messages that are read side by side
-
 template <Codec codec>
-void decode_piece(const std::uint8_t* codes, float scale, std::size_t first, std::size_t n,
-                  F32* out) noexcept {
-  using C = CodecOf<codec>;
-  std::uint8_t room[C::kBits == 8 ? 1 : kPiece];
-  const std::uint8_t* code = unpacked<C::kBits>(codes, first, n, room);
-  PYDEC_INDEPENDENT
-  for (std::size_t i = 0; i < n; ++i) out[i] = scale * C::level(code[i]);
-}
-
-template <Codec codec>
-void decode_f32(const std::uint8_t* codes, const F32* scales, std::size_t n, std::size_t block,
-                F32* out) noexcept {
-  for_pieces(n, block, [=](std::size_t index, std::size_t first, std::size_t count) {
-    decode_piece<codec>(codes, scales[index], first, count, out + first);
+void decode_f32(const std::uint8_t* codes, const F32* scales, std::size_t n, std::size_t block, F32* out,
+                bool stream) noexcept {
+  Sink<kDecodePiece * sizeof(float)> sink(out, stream);
+  for_pieces(n, block, [&](std::size_t index, std::size_t first, std::size_t count) {
+    const std::uint8_t* from = codes + first / group_of(codec) * kLine;
+    prefetch_ahead<kFarBytes>(from, code_bytes(codec, count));
+    decode_piece<codec>(from, scales[index], count, reinterpret_cast<F32*>(sink.room()));
+    sink.wrote(count * sizeof(float));
   });
-}
-
-template <Codec codec, std::size_t M>
-void accumulate_group(const QuantMessage* messages, std::size_t index, std::size_t first, std::size_t n,
-                      F32* out) noexcept {
-  using C = CodecOf<codec>;
-  std::uint8_t room[M][C::kBits == 8 ? 1 : kPiece];
-  const std::uint8_t* code[M];
-  float scale[M];
-  float weight[M];
-  for (std::size_t k = 0; k < M; ++k) {
-    code[k] = unpacked<C::kBits>(messages[k].codes, first, n, room[k]);
-    scale[k] = messages[k].scales[index];
-    weight[k] = messages[k].weight;
-  }
-  PYDEC_INDEPENDENT
-  for (std::size_t i = 0; i < n; ++i) {
-    float total = out[i];
-    total = total + weight[0] * (scale[0] * C::level(code[0][i]));
-    if constexpr (M > 1) total = total + weight[1] * (scale[1] * C::level(code[1][i]));
-    if constexpr (M > 2) total = total + weight[2] * (scale[2] * C::level(code[2][i]));
-    if constexpr (M > 3) total = total + weight[3] * (scale[3] * C::level(code[3][i]));
-    out[i] = total;
-  }
+  sink.finish();
 }
 
 template <Codec codec>
 void accumulate_f32(const QuantMessage* messages, std::size_t m, std::size_t n, std::size_t block,
                     F32* out) noexcept {
   for_pieces(n, block, [=](std::size_t index, std::size_t first, std::size_t count) {
-    F32* target = out + first;
-    std::size_t k = 0;
-    for (; m - k >= kMessages; k += kMessages) {
-      accumulate_group<codec, kMessages>(messages + k, index, first, count, target);
-    }
-    switch (m - k) {
-      case 1:
-        return accumulate_group<codec, 1>(messages + k, index, first, count, target);
-      case 2:
-        return accumulate_group<codec, 2>(messages + k, index, first, count, target);
-      case 3:
-        return accumulate_group<codec, 3>(messages + k, index, first, count, target);
-      default:
-        return;
-    }
+    accumulate_piece<codec>(messages, m, index, first, count, out + first);
   });
 }
 
@@ -84,8 +39,8 @@ double sqdist_f32(const std::uint8_t* codes, const F32* scales, const F32* x, st
     __builtin_memset(part, 0, sizeof part);
   };
   for_pieces(n, block, [&](std::size_t index, std::size_t first, std::size_t count) {
-    float value[kPiece];
-    decode_piece<codec>(codes, scales[index], first, count, value);
+    float value[kDecodePiece];
+    decode_piece<codec>(codes + first / group_of(codec) * kLine, scales[index], count, value);
     prefetch_ahead(x + first, count * sizeof(float));
     const SquaredDifference term{value, x + first};
     std::size_t i = 0;
@@ -119,15 +74,19 @@ auto invalid(T b) noexcept {
 /// Whether any byte holds an invalid code.
 template <Codec codec>
 bool any_invalid(const std::uint8_t* codes, std::size_t bytes) noexcept {
-  Lanes found = {};
+  Bytes found[4] = {};
   std::size_t i = 0;
-  for (; i + kCodeLanes <= bytes; i += kCodeLanes) {
-    Lanes b;
-    __builtin_memcpy(&b, codes + i, sizeof b);
-    found |= reinterpret_cast<Lanes>(invalid<codec>(b));
+  for (; i + sizeof found <= bytes; i += sizeof found) {
+    prefetch_ahead<kFarBytes>(codes + i, sizeof found);
+    for (std::size_t k = 0; k < 4; ++k) {
+      Bytes b;
+      __builtin_memcpy(&b, codes + i + k * sizeof b, sizeof b);
+      found[k] |= reinterpret_cast<Bytes>(invalid<codec>(b));
+    }
   }
+  const Bytes all = (found[0] | found[1]) | (found[2] | found[3]);
   unsigned any = 0;
-  for (std::size_t j = 0; j < kCodeLanes; ++j) any |= found[j];
+  for (std::size_t j = 0; j < sizeof all; ++j) any |= all[j];
   for (; i < bytes; ++i) any |= static_cast<unsigned>(invalid<codec>(static_cast<unsigned>(codes[i])));
   return any != 0;
 }
@@ -150,17 +109,16 @@ unsigned check(const std::uint8_t* codes, const F32* scales, std::size_t n, std:
   constexpr std::size_t kGroup = group_of(codec);
   if constexpr (C::kBits < 8) {
     if (n % kGroup == 0) return faults;
-    std::uint8_t last[kGroup];
-    unpack<C::kBits>(codes + bytes - kCodeLanes, 1, last);
-    for (std::size_t j = n % kGroup; j < kGroup; ++j) faults |= last[j] != 0 ? kBadPadding : 0u;
+    const std::uint8_t* last = codes + bytes - kCodeLanes;
+    for (std::size_t j = n % kGroup; j < kGroup; ++j) {
+      const unsigned code = last[j % kCodeLanes] >> (static_cast<std::size_t>(C::kBits) * (j / kCodeLanes));
+      faults |= (code & ((1u << C::kBits) - 1u)) != 0 ? kBadPadding : 0u;
+    }
   }
   return faults;
 }
 
 }  // namespace
-
-#define PYDEC_EACH_CODEC(f) \
-  {f<Codec::int8>, f<Codec::int4>, f<Codec::int2>, f<Codec::sign>, f<Codec::e4m3>, f<Codec::e5m2>}
 
 template <>
 const QuantDecoders& table<QuantDecoders, Target::PYDEC_TARGET>() noexcept {

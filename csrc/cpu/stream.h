@@ -18,7 +18,7 @@ constexpr std::size_t kLineBytes = 64;
 constexpr std::size_t kLineElements = kLineBytes / sizeof(float);
 
 /// Elements until `out` reaches a cache line; n if it never does, because it is not even aligned to 4.
-std::size_t elements_to_line(const F32* out, std::size_t n) noexcept {
+inline std::size_t elements_to_line(const F32* out, std::size_t n) noexcept {
   const auto address = reinterpret_cast<std::uintptr_t>(out);
   if (address % sizeof(float) != 0) return n;
   const std::size_t head = (kLineBytes - address % kLineBytes) % kLineBytes / sizeof(float);
@@ -44,6 +44,51 @@ inline void stream_done() noexcept {
   _mm_sfence();
 #endif
 }
+
+/// Where bytes go, piece by piece: to their place, or to a buffer whose whole lines are streamed there.
+template <std::size_t piece>
+class Sink {
+ public:
+  Sink(void* out, bool stream) noexcept : out_(static_cast<std::uint8_t*>(out)), stream_(stream) {}
+
+  /// Room for the next `piece` bytes.
+  std::uint8_t* room() noexcept { return stream_ ? buffer_ + held_ : out_; }
+
+  /// That many bytes have been written to the room.
+  void wrote(std::size_t n_bytes) noexcept {
+    if (!stream_) {
+      out_ += n_bytes;
+      return;
+    }
+    held_ += n_bytes;
+    if (held_ < piece) return;
+    const std::size_t past = reinterpret_cast<std::uintptr_t>(out_) % kLineBytes;
+    std::size_t i = (kLineBytes - past) % kLineBytes;
+    __builtin_memcpy(out_, buffer_, i);
+    for (; i + kLineBytes <= held_; i += kLineBytes) stream_bytes(buffer_ + i, out_ + i);
+    __builtin_memmove(buffer_, buffer_ + i, held_ - i);
+    out_ += i;
+    held_ -= i;
+  }
+
+  void finish() noexcept {
+    if (!stream_) return;
+    __builtin_memcpy(out_, buffer_, held_);
+    stream_done();
+  }
+
+ private:
+  static void stream_bytes(const std::uint8_t* from, std::uint8_t* to) noexcept {
+    float line[kLineElements];
+    __builtin_memcpy(line, from, sizeof line);
+    stream_line(line, reinterpret_cast<F32*>(to));
+  }
+
+  std::uint8_t* out_;
+  bool stream_;
+  std::size_t held_ = 0;
+  alignas(kLineBytes) std::uint8_t buffer_[2 * piece + kLineBytes];
+};
 
 }  // namespace
 }  // namespace pydec

@@ -100,6 +100,29 @@ class Compressor(ABC):
             ValueError: weights are not as many as payloads or not finite; ``out`` is unchanged.
         """
 
+    def accumulate_own(
+        self,
+        own: Bytes,
+        own_weight: float,
+        payloads: Sequence[Payload],
+        weights: Sequence[float],
+        out: Vector,
+    ) -> None:
+        """``accumulate([own, *payloads], [own_weight, *weights], out)``, where ``own`` is trusted.
+
+        Args:
+            own: what ``encode_into`` of an equal compressor wrote, in memory that nobody else writes;
+                compressors may leave out the checks of its body.
+            own_weight: its weight.
+            payloads: what others sent.
+            weights: one for each.
+            out: shape (n,), updated.
+
+        Raises:
+            FrameError, ValueError: as ``accumulate``.
+        """
+        self.accumulate([own, *payloads], [own_weight, *weights], out)
+
     def sqdist(self, payload: Payload, x: Vector) -> float:
         """Squared distance ``sum_i (decode(payload)[i] - x[i])^2``, with the bits of ``kernels.sqdist``.
 

@@ -58,6 +58,10 @@ class Quantiser(Compressor):
         """What random numbers are drawn from; None if codes are rounded to nearest."""
         return None
 
+    def keyed(self, key: int) -> Quantiser:
+        """As ``Compressor.keyed``."""
+        return self
+
     @property
     def parameter(self) -> int:
         """The header's parameter."""
@@ -93,6 +97,18 @@ class Quantiser(Compressor):
             raise error
         return payload.size
 
+    def encode_difference_into(self, x: Vector, y: Vector, out: Bytes) -> int:
+        """Encode x - y as ``encode_into`` does, with the same bytes, in one pass that writes nothing else."""
+        check_vector("x", x)
+        check_vector("y", y, x.size)
+        payload, body = self._start(out, x.size)
+        if kernels.quant_encode_difference(
+            x, y, body.codes, body.scales, body.codec, body.block, key=self.key
+        ):
+            with np.errstate(invalid="ignore", over="ignore"):
+                raise _refusal(self.name, x - y)
+        return payload.size
+
     def decode(self, payload: Payload, out: Vector) -> Vector:
         """Multiply the level of every code by its block's scale."""
         check_vector("out", out)
@@ -103,20 +119,56 @@ class Quantiser(Compressor):
         """One pass over ``out`` and all payloads of equal parameters."""
         check_vector("out", out)
         check_weights(weights, payloads)
-        bodies = [self._read(as_bytes(payload), out.size) for payload in payloads]
-        # Rounding after every addition makes splitting the sum harmless.
-        for (codec, block), group in itertools.groupby(
-            zip(bodies, weights, strict=True), lambda pair: (pair[0].codec, pair[0].block)
-        ):
-            same = list(group)
-            kernels.quant_accumulate(
-                [body.codes for body, _ in same],
-                [body.scales for body, _ in same],
-                [weight for _, weight in same],
-                out,
-                codec,
-                block,
-            )
+        _accumulate([self._read(as_bytes(payload), out.size) for payload in payloads], weights, out)
+
+    def accumulate_own(
+        self,
+        own: Bytes,
+        own_weight: float,
+        payloads: Sequence[Payload],
+        weights: Sequence[float],
+        out: Vector,
+    ) -> None:
+        """As ``Compressor.accumulate_own``; codes and scales of ``own`` are not looked at before."""
+        check_vector("out", out)
+        check_weights([own_weight, *weights], [own, *payloads])
+        _accumulate(self._read_all(own, payloads, out.size), [own_weight, *weights], out)
+
+    def absorb_difference(
+        self,
+        own: Bytes,
+        own_weight: float,
+        payloads: Sequence[Payload],
+        weights: Sequence[float],
+        state: tuple[Vector, Vector, Vector],
+        gamma: float,
+    ) -> None:
+        """End a round of CHOCO in one pass: see ``kernels.choco_absorb``.
+
+        Args:
+            own: this round's payload as ``encode_difference_into`` wrote it; it is trusted.
+            own_weight: its weight.
+            payloads: what arrived.
+            weights: one for each.
+            state: the vectors x, estimate and mixed, updated.
+            gamma: consensus step size.
+
+        Raises:
+            FrameError: one of ``payloads`` is no payload of this compressor; the state is unchanged.
+            ValueError: a number or a length does not fit; the state is unchanged.
+        """
+        x, estimate, mixed = state
+        bodies = self._read_all(own, payloads, x.size)
+        weights = [own_weight, *weights]
+        check_weights(weights, bodies)
+        codec, block = bodies[0].codec, bodies[0].block
+        if any((body.codec, body.block) != (codec, block) for body in bodies):
+            _accumulate(bodies, weights, mixed)
+            _accumulate(bodies[:1], [1.0], estimate)
+            kernels.mix([x, mixed, estimate], [1.0, gamma, -gamma], out=x)
+            return
+        codes, scales = [body.codes for body in bodies], [body.scales for body in bodies]
+        kernels.choco_absorb(x, estimate, mixed, gamma, codes, scales, weights, codec, block)
 
     def sqdist(self, payload: Payload, x: Vector) -> float:
         """As ``Compressor.sqdist``, in one pass that writes nothing."""
@@ -147,11 +199,22 @@ class Quantiser(Compressor):
         return codec, block
 
     @classmethod
-    def _read(cls, payload: Bytes, n: int) -> _Body:
-        """Check a whole payload and return views of it."""
+    def _read_all(cls, own: Bytes, payloads: Sequence[Payload], n: int) -> list[_Body]:
+        """Views of all, the own one first; of that only header and length are checked."""
+        return [cls._view(own, n), *(cls._read(as_bytes(payload), n) for payload in payloads)]
+
+    @classmethod
+    def _view(cls, payload: Bytes, n: int) -> _Body:
+        """Check header and length and return views of scales and codes."""
         codec, block = cls._read_parameters(payload, n)
         check_length(payload, _payload_bytes(codec, block, n), cls.name)
-        body = _split(payload, codec, block, n)
+        return _split(payload, codec, block, n)
+
+    @classmethod
+    def _read(cls, payload: Bytes, n: int) -> _Body:
+        """Check a whole payload and return views of it."""
+        body = cls._view(payload, n)
+        codec, block = body.codec, body.block
         if faults := kernels.quant_check(body.codes, body.scales, n, codec, block):
             what = "a scale that is negative, not finite or too large"
             if faults & kernels.BAD_CODE:
@@ -243,13 +306,29 @@ def check_block(block: int, codec: Codec) -> None:
         raise ConfigError(f"block must be a multiple of {group} in {group}..{MAX_BLOCK}, got {block}")
 
 
+def _accumulate(bodies: Sequence[_Body], weights: Sequence[float], out: Vector) -> None:
+    """In order, one pass for each run of equal parameters: rounding after every addition allows that."""
+    for (codec, block), group in itertools.groupby(
+        zip(bodies, weights, strict=True), lambda pair: (pair[0].codec, pair[0].block)
+    ):
+        same = list(group)
+        kernels.quant_accumulate(
+            [body.codes for body, _ in same],
+            [body.scales for body, _ in same],
+            [weight for _, weight in same],
+            out,
+            codec,
+            block,
+        )
+
+
 def _payload_bytes(codec: Codec, block: int, n: int) -> int:
-    return HEADER_BYTES + 4 * kernels.int8_blocks(n, block) + kernels.quant_bytes(codec, n)
+    return HEADER_BYTES + 4 * kernels.quant_blocks(n, block) + kernels.quant_bytes(codec, n)
 
 
 def _split(payload: Bytes, codec: Codec, block: int, n: int) -> _Body:
     """Views of scales and codes; nothing is checked."""
-    codes_at = HEADER_BYTES + 4 * kernels.int8_blocks(n, block)
+    codes_at = HEADER_BYTES + 4 * kernels.quant_blocks(n, block)
     return _Body(codec, block, payload[HEADER_BYTES:codes_at].view(np.float32), payload[codes_at:])
 
 

@@ -110,7 +110,7 @@ def check_vector(name: str, x: Any, n: int | None = None) -> None:
         raise ValueError(f"{name} must have {n} elements, got {x.size}")
 
 
-def check_weights(weights: Sequence[float], payloads: Sequence[Payload]) -> None:
+def check_weights(weights: Sequence[float], payloads: Sequence[object]) -> None:
     """Raise ValueError unless there is one finite float32 weight for each payload."""
     if len(weights) != len(payloads):
         raise ValueError(f"got {len(weights)} weights for {len(payloads)} payloads; give one for each")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pydec import kernels
 from pydec.compress.base import Bytes, Compressor, Vector
+from pydec.compress.quantiser import Quantiser
 from pydec.errors import ConfigError
 from pydec.gossip.base import ORDERS, Algorithm, Mixer, Order, algorithms
 from pydec.gossip.memory import aligned_floats
@@ -24,17 +25,20 @@ class ChocoMixer(Mixer):
     number; that is why the graph must not change.
     """
 
+    stages: ClassVar[bool] = True
+    """Whether a bucket's difference is written to memory before it is encoded."""
+
     def __init__(self, x: Vector, compressor: Compressor, degree: int, gamma: float) -> None:
         super().__init__(x, compressor, degree)
         self.gamma = gamma
         self.estimate = aligned_floats(x.size)
         self.mixed = aligned_floats(x.size)
-        longest = max((stop - start for start, stop in self.buckets), default=0)
+        longest = max((stop - start for start, stop in self.buckets), default=0) if self.stages else 0
         self._difference = aligned_floats(longest)
 
     @property
     def state_bytes(self) -> int:
-        """Both estimates and the buffer of one bucket's difference."""
+        """Both estimates and, where it is staged, one bucket's difference."""
         return super().state_bytes + self._difference.nbytes
 
     def encode(self, bucket: int, out: Bytes, key: int = 0) -> int:
@@ -48,13 +52,35 @@ class ChocoMixer(Mixer):
         """Update both estimates, then move x towards its neighbours' estimates."""
         start, stop = self.buckets[bucket]
         x, estimate, mixed = self.x[start:stop], self.estimate[start:stop], self.mixed[start:stop]
-        self.compressor.accumulate([own, *packets], [1.0 - sum(weights), *weights], mixed)
-        self.compressor.accumulate([own], [1.0], estimate)
+        self.compressor.accumulate_own(own, 1.0 - sum(weights), packets, weights, mixed)
+        self.compressor.accumulate_own(own, 1.0, [], [], estimate)
         kernels.mix([x, mixed, estimate], [1.0, self.gamma, -self.gamma], out=x)
 
     def state(self) -> Mapping[str, NDArray[np.float32]]:
         """The two estimates."""
         return {"estimate": self.estimate, "mixed": self.mixed}
+
+
+class QuantisedChocoMixer(ChocoMixer):
+    """The same bits in two passes over memory instead of five, for compressors that quantise in blocks.
+
+    A round reads 20 and writes 12 bytes an element beside the packets' bytes; step by step it is 32 and 20.
+    """
+
+    stages: ClassVar[bool] = False
+    compressor: Quantiser
+
+    def encode(self, bucket: int, out: Bytes, key: int = 0) -> int:
+        """Encode x - x_hat without writing it to memory."""
+        start, stop = self.buckets[bucket]
+        compressor = self.compressor.keyed(key)
+        return compressor.encode_difference_into(self.x[start:stop], self.estimate[start:stop], out)
+
+    def absorb(self, bucket: int, own: Bytes, packets: Sequence[Bytes], weights: Sequence[float]) -> None:
+        """Update both estimates and x, element by element."""
+        start, stop = self.buckets[bucket]
+        state = self.x[start:stop], self.estimate[start:stop], self.mixed[start:stop]
+        self.compressor.absorb_difference(own, 1.0 - sum(weights), packets, weights, state, self.gamma)
 
 
 @algorithms.register("choco")
@@ -109,4 +135,7 @@ class Choco(Algorithm):
 
     def mixer(self, x: Vector, compressor: Compressor, degree: int) -> Mixer:
         """Estimates that start at zero, as all ranks' do."""
-        return ChocoMixer(x, compressor, degree, self.step_size(compressor, x.size))
+        gamma = self.step_size(compressor, x.size)
+        if isinstance(compressor, Quantiser):
+            return QuantisedChocoMixer(x, compressor, degree, gamma)
+        return ChocoMixer(x, compressor, degree, gamma)

@@ -39,7 +39,7 @@ class AverageMixer(Mixer):
             vectors = [self.compressor.view(packet, x.size) for packet in packets]
             kernels.mix([x, *vectors], [1.0 - heard, *weights], out=x)
         else:
-            self.compressor.accumulate([own, *packets], [-heard, *weights], x)
+            self.compressor.accumulate_own(own, -heard, packets, weights, x)
 
 
 @algorithms.register("dpsgd")

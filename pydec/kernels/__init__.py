@@ -19,7 +19,7 @@ from pydec.kernels.block_topk import (
 )
 from pydec.kernels.buckets import mix_many, quant_accumulate_many, quant_encode_many
 from pydec.kernels.cast import cast_accumulate, cast_count_nonfinite, cast_decode, cast_encode
-from pydec.kernels.choco import ChocoStep
+from pydec.kernels.choco import ChocoStep, choco_absorb
 from pydec.kernels.copy import stream_copy
 from pydec.kernels.distance import clip_accumulate, gram, squared_distances
 from pydec.kernels.gaps import (
@@ -30,7 +30,6 @@ from pydec.kernels.gaps import (
     gaps_pack,
     gaps_unpack,
 )
-from pydec.kernels.int8 import int8_accumulate, int8_blocks, int8_decode, int8_encode
 from pydec.kernels.mix import mix
 from pydec.kernels.powersgd import (
     powersgd_accumulate,
@@ -44,10 +43,12 @@ from pydec.kernels.quant import (
     BAD_SCALE,
     TOP_LEVEL,
     quant_accumulate,
+    quant_blocks,
     quant_bytes,
     quant_check,
     quant_decode,
     quant_encode,
+    quant_encode_difference,
     quant_group,
     quant_sqdist,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "cast_decode",
     "cast_encode",
     "checked_sqnorm",
+    "choco_absorb",
     "clip_accumulate",
     "count_nonfinite",
     "cuda_status",
@@ -95,10 +97,6 @@ __all__ = [
     "gaps_pack",
     "gaps_unpack",
     "gram",
-    "int8_accumulate",
-    "int8_blocks",
-    "int8_decode",
-    "int8_encode",
     "mean_around_median",
     "median",
     "mix",
@@ -111,10 +109,12 @@ __all__ = [
     "push_sum_mix",
     "quant_accumulate",
     "quant_accumulate_many",
+    "quant_blocks",
     "quant_bytes",
     "quant_check",
     "quant_decode",
     "quant_encode",
+    "quant_encode_difference",
     "quant_encode_many",
     "quant_group",
     "quant_sqdist",

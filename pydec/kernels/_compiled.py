@@ -21,15 +21,13 @@ WRITES: dict[str, tuple[str, ...]] = {
     "cast_decode": ("out",),
     "cast_encode": ("codes", "residual"),
     "checked_sqnorm": (),
-    "choco_int8_step": ("x", "estimate", "mixed", "codes", "scales"),
+    "choco_absorb": ("x", "estimate", "mixed"),
+    "choco_step": ("x", "estimate", "mixed", "codes", "scales"),
     "clip_accumulate": ("out",),
     "count_nonfinite": (),
     "gaps_pack": ("out",),
     "gaps_unpack": ("indices",),
     "gram": ("out",),
-    "int8_accumulate": ("out",),
-    "int8_decode": ("out",),
-    "int8_encode": ("codes", "scales"),
     "mean_around_median": ("out",),
     "median": ("out",),
     "mix": ("out",),
@@ -43,6 +41,7 @@ WRITES: dict[str, tuple[str, ...]] = {
     "quant_check": (),
     "quant_decode": ("out",),
     "quant_encode": ("codes", "scales", "residual"),
+    "quant_encode_difference": ("codes", "scales"),
     "quant_sqdist": (),
     "randk_gather": ("values",),
     "randk_key": ("residual",),
@@ -67,7 +66,7 @@ WRITES: dict[str, tuple[str, ...]] = {
 """Every kernel that is an operator, and its parameters that are written, in any order."""
 
 CONSTANT = (
-    "block_topk_count", "gaps_bound", "int8_blocks", "quant_bytes", "quant_group", "randk_count",
+    "block_topk_count", "gaps_bound", "quant_blocks", "quant_bytes", "quant_group", "randk_count",
     "topk_int8_bound",
 )  # fmt: skip
 """Functions of numbers alone: the compiler calls them and keeps the answer."""
@@ -92,18 +91,21 @@ def set_stand_in(wrapper: Callable[..., Any], stand_in: Callable[..., Any]) -> N
     vars(wrapper)["_torchdynamo_inline"] = stand_in
 
 
-def _choco_int8(step: Any, *args: Any, **kwargs: Any) -> Any:
+def _choco_step(step: Any, *args: Any, **kwargs: Any) -> Any:
     from pydec.kernels import ops
 
     values = {
         **dict(zip(("x", "estimate", "mixed", "codes", "scales", "gradient"), (*args, None), strict=False)),
+        "key": None,
+        "first": 0,
         **kwargs,
         "gamma": step.gamma,
         "own_weight": step.own_weight,
         "lr": step.lr,
+        "codec": step.codec,
         "block": step.block,
     }
-    return ops.call("choco_int8_step", values)
+    return ops.call("choco_step", values)
 
 
 def _squared_distances(gram_matrix: Any) -> Any:
@@ -161,7 +163,7 @@ def attach_all(namespace: dict[str, Any]) -> None:
     for name in WRITES:
         if name in namespace:
             attach(name, namespace[name])
-    set_stand_in(namespace["ChocoStep"].int8, _choco_int8)
+    set_stand_in(namespace["ChocoStep"].run, _choco_step)
     set_stand_in(namespace["squared_distances"], _squared_distances)
     set_stand_in(namespace["mix_many"], _mix_many)
     set_stand_in(namespace["quant_encode_many"], _quant_encode_many)

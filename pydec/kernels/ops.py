@@ -21,34 +21,38 @@ from typing import Any
 import torch
 
 from pydec import kernels
-from pydec.kernels._arrays import Int8s, Vector
+from pydec.kernels._arrays import Bytes, Vector
 from pydec.kernels._compiled import WRITES
+from pydec.kernels.quant import Codec
 
-_TENSORS = {"Vector", "V", "Doubles", "Int8s", "Bytes", "UInt16s", "UInt32s", "Halves"}
+_TENSORS = {"Vector", "V", "Doubles", "Bytes", "UInt16s", "UInt32s", "Halves"}
 _NUMBERS = {"int": "SymInt", "float": "float", "bool": "bool", "Codec": "str", "Half": "str"}
 _RESULTS = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}
 _KEY_SPAN = 1 << 64  # operators take signed integers: keys from 2^63 on become negative ones
 
 
-def _choco_int8_step(
+def _choco_step(
     x: Vector,
     estimate: Vector,
     mixed: Vector,
-    codes: Int8s,
+    codes: Bytes,
     scales: Vector,
     gradient: Vector | None,
     gamma: float,
     own_weight: float,
     lr: float,
+    codec: Codec,
     block: int,
+    key: int | None,
+    first: int,
 ) -> int:
-    step = kernels.ChocoStep(gamma, own_weight, lr, block)
-    return step.int8(x, estimate, mixed, codes, scales, gradient)
+    step = kernels.ChocoStep(gamma, own_weight, lr, codec, block)
+    return step.run(x, estimate, mixed, codes, scales, gradient, key=key, first=first)
 
 
 WRAPPERS: dict[str, Callable[..., Any]] = {
-    "choco_int8_step": _choco_int8_step,
-    **{name: getattr(kernels, name) for name in WRITES if name != "choco_int8_step"},
+    "choco_step": _choco_step,
+    **{name: getattr(kernels, name) for name in WRITES if name != "choco_step"},
 }
 """What each operator runs, on any device that it has a kernel for."""
 

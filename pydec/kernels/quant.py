@@ -10,6 +10,8 @@ from pydec.kernels._library import native
 
 Codec = Literal["int8", "int4", "int2", "sign", "e4m3", "e5m2"]
 
+BLOCK = 256
+"""Elements that share a scale, unless the caller says otherwise."""
 CODE_BITS: dict[Codec, int] = {"int8": 8, "int4": 4, "int2": 2, "sign": 1, "e4m3": 8, "e5m2": 8}
 """Bits of a code."""
 TOP_LEVEL: dict[Codec, float] = {"int8": 127, "int4": 7, "int2": 1, "sign": 1, "e4m3": 448, "e5m2": 57344}
@@ -22,6 +24,11 @@ BAD_SCALE, BAD_CODE, BAD_PADDING = 1, 2, 4
 def quant_group(codec: Codec) -> int:
     """Elements whose codes share 16 bytes; blocks are multiples of it."""
     return 128 // CODE_BITS[codec]
+
+
+def quant_blocks(n: int, block: int = BLOCK) -> int:
+    """Scales of n elements: ``ceil(n / block)``; the last block may be short."""
+    return -(-n // block)
 
 
 def quant_bytes(codec: Codec, n: int) -> int:
@@ -78,6 +85,35 @@ def quant_encode(
     and writes 4 * n bytes more.
     """
     return native.quant_encode_f32(x, residual, codes, scales, codec, block, key, first)
+
+
+def quant_encode_difference(
+    x: Vector,
+    y: Vector,
+    codes: Bytes,
+    scales: Vector,
+    codec: Codec,
+    block: int,
+    *,
+    key: int | None = None,
+    first: int = 0,
+) -> int:
+    """Quantise a = x - y, rounded once, as ``quant_encode`` does, in one pass that writes nothing else.
+
+    Args:
+        x: float32, shape (n,).
+        y: float32, shape (n,).
+        codes, scales, codec, block, key, first: as for ``quant_encode``.
+
+    Returns:
+        The number of blocks that got scale NaN; refuse to send if it is not 0.
+
+    Raises:
+        TypeError, ValueError: as ``quant_encode``.
+
+    Cost: reads 8 * n bytes, writes b / 8 * n + 4 * n / block bytes for b bits.
+    """
+    return native.quant_encode_difference_f32(x, y, codes, scales, codec, block, key, first)
 
 
 def quant_decode(codes: Bytes, scales: Vector, out: V, codec: Codec, block: int) -> V:

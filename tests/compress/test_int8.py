@@ -25,8 +25,8 @@ def test_payload_is_pinned():
 
 def test_scales_and_codes_lie_where_the_kernels_want_them():
     x = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
-    codes, scales = np.empty(1000, np.int8), np.empty(4, np.float32)
-    kernels.int8_encode(x, codes, scales)
+    codes, scales = np.empty(1000, np.uint8), np.empty(4, np.float32)
+    kernels.quant_encode(x, codes, scales, "int8", 256)
     assert INT8.encode(x)[16:] == scales.tobytes() + codes.tobytes()
 
 

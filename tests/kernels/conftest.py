@@ -53,7 +53,7 @@ def call_of(name: str) -> Call:
     x, y = f32(1), f32(2)
     xs, weights = [x, y, f32(3)], [0.5, -0.25, 0.75]
     out, residual, ratio = f32(4), f32(5), f32(6)
-    codes16, codes8, scales = np.zeros(N, np.uint16), np.zeros(N, np.int8), np.zeros(8, np.float32)
+    codes16, codes8, scales = np.zeros(N, np.uint16), np.zeros(N, np.uint8), np.zeros(8, np.float32)
     codes, quant_scales = encoded("int4", 7)
     more_codes, more_scales = encoded("int4", 8)
     indices, values = blocks_selected(9)
@@ -78,20 +78,22 @@ def call_of(name: str) -> Call:
         "cast_decode": (halves[0], out, "fp16"),
         "cast_encode": (x, codes16, "bf16"),
         "checked_sqnorm": (x,),
+        "choco_absorb": (
+            x,
+            residual,
+            out,
+            0.5,
+            [codes, more_codes],
+            [quant_scales, more_scales],
+            [0.5, 2.0],
+            "int4",
+            BLOCK,
+        ),
         "clip_accumulate": (xs, weights, [3.0, 40.0, 5.0], [4.0, 4.0, 4.0], y, out),
         "count_nonfinite": (x,),
         "gaps_pack": (top, np.zeros(packed.size + 999, np.uint8)),
         "gaps_unpack": (packed, N, top),
         "gram": (xs, y),
-        "int8_accumulate": (
-            [codes8 + np.int8(3), codes8 - np.int8(5)],
-            [scales + np.float32(1), scales],
-            [0.5, 2.0],
-            out,
-            BLOCK,
-        ),
-        "int8_decode": (codes8 + np.int8(9), scales + np.float32(0.1), out, BLOCK),
-        "int8_encode": (x, codes8, scales, BLOCK),
         "mean_around_median": (xs, 1),
         "median": (xs,),
         "mix": (xs, weights),
@@ -128,6 +130,7 @@ def call_of(name: str) -> Call:
             "int4",
             BLOCK,
         ),
+        "quant_encode_difference": (x, y, codes, quant_scales, "int4", BLOCK),
         "quant_sqdist": (codes, quant_scales, x, "int4", BLOCK),
         "randk_gather": (x, 8, 5, 11, True, chosen),
         "randk_key": (x, residual, 12),
@@ -157,12 +160,12 @@ def call_of(name: str) -> Call:
         "quant_encode_many": {"residual": [residual, out[:40]], "key": 13},
     }
     if name == "ChocoStep":
-        kernel = kernels.ChocoStep(0.5, 0.25, 0.1, BLOCK).int8
+        kernel = kernels.ChocoStep(0.5, 0.25, 0.1, "int8", BLOCK).run
     return Call(kernel, arguments[name], keywords.get(name, {}))
 
 
 WITHOUT_VECTORS = {
-    "block_topk_count", "cuda_status", "gaps_bound", "int8_blocks", "quant_bytes", "quant_group",
+    "block_topk_count", "cuda_status", "gaps_bound", "quant_blocks", "quant_bytes", "quant_group",
     "randk_count", "set_target", "target", "targets", "topk_int8_bound",
 }  # fmt: skip
 CALLS = [name for name in kernels.__all__ if callable(getattr(kernels, name)) and name not in WITHOUT_VECTORS]

@@ -92,8 +92,8 @@ def test_rows_of_a_matrix_and_lazy_sequences_are_vectors():
 def test_a_storage_offset_and_an_odd_address_are_honoured(unaligned):
     base = torch.arange(10, dtype=torch.float32)
     assert kernels.sqnorm(base[3:5]) == 25.0
-    odd = torch.from_numpy(np.concatenate([[0], X.view(np.uint8)]).astype(np.uint8))[1:].view(torch.int8)
-    decoded = kernels.int8_decode(odd, unaligned(X)[1:3], torch.zeros(32), 16)
+    odd = torch.from_numpy(np.concatenate([[0], X.view(np.uint8)]).astype(np.uint8))[1:]
+    decoded = kernels.quant_decode(odd, unaligned(X)[1:3], torch.zeros(32), "int8", 16)
     assert decoded.tolist() == (X.view(np.int8) * np.repeat(X[1:3], 16)).tolist()
 
 
@@ -175,7 +175,7 @@ def test_other_objects_are_refused():
     with pytest.raises(TypeError, match=r"weights\[0\] must be a number, got str"):
         kernels.mix([X], ["a"])  # type: ignore[list-item]
     with pytest.raises(TypeError, match=r"weights\[1\] must be a number, got list"):
-        kernels.int8_accumulate([X.view(np.int8)[:8]] * 2, [X[:1]] * 2, [1, []], X + 1)  # type: ignore[list-item]
+        kernels.quant_accumulate([X.view(np.uint8)[:8]] * 2, [X[:1]] * 2, [1, []], X + 1, "int8", 16)  # type: ignore[list-item]
 
 
 def test_an_overlap_of_a_tensor_and_an_array_is_refused():
@@ -183,7 +183,7 @@ def test_an_overlap_of_a_tensor_and_an_array_is_refused():
     with pytest.raises(ValueError, match=r"x\[0\] and out overlap in memory"):
         kernels.mix([room[:-1]], [2.0], out=tensor(room)[1:])
     with pytest.raises(ValueError, match="x and codes overlap"):
-        kernels.int8_encode(X, tensor(X).view(torch.int8)[:8], np.zeros(1, np.float32))
+        kernels.quant_encode(X, tensor(X).view(torch.uint8)[:8], np.zeros(1, np.float32), "int8", 16)
     with pytest.raises(ValueError, match="residual and codes overlap"):
         kernels.cast_encode(X, tensor(room).view(torch.uint16)[:8], "bf16", residual=room[:8])
     np.testing.assert_array_equal(room, np.arange(9, dtype=np.float32))

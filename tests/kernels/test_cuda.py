@@ -47,12 +47,12 @@ def test_gives_the_bits_of_the_cpu(n):
     cuda.mix_f32([v.data_ptr() for v in on_device[1:]], [0.3, 0.7], out.data_ptr(), n, stream)
     assert out.cpu().numpy().tobytes() == kernels.mix(list(x[1:]), [0.3, 0.7]).tobytes()
 
-    blocks = kernels.int8_blocks(n)
+    blocks = kernels.quant_blocks(n)
     codes, scales = np.empty(n, np.int8), np.empty(blocks, np.float32)
     their_codes = torch.empty(n, dtype=torch.int8, device="cuda")
     their_scales, bad = torch.empty(blocks, device="cuda"), torch.zeros(1, dtype=torch.int32, device="cuda")
     for v, mine in zip(on_device, x, strict=True):
-        expected_bad = kernels.int8_encode(mine, codes, scales)
+        expected_bad = kernels.quant_encode(mine, codes.view(np.uint8), scales, "int8", 256)
         bad.zero_()
         cuda.int8_encode_f32(
             v.data_ptr(), n, 256, their_codes.data_ptr(), their_scales.data_ptr(), bad.data_ptr(), stream
@@ -62,5 +62,6 @@ def test_gives_the_bits_of_the_cpu(n):
         assert their_scales.cpu().numpy().tobytes() == scales.tobytes()
     cuda.int8_decode_f32(their_codes.data_ptr(), their_scales.data_ptr(), n, 256, out.data_ptr(), stream)
     assert (
-        out.cpu().numpy().tobytes() == kernels.int8_decode(codes, scales, np.empty(n, np.float32)).tobytes()
+        out.cpu().numpy().tobytes()
+        == kernels.quant_decode(codes.view(np.uint8), scales, np.empty(n, np.float32), "int8", 256).tobytes()
     )

@@ -15,7 +15,7 @@ from pydec import kernels
 from pydec.kernels import ops
 
 OTHERWISE = {
-    "ChocoStep": "choco_int8_step",  # a method
+    "ChocoStep": "choco_step",  # a method
     "squared_distances": None,  # torch's own operations
     "mix_many": None,  # one operator for each bucket
     "quant_accumulate_many": None,
@@ -78,10 +78,11 @@ def test_operators_are_what_their_schemas_say(call, fresh):
     given = [*tensors(made.args), *(tensors(value) for value in made.kwargs.values())]
     values = dict(zip(ops.PARAMETERS[operator], tensors(made.args), strict=False))
     values |= {key: tensors(value) for key, value in made.kwargs.items()}
-    if operator == "choco_int8_step":
-        values |= {"gamma": 0.5, "own_weight": 0.25, "lr": 0.1, "block": 128}
-    elif operator == "quant_encode":
-        values["first"] = 0
+    if operator == "choco_step":
+        values |= {"gamma": 0.5, "own_weight": 0.25, "lr": 0.1, "codec": "int8", "block": 128}
+        values |= {"key": None, "first": 0}
+    elif operator in ("quant_encode", "quant_encode_difference"):
+        values = {"key": None, "first": 0} | values
     elif operator in ("mix", "median", "trimmed_mean", "mean_around_median"):
         values["out"] = torch.empty_like(given[0][0])
     elif operator == "sqdists":

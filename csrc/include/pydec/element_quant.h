@@ -24,24 +24,53 @@ PYDEC_ELEMENT Int8Rule scale_rule(std::uint32_t largest, float top) {
   return {Int8Kind::normal, scale, 1.0f / scale};
 }
 
-/// x in units of a tiny scale, which can have been rounded to a third less: clamped to the largest level.
-PYDEC_ELEMENT float tiny_units(float x, float inverse, float top) {
-  float y = (x * kTinyBoost) * inverse;
-  y = y > top ? top : y;
-  return y < -top ? -top : y;
-}
-
 // The codecs' functions are compiled once per instruction set, so their linkage is internal (cpu/loop.h).
 namespace {
+
+/// The integers as wide as a float F. The functions below take one float, or as many as a register has: CPU
+/// kernels add the registers (cpu/line.h).
+template <class F>
+struct IntegersOf;
+template <>
+struct IntegersOf<float> {
+  using Unsigned = std::uint32_t;
+  using Signed = std::int32_t;
+};
+template <class F>
+using UnsignedOf = typename IntegersOf<F>::Unsigned;
+template <class F>
+using SignedOf = typename IntegersOf<F>::Signed;
+
+/// The same bits as a T.
+template <class T, class From>
+PYDEC_ELEMENT T bits_as(From from) {
+  T to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+template <class F>
+PYDEC_ELEMENT UnsignedOf<F> words_of(F x) {
+  return bits_as<UnsignedOf<F>>(x);
+}
+
+/// x in units of a tiny scale, which can have been rounded to a third less: clamped to the largest level.
+template <class F>
+PYDEC_ELEMENT F tiny_units(F x, float inverse, float top) {
+  F y = (x * kTinyBoost) * inverse;
+  y = y > top ? F{} + top : y;
+  return y < -top ? F{} - top : y;
+}
 
 /// Random bits of an element, and what they are counted in: a little less than 2^15, because y = x * (1 /
 /// scale) can exceed the top by the four roundings before it.
 constexpr int kDrawBits = 15;
 constexpr float kDrawUnits = 0x1p15f - 0x1p-7f;
 
+template <class F>
 struct Coded {
-  std::uint32_t code;  ///< in the low bits; the bits above the codec's may be anything
-  float level;
+  UnsignedOf<F> code;  ///< in the low bits; the bits above the codec's may be anything
+  F level;
 };
 
 /// Signed integers of `width` bits, without the lowest one: levels -top..top.
@@ -51,21 +80,27 @@ struct IntCodec {
   static constexpr float kTop = static_cast<float>((1 << (width - 1)) - 1);
 
   /// rint(y), nearest even; |y| < top + 1/2.
-  PYDEC_ELEMENT Coded nearest(float y) {
-    const float shifted = y + kRoundMagic;
-    return {bits_of(shifted), shifted - kRoundMagic};
+  template <class F>
+  PYDEC_ELEMENT Coded<F> nearest(F y) {
+    const F shifted = y + kRoundMagic;
+    return {words_of(shifted), shifted - kRoundMagic};
   }
 
   /// floor(y + u), u = draw / 2^15 in [0, 1), for z = y * kDrawUnits. In fixed point, so that the expected
   /// level is y, rounded to 2^-15; and kDrawUnits keeps the roundings of y from exceeding the top.
-  PYDEC_ELEMENT Coded stochastic(float z, std::uint32_t draw) {
-    const auto shifted = static_cast<std::int32_t>(bits_of(z + kRoundMagic) + draw);
-    const std::int32_t level = (shifted >> kDrawBits) - (0x4b400000 >> kDrawBits);  // bits of kRoundMagic
-    return {static_cast<std::uint32_t>(level), static_cast<float>(level)};
+  template <class F>
+  PYDEC_ELEMENT Coded<F> stochastic(F z, UnsignedOf<F> draw) {
+    constexpr std::uint32_t kMagicBits = 0x4b400000u;  // of kRoundMagic
+    const SignedOf<F> floor = bits_as<SignedOf<F>>(words_of(z + kRoundMagic) + draw) >> kDrawBits;
+    const UnsignedOf<F> code = bits_as<UnsignedOf<F>>(floor) - (kMagicBits >> kDrawBits);
+    return {code, bits_as<F>(code + kMagicBits) - kRoundMagic};
   }
 
-  /// Level of a code, sign-extended to 8 bits.
-  PYDEC_ELEMENT float level(std::uint8_t code) { return static_cast<float>(static_cast<std::int8_t>(code)); }
+  /// Level of a code.
+  PYDEC_ELEMENT float level(std::uint8_t code) {
+    return static_cast<float>(static_cast<std::int8_t>(static_cast<std::uint8_t>(code << (8 - width))) >>
+                              (8 - width));
+  }
 };
 
 /// Floats of 8 bits with `mantissa` bits of mantissa and the exponent bias `bias`, with gradual underflow.
@@ -80,27 +115,34 @@ struct Float8Codec {
   static constexpr float kStepMagic = static_cast<float>(1 << 23) * kStep;                // has this step
 
   /// Nearest even; |y| <= top and a few roundings.
-  PYDEC_ELEMENT Coded nearest(float y) {
-    const std::uint32_t bits = bits_of(y);
-    const std::uint32_t sign = bits & ~kMagnitudeMask;
-    const std::uint32_t size = bits & kMagnitudeMask;
-    const std::uint32_t even = (size >> kDrop) & 1u;
-    const std::uint32_t normal = (size + ((1u << (kDrop - 1)) - 1u) + even) >> kDrop;
-    const float shifted = float_of(size) + kStepMagic;
-    const bool small = static_cast<std::int32_t>(size) < static_cast<std::int32_t>(kLeastNormal);
-    const std::uint32_t code = small ? bits_of(shifted) : normal - (kRebias >> kDrop);
-    const std::uint32_t level = small ? bits_of(shifted - kStepMagic) : normal << kDrop;
-    return {(code & 0x7fu) | (sign >> 24), float_of(level | sign)};
+  template <class F>
+  PYDEC_ELEMENT Coded<F> nearest(F y) {
+    using U = UnsignedOf<F>;
+    const U bits = words_of(y);
+    const U sign = bits & ~kMagnitudeMask;
+    const U size = bits & kMagnitudeMask;
+    const U even = (size >> kDrop) & 1u;
+    const U normal = (size + ((1u << (kDrop - 1)) - 1u) + even) >> kDrop;
+    const F shifted = bits_as<F>(size) + kStepMagic;
+    const auto small = bits_as<SignedOf<F>>(size) < static_cast<std::int32_t>(kLeastNormal);
+    const U code = small ? words_of(shifted) : normal - (kRebias >> kDrop);
+    const U level = small ? words_of(shifted - kStepMagic) : normal << kDrop;
+    return {(code & 0x7fu) | (sign >> 24), bits_as<F>(level | sign)};
   }
 
-  PYDEC_ELEMENT float level(std::uint8_t code) {
+  /// Level of a code.
+  PYDEC_ELEMENT float level(std::uint8_t code) { return wide_level<float>(code); }
+  /// Of codes 0..255 in integers as wide as floats.
+  template <class F>
+  PYDEC_ELEMENT F wide_level(UnsignedOf<F> code) {
     // Below the normals, one exponent up is 1 + the fraction, and the difference to 1 is exact.
-    const std::uint32_t size = code & 0x7fu;
-    const std::uint32_t sign = (std::uint32_t{code} & 0x80u) << 24;
-    const std::uint32_t normal = (size << kDrop) + kRebias;
-    const float small = float_of(normal + (1u << 23)) - float_of(kLeastNormal);
-    const bool is_small = static_cast<std::int32_t>(size) < (1 << mantissa);
-    return float_of((is_small ? bits_of(small) : normal) | sign);
+    using U = UnsignedOf<F>;
+    const U size = code & 0x7fu;
+    const U sign = (code & 0x80u) << 24;
+    const U normal = (size << kDrop) + kRebias;
+    const F small = bits_as<F>(normal + (1u << 23)) - float_of(kLeastNormal);
+    const auto is_small = bits_as<SignedOf<F>>(size) < (1 << mantissa);
+    return bits_as<F>((is_small ? words_of(small) : normal) | sign);
   }
 };
 
@@ -109,9 +151,10 @@ struct SignCodec {
   static constexpr int kBits = 1;
   static constexpr float kTop = 1.0f;
 
-  PYDEC_ELEMENT Coded nearest(float x) {
-    const std::uint32_t bits = bits_of(x);
-    return {bits >> 31, float_of((bits & ~kMagnitudeMask) | 0x3f800000u)};
+  template <class F>
+  PYDEC_ELEMENT Coded<F> nearest(F x) {
+    const UnsignedOf<F> bits = words_of(x);
+    return {bits >> 31, bits_as<F>((bits & ~kMagnitudeMask) | 0x3f800000u)};
   }
 
   PYDEC_ELEMENT float level(std::uint8_t code) { return float_of((std::uint32_t{code} << 31) | 0x3f800000u); }

@@ -17,22 +17,26 @@ namespace pydec {
 /// Bytes of a group of codes; also the number of elements that vector code wants side by side.
 constexpr std::size_t kCodeLanes = 16;
 
-constexpr int width_of(Codec codec) {
+PYDEC_ELEMENT constexpr int width_of(Codec codec) {
   constexpr int kBits[kCodecs] = {8, 4, 2, 1, 8, 8};
   return kBits[static_cast<int>(codec)];
 }
 
 /// Elements of a group.
-constexpr std::size_t group_of(Codec codec) {
+PYDEC_ELEMENT constexpr std::size_t group_of(Codec codec) {
   return kCodeLanes * 8 / static_cast<std::size_t>(width_of(codec));
 }
 
 /// Bytes of the codes of n elements.
-constexpr std::size_t code_bytes(Codec codec, std::size_t n) {
+PYDEC_ELEMENT constexpr std::size_t code_bytes(Codec codec, std::size_t n) {
   if (width_of(codec) == 8) return n;
   const std::size_t group = group_of(codec);
   return (n / group + (n % group != 0 ? 1 : 0)) * kCodeLanes;
 }
+
+/// An entry of a table for each codec.
+#define PYDEC_EACH_CODEC(f) \
+  {f<Codec::int8>, f<Codec::int4>, f<Codec::int2>, f<Codec::sign>, f<Codec::e4m3>, f<Codec::e5m2>}
 
 /// One encoded vector and its weight.
 struct QuantMessage {
@@ -59,15 +63,21 @@ struct QuantEncoders {
   /// the signs. A residual is overwritten by a - scale * level. A block with a NaN or an infinity, or whose
   /// scale would decode to infinity, gets the scale NaN, codes 0 and the residual a. Returns the number of
   /// such blocks.
+  /// `stream`: the codes are written past the caches.
   std::size_t (*encode_f32[kCodecs])(const F32* x, F32* residual, std::size_t n, std::size_t block,
-                                     const Draw* draw, std::uint8_t* codes, F32* scales) noexcept;
+                                     const Draw* draw, std::uint8_t* codes, F32* scales,
+                                     bool stream) noexcept;
+  /// The same of a = x - y, rounded once, with no residual.
+  std::size_t (*encode_difference_f32[kCodecs])(const F32* x, const F32* y, std::size_t n, std::size_t block,
+                                                const Draw* draw, std::uint8_t* codes, F32* scales,
+                                                bool stream) noexcept;
 };
 
 /// The same contract.
 struct QuantDecoders {
-  /// out[i] = scales[i / block] * level[i].
+  /// out[i] = scales[i / block] * level[i]. `stream`: out is written past the caches.
   void (*decode_f32[kCodecs])(const std::uint8_t* codes, const F32* scales, std::size_t n, std::size_t block,
-                              F32* out) noexcept;
+                              F32* out, bool stream) noexcept;
   /// For k = 0..m-1 in order: out[i] += weight_k * (scale_k * level_k[i]), rounding after every product
   /// and every addition. One pass over `out`.
   void (*accumulate_f32[kCodecs])(const QuantMessage* messages, std::size_t m, std::size_t n,
