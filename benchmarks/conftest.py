@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import torch
 
 from pydec import kernels
 
 from .cases import Case
+from .harness import threads
 
 CONTENDERS = [*kernels.targets(), "torch"]
 
@@ -21,8 +21,7 @@ def run_case(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[Callabl
 
     Adds the bytes that must move, over the median time, as GB/s (1e9 bytes per second).
     """
-    before, threads = kernels.target(), torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = kernels.target()
     if request.param != "torch":
         kernels.set_target(request.param)
 
@@ -32,6 +31,6 @@ def run_case(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[Callabl
             benchmark.extra_info["GB/s"] = round(case.n_bytes * 1e-9 / benchmark.stats.stats.median, 2)
         case.check()
 
-    yield run
+    with threads(1):
+        yield run
     kernels.set_target(before)
-    torch.set_num_threads(threads)

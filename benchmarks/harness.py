@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from pydec import __version__, kernels
 
@@ -123,6 +124,19 @@ def interleaved(contenders: Mapping[str, Action], rounds: int, warmup: int = 2) 
 
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of glibc's mallopt
+
+
+@contextlib.contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Gives our kernels and torch n threads each."""
+    ours, theirs = kernels.num_threads(), torch.get_num_threads()
+    kernels.set_num_threads(n)
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        kernels.set_num_threads(ours)
+        torch.set_num_threads(theirs)
 
 
 @contextlib.contextmanager

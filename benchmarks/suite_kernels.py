@@ -1,14 +1,12 @@
-"""Native kernels on one thread beside their peers, and their share of what the memory can do."""
+"""Native kernels on one thread and on two beside their peers, and their share of what the memory can do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import torch
-
 from . import cases, cases_calls, cases_libraries, cases_lowrank, cases_quant, cases_robust, cases_sparse
-from .harness import Options, Row, copy_actions, copy_gbps, interleaved, pages
+from .harness import Options, Row, copy_actions, copy_gbps, interleaved, pages, threads
 
 MAKERS: list[Callable[[int], cases.Case]] = [
     lambda n: cases.mix(n, 3),
@@ -28,6 +26,15 @@ MAKERS: list[Callable[[int], cases.Case]] = [
     *cases_lowrank.MAKERS,
 ]
 
+TWO_THREADS: list[Callable[[int], cases.Case]] = [
+    lambda n: cases.mix(n, 3),
+    lambda n: cases_quant.encode(n, "int8"),
+    cases_robust.choco_step,
+    lambda n: cases_robust.median(n, 8),
+    lambda n: cases.topk(n, 0.01),
+]
+"""Those that two threads are measured on, beside a copy by two threads, where memory bounds them."""
+
 ROUNDS = {1 << 20: 101, 1 << 24: 15, 1 << 26: 7}
 """By number of elements: 4 MiB, which stay in the caches, 64 and 256 MiB of float32."""
 COLD_ELEMENTS = 1 << 24
@@ -40,19 +47,21 @@ def rows(options: Options) -> Iterator[Row]:
     ``floor_fraction`` is against the faster of two copies.
     """
     sizes = [1 << 16] if options.quick else list(ROUNDS)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with threads(1):
         yield from cases_calls.rows(options.rounds or (3 if options.quick else 101))
-        for n in sizes:
-            rounds = options.rounds or (3 if options.quick else ROUNDS[n])
+    for n in sizes:
+        rounds = options.rounds or (3 if options.quick else ROUNDS[n])
+        with threads(1):
             for make in MAKERS:
-                yield from _measured(make(n), n, rounds)
-    finally:
-        torch.set_num_threads(threads)
+                yield from _measured(make(n), n, rounds, 1)
+    for n in sizes if options.quick else [1 << 24]:
+        rounds = options.rounds or (3 if options.quick else ROUNDS[n])
+        with threads(2):
+            for make in TWO_THREADS:
+                yield from _measured(make(n), n, rounds, 2)
 
 
-def _measured(case: cases.Case, n: int, rounds: int) -> Iterator[Row]:
+def _measured(case: cases.Case, n: int, rounds: int, n_threads: int) -> Iterator[Row]:
     """Rows of one case; peers that allocate in every call get one more, on pages that are new every time."""
     case.check()
     with pages(fresh=False):
@@ -62,7 +71,7 @@ def _measured(case: cases.Case, n: int, rounds: int) -> Iterator[Row]:
     row = Row(
         suite="kernels",
         name=case.name,
-        params={**case.params, "threads": 1, "rounds": rounds},
+        params={**case.params, "threads": n_threads, "rounds": rounds},
         value=ours_s * 1e3,
         unit="ms",
         floor_fraction=case.n_bytes * 1e-9 / ours_s / copy_gbps(timings, n),

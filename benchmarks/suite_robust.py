@@ -10,7 +10,7 @@ import torch
 
 from pydec import kernels
 
-from .harness import Options, Row, copy_actions, copy_gbps, interleaved
+from .harness import Options, Row, copy_actions, copy_gbps, interleaved, threads
 from .libraries import library, part
 
 F = 3
@@ -183,19 +183,15 @@ def rows(options: Options) -> Iterator[Row]:
     """One row for each rule, count of vectors and peer; peers that want one array get it stacked before."""
     n = 1 << 14 if options.quick else 1 << 20
     rounds = options.rounds or (3 if options.quick else 5)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     for absent in (name for name in LIBRARIES if not _has(name)):
         yield Row("robust", "all rules", {}, 0.0, "ms", f"{absent}: {library(absent)}")
-    try:
+    with threads(1):
         for count in (9, 16):
             rng = np.random.default_rng(count)
             # Unequal sizes, so that which vectors lie closest does not hang on rounding.
             x = [rng.standard_normal(n, dtype=np.float32) * np.float32(1 + 0.05 * k) for k in range(count)]
             for make in RULES:
                 yield from _measured(make(x, np.stack(x)), n, count, rounds)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _measured(contest: Contest, n: int, count: int, rounds: int) -> Iterator[Row]:

@@ -175,6 +175,7 @@ void bind_randk(py::module_& m);
 void bind_gaps(py::module_& m);
 void bind_topk_int8(py::module_& m);
 void bind_sparse(py::module_& m);
+void bind_threads(py::module_& m);
 void bind_threshold(py::module_& m);
 
 }  // namespace pydec::bindings

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/parallel.h"
 
 namespace pydec::bindings {
 namespace {
@@ -28,8 +29,11 @@ std::size_t encode_f32(py::handle x_object, py::handle residual_object, py::hand
   codes.output().sized(x.size, "as x has");
   require_apart(x, codes);
   F32* residual = residual_of(residual_object, x, codes);
+  const Shares shares(x.size, residual != nullptr ? 14 : 6);
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<CastKernels>().encode_f32[index](x.data, residual, x.size, codes.data);
+  return shares.count([&, kernel = active<CastKernels>().encode_f32[index]](const Share& share) {
+    return kernel(x.data + share.first, shifted(residual, share), share.count, codes.data + share.first);
+  });
 }
 
 void decode_f32(py::handle codes_object, py::handle out_object, const std::string& half) {
@@ -38,8 +42,11 @@ void decode_f32(py::handle codes_object, py::handle out_object, const std::strin
   const Array<float> out(out_object, "out");
   codes.sized(out.output().size, "as out has");
   require_apart(codes, out);
+  const Shares shares(out.size, 6);
   py::gil_scoped_release nogil;  // touches no Python object
-  active<CastKernels>().decode_f32[index](codes.data, out.size, out.data);
+  shares.run([&, kernel = active<CastKernels>().decode_f32[index]](const Share& share) {
+    kernel(codes.data + share.first, share.count, out.data + share.first);
+  });
 }
 
 void accumulate_f32(const py::sequence& codes, const py::sequence& weights, py::handle out_object,
@@ -60,15 +67,24 @@ void accumulate_f32(const py::sequence& codes, const py::sequence& weights, py::
     require_apart(code, out);
     messages[k] = {code.data, weight_of(py::object(weights[k]), item_name("weights", k))};
   }
+  const Shares shares(out.size, 8 + 2 * m);
+  Rows<HalfMessage> rows(shares, m);
   py::gil_scoped_release nogil;  // touches no Python object
-  active<CastKernels>().accumulate_f32[index](messages.data(), m, out.size, out.data);
+  shares.run([&, kernel = active<CastKernels>().accumulate_f32[index]](const Share& share) {
+    HalfMessage* part = rows[share.worker];
+    for (std::size_t k = 0; k < m; ++k) part[k] = {messages[k].codes + share.first, messages[k].weight};
+    kernel(part, m, share.count, out.data + share.first);
+  });
 }
 
 std::size_t count_nonfinite(py::handle codes_object, const std::string& half) {
   const int index = half_named(half);
   const Codes codes(codes_object, "codes", index);
+  const Shares shares(codes.size, 2);
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<CastKernels>().count_nonfinite[index](codes.data, codes.size);
+  return shares.count([&, kernel = active<CastKernels>().count_nonfinite[index]](const Share& share) {
+    return kernel(codes.data + share.first, share.count);
+  });
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 #include "pydec/choco.h"
 
-#include "bindings/quant.h"
+#include "bindings/quant_shares.h"
 
 namespace pydec::bindings {
 namespace {
@@ -20,6 +20,11 @@ struct State {
   Array<float> mixed;
 };
 
+ChocoState part_of(const ChocoState& state, const Share& share) {
+  return {state.x + share.first, state.estimate + share.first, state.mixed + share.first,
+          shifted(state.gradient, share)};
+}
+
 std::size_t step_f32(py::handle x, py::handle estimate, py::handle mixed, py::handle gradient_object,
                      double gamma, double own_weight, double lr, py::handle codes, py::handle scales,
                      const std::string& codec, std::ptrdiff_t block, py::handle key, std::uint64_t first) {
@@ -36,8 +41,13 @@ std::size_t step_f32(py::handle x, py::handle estimate, py::handle mixed, py::ha
     state.gradient = gradient.data;
   }
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<ChocoKernels>().step_f32[how.index()](state, factors, arrays.x.size, how.block, how.source(),
-                                                      how.to.codes.data, how.to.scales.data, how.stream);
+  return encode_shares(arrays.x.size, state.gradient != nullptr ? 29 : 25, how.codec, how.block, how.source(),
+                       how.to,
+                       [&, kernel = active<ChocoKernels>().step_f32[how.index()]](
+                           const Share& share, const Draw* from, std::uint8_t* to, float* to_scales) {
+                         return kernel(part_of(state, share), factors, share.count, how.block, from, to,
+                                       to_scales, how.stream);
+                       });
 }
 
 void absorb_f32(py::handle x, py::handle estimate, py::handle mixed, double gamma, const py::sequence& codes,
@@ -51,9 +61,13 @@ void absorb_f32(py::handle x, py::handle estimate, py::handle mixed, double gamm
   if (messages.size() == 0) throw py::value_error("codes must hold the own message at least, got none");
   const float factor = finite_weight(gamma, "gamma");
   const ChocoState state{arrays.x.data, arrays.estimate.data, arrays.mixed.data, nullptr};
+  const std::size_t m = messages.size();
+  const Shares shares(arrays.x.size, 24 + m, block_unit(block, arrays.x.size));
+  SharedMessages part(shares, messages.data(), m, codec, block);
   py::gil_scoped_release nogil;  // touches no Python object
-  active<ChocoKernels>().absorb_f32[static_cast<int>(codec)](state, factor, messages.data(), messages.size(),
-                                                             arrays.x.size, block);
+  shares.run([&, kernel = active<ChocoKernels>().absorb_f32[static_cast<int>(codec)]](const Share& share) {
+    kernel(part_of(state, share), factor, part(share), m, share.count, block);
+  });
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "pydec/copy.h"
 
 #include "bindings/arrays.h"
+#include "bindings/parallel.h"
 
 namespace pydec::bindings {
 namespace {
@@ -10,8 +11,11 @@ void stream_f32(py::handle x_object, py::handle out_object) {
   const Array<float> out(out_object, "out");
   out.output().sized(x.size, "as x has");
   require_apart(x, out);
+  const Shares shares(x.size, 2 * sizeof(float), kShareUnit, lead_of(out.data));
   py::gil_scoped_release nogil;  // touches no Python object
-  active<CopyKernels>().stream_f32(x.data, out.data, x.size);
+  shares.run([&, kernel = active<CopyKernels>().stream_f32](const Share& share) {
+    kernel(x.data + share.first, out.data + share.first, share.count);
+  });
 }
 
 }  // namespace

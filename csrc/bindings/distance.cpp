@@ -2,10 +2,48 @@
 
 #include <cmath>
 
+#include "bindings/parallel.h"
 #include "bindings/vectors.h"
 
 namespace pydec::bindings {
 namespace {
+
+/// Matrices of chunks, computed by threads in any order and added in that of the chunks.
+class GramRun {
+ public:
+  GramRun(const Vectors& vectors, const Shares& shares, const float* centre)
+      : n_(vectors.size()),
+        centre_(centre),
+        shares_(shares),
+        from_(shares, vectors.data(), n_),
+        work_(shares, n_ * kGramTile),
+        wave_(std::clamp(kWaveBytes / (n_ * n_ * sizeof(double)), shares.threads(), shares.size())),
+        grams_(wave_ * n_ * n_) {}
+
+  void into(double* gram) {
+    py::gil_scoped_release nogil;  // touches no Python object
+    std::fill_n(gram, n_ * n_, 0.0);
+    for (std::size_t first = 0; first < shares_.size(); first += wave_) {
+      const std::size_t count = std::min(wave_, shares_.size() - first);
+      shares_.run_some(first, count, [&, kernel = active<DistanceKernels>().gram_f32](const Share& share) {
+        kernel(from_(share), n_, centre_ != nullptr ? centre_ + share.first : nullptr, share.count,
+               grams_.data() + (share.index - first) * n_ * n_, work_[share.worker]);
+      });
+      for (std::size_t k = 0; k < count * n_ * n_; ++k) gram[k % (n_ * n_)] += grams_[k];
+    }
+  }
+
+ private:
+  static constexpr std::size_t kWaveBytes = std::size_t{1} << 20;  // of matrices that wait to be added
+
+  std::size_t n_;
+  const float* centre_;
+  const Shares& shares_;
+  ShiftedVectors<const float> from_;
+  Rows<double> work_;
+  std::size_t wave_;
+  std::vector<double> grams_;
+};
 
 void gram_f32(const py::sequence& x, const py::object& centre_object, py::handle gram_object) {
   if (x.size() == 0) throw py::value_error("x must have at least one vector, got none");
@@ -22,9 +60,8 @@ void gram_f32(const py::sequence& x, const py::object& centre_object, py::handle
     require_apart(c, gram);
     centre = c.data;
   }
-  std::vector<double> work(n * kGramTile);
-  py::gil_scoped_release nogil;  // touches no Python object
-  active<DistanceKernels>().gram_f32(vectors.data(), n, centre, d, gram.data, work.data());
+  const Shares shares = Shares::of_length(d, kGramChunk, sizeof(float) * (n + (centre != nullptr ? 1 : 0)));
+  GramRun(vectors, shares, centre).into(gram.data);
 }
 
 /// min(1, radius / distance), or 0 if the distance is not finite.
@@ -66,9 +103,12 @@ std::size_t clip_accumulate_f32(const py::sequence& x, const py::sequence& weigh
     vectors.pointers[kept] = vectors.pointers[k];
     factors[kept++] = factor;
   }
+  const Shares shares(out.size, sizeof(float) * (kept + 3), kShareUnit, lead_of(out.data));
+  ShiftedVectors<const float> from(shares, vectors.data(), kept);
   py::gil_scoped_release nogil;  // touches no Python object
-  active<DistanceKernels>().add_differences_f32(vectors.data(), factors.data(), kept, centre.data, out.data,
-                                                out.size);
+  shares.run([&, kernel = active<DistanceKernels>().add_differences_f32](const Share& share) {
+    kernel(from(share), factors.data(), kept, centre.data + share.first, out.data + share.first, share.count);
+  });
   return kept;
 }
 

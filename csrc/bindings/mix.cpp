@@ -3,10 +3,21 @@
 #include <vector>
 
 #include "bindings/buckets.h"
+#include "bindings/parallel.h"
 #include "bindings/vectors.h"
 
 namespace pydec::bindings {
 namespace {
+
+/// Without the GIL; x has as many vectors as there are factors.
+void mix(const float* const* x, const std::vector<float>& factors, const Array<float>& out) {
+  const std::size_t m = factors.size();
+  const Shares shares(out.size, sizeof(float) * (m + 1), kShareUnit, lead_of(out.data));
+  ShiftedVectors<const float> from(shares, x, m);
+  shares.run([&, kernel = active<MixKernels>().mix_f32](const Share& share) {
+    kernel(from(share), factors.data(), m, out.data + share.first, share.count, streams(out.size));
+  });
+}
 
 void mix_f32(const py::sequence& x, const py::sequence& weights, py::handle out_object) {
   const std::size_t m = x.size();
@@ -28,7 +39,7 @@ void mix_f32(const py::sequence& x, const py::sequence& weights, py::handle out_
     factors[k] = weight_of(py::object(weights[k]), item_name("weights", k));
   }
   py::gil_scoped_release nogil;  // touches no Python object
-  active<MixKernels>().mix_f32(inputs.data(), factors.data(), m, out.data, out.size);
+  mix(inputs.data(), factors, out);
 }
 
 void mix_many_f32(const py::sequence& x, const py::sequence& weights, const py::sequence& out) {
@@ -57,10 +68,7 @@ void mix_many_f32(const py::sequence& x, const py::sequence& weights, const py::
     }
   }
   py::gil_scoped_release nogil;  // touches no Python object
-  const MixKernels& kernels = active<MixKernels>();
-  for (std::size_t b = 0; b < buckets; ++b) {
-    kernels.mix_f32(inputs.data() + b * m, factors.data(), m, outputs[b].data, outputs[b].size);
-  }
+  for (std::size_t b = 0; b < buckets; ++b) mix(inputs.data() + b * m, factors, outputs[b]);
 }
 
 }  // namespace

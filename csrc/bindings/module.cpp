@@ -54,5 +54,6 @@ PYBIND11_MODULE(_native, m) {
   pydec::bindings::bind_gaps(m);
   pydec::bindings::bind_topk_int8(m);
   pydec::bindings::bind_sparse(m);
+  pydec::bindings::bind_threads(m);
   pydec::bindings::bind_threshold(m);
 }

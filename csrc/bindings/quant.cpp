@@ -1,10 +1,33 @@
 #include "bindings/quant.h"
 
 #include "bindings/buckets.h"
+#include "bindings/quant_shares.h"
+#include "bindings/sums.h"
 #include "bindings/vectors.h"
 
 namespace pydec::bindings {
 namespace {
+
+/// Without the GIL; draw null rounds to nearest.
+std::size_t encode(Codec codec, std::size_t block, const Array<float>& x, float* residual, const Draw* draw,
+                   const Message& to) {
+  const bool stream = to.codes.size >= kStreamBytes;
+  return encode_shares(x.size, residual != nullptr ? 13 : 5, codec, block, draw, to,
+                       [&, kernel = active<QuantEncoders>().encode_f32[static_cast<int>(codec)]](
+                           const Share& share, const Draw* from, std::uint8_t* codes, float* scales) {
+                         return kernel(x.data + share.first, shifted(residual, share), share.count, block,
+                                       from, codes, scales, stream);
+                       });
+}
+
+/// Without the GIL.
+void accumulate(Codec codec, std::size_t block, const QuantMessage* messages, std::size_t m,
+                const Array<float>& out) {
+  const Shares shares(out.size, 8 + m, block_unit(block, out.size));
+  SharedMessages from(shares, messages, m, codec, block);
+  shares.run([&, kernel = active<QuantDecoders>().accumulate_f32[static_cast<int>(codec)]](
+                 const Share& share) { kernel(from(share), m, share.count, block, out.data + share.first); });
+}
 
 std::size_t encode_f32(py::handle x_object, py::handle residual_object, py::handle codes, py::handle scales,
                        const std::string& codec, std::ptrdiff_t block, py::handle key, std::uint64_t first) {
@@ -13,8 +36,7 @@ std::size_t encode_f32(py::handle x_object, py::handle residual_object, py::hand
   require_all_apart(x, how.to.codes, how.to.scales);
   F32* residual = residual_of(residual_object, x, how.to.codes, how.to.scales);
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<QuantEncoders>().encode_f32[how.index()](x.data, residual, x.size, how.block, how.source(),
-                                                         how.to.codes.data, how.to.scales.data, how.stream);
+  return encode(how.codec, how.block, x, residual, how.source(), how.to);
 }
 
 std::size_t encode_difference_f32(py::handle x_object, py::handle y_object, py::handle codes,
@@ -27,8 +49,12 @@ std::size_t encode_difference_f32(py::handle x_object, py::handle y_object, py::
   require_all_apart(x, how.to.codes, how.to.scales);
   require_all_apart(y, how.to.codes, how.to.scales);
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<QuantEncoders>().encode_difference_f32[how.index()](
-      x.data, y.data, x.size, how.block, how.source(), how.to.codes.data, how.to.scales.data, how.stream);
+  return encode_shares(x.size, 9, how.codec, how.block, how.source(), how.to,
+                       [&, kernel = active<QuantEncoders>().encode_difference_f32[how.index()]](
+                           const Share& share, const Draw* from, std::uint8_t* to, float* to_scales) {
+                         return kernel(x.data + share.first, y.data + share.first, share.count, how.block,
+                                       from, to, to_scales, how.stream);
+                       });
 }
 
 void decode_f32(py::handle codes_object, py::handle scales_object, py::handle out_object,
@@ -39,9 +65,12 @@ void decode_f32(py::handle codes_object, py::handle scales_object, py::handle ou
   const Message from(codes_object, scales_object, "codes", "scales", codec, out.output().size, block);
   require_apart(from.codes, out);
   require_apart(from.scales, out);
+  const Shares shares(out.size, 5, block_unit(block, out.size));
   py::gil_scoped_release nogil;  // touches no Python object
-  active<QuantDecoders>().decode_f32[static_cast<int>(codec)](
-      from.codes.data, from.scales.data, out.size, block, out.data, out.size * sizeof(float) >= kStreamBytes);
+  shares.run([&, kernel = active<QuantDecoders>().decode_f32[static_cast<int>(codec)]](const Share& share) {
+    const CodesAt at(from, codec, block, share);
+    kernel(at.codes, at.scales, share.count, block, out.data + share.first, streams(out.size));
+  });
 }
 
 void accumulate_f32(const py::sequence& codes, const py::sequence& scales, const py::sequence& weights,
@@ -53,8 +82,7 @@ void accumulate_f32(const py::sequence& codes, const py::sequence& scales, const
   const Messages messages(codes, scales, weights, out, codec, block);
   messages.apart(out);
   py::gil_scoped_release nogil;  // touches no Python object
-  active<QuantDecoders>().accumulate_f32[static_cast<int>(codec)](messages.data(), messages.size(), out.size,
-                                                                  block, out.data);
+  accumulate(codec, block, messages.data(), messages.size(), out);
 }
 
 double sqdist_f32(py::handle codes_object, py::handle scales_object, py::handle x_object,
@@ -63,9 +91,16 @@ double sqdist_f32(py::handle codes_object, py::handle scales_object, py::handle 
   const std::size_t block = checked_block(codec, block_option);
   const Array<float> x(x_object, "x");
   const Message from(codes_object, scales_object, "codes", "scales", codec, x.size, block);
+  // A share starts a chunk of the sum and a block.
+  ChunkSums sums(x.size);
+  const Shares shares =
+      Shares::of_length(x.size, std::lcm(std::min(block, x.size + 1), kSumChunk), sizeof(float) + 1);
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<QuantDecoders>().sqdist_f32[static_cast<int>(codec)](from.codes.data, from.scales.data,
-                                                                     x.data, x.size, block);
+  shares.run([&, kernel = active<QuantDecoders>().sqdist_f32[static_cast<int>(codec)]](const Share& share) {
+    const CodesAt at(from, codec, block, share);
+    kernel(at.codes, at.scales, x.data + share.first, share.count, block, sums.of(share.first));
+  });
+  return sums.total();
 }
 
 unsigned check(py::handle codes_object, py::handle scales_object, std::size_t n,
@@ -73,8 +108,14 @@ unsigned check(py::handle codes_object, py::handle scales_object, std::size_t n,
   const Codec codec = codec_named(codec_name);
   const std::size_t block = checked_block(codec, block_option);
   const Message from(codes_object, scales_object, "codes", "scales", codec, n, block);
+  const Shares shares(n, 1, block_unit(block, n));
+  std::atomic<unsigned> faults{0};
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<QuantDecoders>().check[static_cast<int>(codec)](from.codes.data, from.scales.data, n, block);
+  shares.run([&, kernel = active<QuantDecoders>().check[static_cast<int>(codec)]](const Share& share) {
+    const CodesAt at(from, codec, block, share);
+    faults.fetch_or(kernel(at.codes, at.scales, share.count, block), std::memory_order_relaxed);
+  });
+  return faults.load(std::memory_order_relaxed);
 }
 
 std::size_t encode_many_f32(const py::sequence& x_sequence, py::handle residual_object,
@@ -108,12 +149,10 @@ std::size_t encode_many_f32(const py::sequence& x_sequence, py::handle residual_
   written.close();
   for (const Array<float>& input : x) written.require_apart_from(input);
   py::gil_scoped_release nogil;  // touches no Python object
-  const auto encode = active<QuantEncoders>().encode_f32[static_cast<int>(codec)];
   std::size_t bad = 0;
   for (std::size_t b = 0; b < buckets; ++b) {
-    bad += encode(x[b].data, feedback ? residual[b].data : nullptr, x[b].size, block,
-                  stochastic ? &draw : nullptr, to[b].codes.data, to[b].scales.data,
-                  to[b].codes.size >= kStreamBytes);
+    bad += encode(codec, block, x[b], feedback ? residual[b].data : nullptr, stochastic ? &draw : nullptr,
+                  to[b]);
     draw.first += blocks_of(x[b].size, kCodeLanes) * kCodeLanes;
   }
   return bad;
@@ -157,10 +196,7 @@ void accumulate_many_f32(const py::sequence& codes, const py::sequence& scales, 
     held.push_back(scales_items);
   }
   py::gil_scoped_release nogil;  // touches no Python object
-  const auto accumulate = active<QuantDecoders>().accumulate_f32[static_cast<int>(codec)];
-  for (std::size_t b = 0; b < buckets; ++b) {
-    accumulate(messages.data() + b * m, m, out[b].size, block, out[b].data);
-  }
+  for (std::size_t b = 0; b < buckets; ++b) accumulate(codec, block, messages.data() + b * m, m, out[b]);
 }
 
 }  // namespace

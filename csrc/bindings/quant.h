@@ -6,11 +6,9 @@
 
 #include "bindings/arrays.h"
 #include "pydec/quant.h"
+#include "pydec/stream.h"
 
 namespace pydec::bindings {
-
-// Outputs of 16 MiB and more are written past the caches: measured, smaller ones are better kept.
-constexpr std::size_t kStreamBytes = std::size_t{16} << 20;
 
 inline constexpr const char* kCodecNames[kCodecs] = {"int8", "int4", "int2", "sign", "e4m3", "e5m2"};
 

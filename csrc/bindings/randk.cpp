@@ -1,6 +1,7 @@
 #include "pydec/randk.h"
 
 #include "bindings/arrays.h"
+#include "bindings/parallel.h"
 
 namespace pydec::bindings {
 namespace {
@@ -15,16 +16,27 @@ RandkShape checked_shape(std::size_t n, std::ptrdiff_t chunk, std::ptrdiff_t k, 
   return shape;
 }
 
+/// What a stratum's choice touches at the least: a line, and its values.
+std::size_t bytes_of(const RandkShape& shape) {
+  return 64 + 3 * sizeof(float) * shape.chunk;
+}
+
 py::tuple key_f32(py::handle x_object, py::handle residual_object, std::uint64_t seed) {
   const Array<float> x(x_object, "x");
   F32* residual = residual_of(residual_object, x);
+  const Shares shares = Shares::of_length(x.size, kRandkDigest, residual != nullptr ? 12 : 4);
+  std::vector<std::uint64_t> digests(shares.size());
   std::size_t bad = 0;
-  std::uint64_t key = 0;
   {
     py::gil_scoped_release nogil;  // touches no Python object
-    key = active<RandkKernels>().key_f32(x.data, residual, x.size, seed, bad);
+    bad = shares.count([&, kernel = active<RandkKernels>().digest_f32](const Share& share) {
+      std::size_t here = 0;
+      digests[share.index] = kernel(x.data + share.first, shifted(residual, share), share.count,
+                                    randk_start(seed, x.size, share.index), here);
+      return here;
+    });
   }
-  return py::make_tuple(key, bad);
+  return py::make_tuple(randk_key(digests.data(), digests.size()), bad);
 }
 
 std::size_t count(std::ptrdiff_t n, std::ptrdiff_t chunk, std::ptrdiff_t k, std::uint64_t key) {
@@ -39,8 +51,11 @@ void gather_f32(py::handle x_object, std::ptrdiff_t chunk, std::ptrdiff_t k, std
   const RandkShape shape = checked_shape(x.size, chunk, k, key);
   values.output().sized(randk_count(shape), "those that the key chooses");
   require_apart(x, values);
+  const Shares shares(shape.k, bytes_of(shape));
   py::gil_scoped_release nogil;  // touches no Python object
-  active<RandkKernels>().gather_f32(x.data, shape, scaled, values.data);
+  shares.run([&, kernel = active<RandkKernels>().gather_f32](const Share& strata) {
+    kernel(x.data, shape, {strata.first, strata.count}, scaled, values.data + strata.first * shape.chunk);
+  });
 }
 
 void scatter_f32(py::handle values_object, std::ptrdiff_t chunk, std::ptrdiff_t k, std::uint64_t key,
@@ -51,8 +66,11 @@ void scatter_f32(py::handle values_object, std::ptrdiff_t chunk, std::ptrdiff_t 
   values.sized(randk_count(shape), "those that the key chooses");
   require_apart(values, out);
   const float weight = finite_weight(weight_value, "weight");
+  const Shares shares(shape.k, bytes_of(shape));
   py::gil_scoped_release nogil;  // touches no Python object
-  active<RandkKernels>().scatter_f32(values.data, shape, weight, out.data);
+  shares.run([&, kernel = active<RandkKernels>().scatter_f32](const Share& strata) {
+    kernel(values.data + strata.first * shape.chunk, shape, {strata.first, strata.count}, weight, out.data);
+  });
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "pydec/robust.h"
 
+#include "bindings/parallel.h"
 #include "bindings/vectors.h"
 
 namespace pydec::bindings {
@@ -15,6 +16,15 @@ Vectors checked(const py::sequence& x, const Array<float>& out) {
   return vectors;
 }
 
+/// Calls kernel(vectors, out, elements) on shares.
+template <class Kernel>
+void run(const Vectors& vectors, const Array<float>& out, const Kernel& kernel) {
+  const Shares shares(out.size, sizeof(float) * (vectors.size() + 1), kShareUnit, lead_of(out.data));
+  ShiftedVectors<const float> from(shares, vectors.data(), vectors.size());
+  py::gil_scoped_release nogil;  // touches no Python object
+  shares.run([&](const Share& share) { kernel(from(share), out.data + share.first, share.count); });
+}
+
 std::size_t checked_f(std::ptrdiff_t f, std::size_t n) {
   if (f < 0 || 2 * static_cast<std::size_t>(f) >= n) {
     throw py::value_error("f must be at least 0 and less than half of the " + std::to_string(n) +
@@ -26,24 +36,27 @@ std::size_t checked_f(std::ptrdiff_t f, std::size_t n) {
 void median_f32(const py::sequence& x, py::handle out_object) {
   const Array<float> out(out_object, "out");
   const Vectors vectors = checked(x, out);
-  py::gil_scoped_release nogil;  // touches no Python object
-  active<RobustKernels>().median_f32(vectors.data(), vectors.size(), out.data, out.size);
+  run(vectors, out, [&](const float* const* from, float* to, std::size_t d) {
+    active<RobustKernels>().median_f32(from, vectors.size(), to, d, streams(out.size));
+  });
 }
 
 void trimmed_mean_f32(const py::sequence& x, std::ptrdiff_t f_option, py::handle out_object) {
   const Array<float> out(out_object, "out");
   const Vectors vectors = checked(x, out);
   const std::size_t f = checked_f(f_option, vectors.size());
-  py::gil_scoped_release nogil;  // touches no Python object
-  active<RobustKernels>().trimmed_mean_f32(vectors.data(), vectors.size(), f, out.data, out.size);
+  run(vectors, out, [&](const float* const* from, float* to, std::size_t d) {
+    active<RobustKernels>().trimmed_mean_f32(from, vectors.size(), f, to, d, streams(out.size));
+  });
 }
 
 void mean_around_median_f32(const py::sequence& x, std::ptrdiff_t f_option, py::handle out_object) {
   const Array<float> out(out_object, "out");
   const Vectors vectors = checked(x, out);
   const std::size_t f = checked_f(f_option, vectors.size());
-  py::gil_scoped_release nogil;  // touches no Python object
-  active<RobustKernels>().mean_around_median_f32(vectors.data(), vectors.size(), f, out.data, out.size);
+  run(vectors, out, [&](const float* const* from, float* to, std::size_t d) {
+    active<RobustKernels>().mean_around_median_f32(from, vectors.size(), f, to, d, streams(out.size));
+  });
 }
 
 }  // namespace

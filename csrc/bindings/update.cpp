@@ -1,5 +1,6 @@
 #include "pydec/update.h"
 
+#include "bindings/parallel.h"
 #include "bindings/vectors.h"
 
 namespace pydec::bindings {
@@ -27,7 +28,16 @@ struct Mix {
     return array;
   }
 
-  Terms terms() const { return {vectors.data(), factors.data(), factors.size()}; }
+  /// Calls kernel(terms, first element, elements) on shares; `others` more vectors are read or written.
+  template <class Kernel>
+  void run(std::size_t others, const Kernel& kernel) const {
+    const std::size_t m = factors.size();
+    const Shares shares(out.size, sizeof(float) * (m + 1 + others), kShareUnit, lead_of(out.data));
+    ShiftedVectors<const float> from(shares, vectors.data(), m);
+    py::gil_scoped_release nogil;  // touches no Python object
+    shares.run(
+        [&](const Share& share) { kernel(Terms{from(share), factors.data(), m}, share.first, share.count); });
+  }
 
   Array<float> out;
   Vectors vectors;
@@ -42,8 +52,10 @@ void push_sum_f32(const py::sequence& x, const py::sequence& weights, double div
   if (!(divisor > 0.0f)) {
     throw py::value_error("divisor must be a positive float32 number, got " + std::to_string(divisor_option));
   }
-  py::gil_scoped_release nogil;  // touches no Python object
-  active<UpdateKernels>().push_sum_f32(mix.terms(), divisor, mix.out.data, ratio.data, mix.out.size);
+  mix.run(1, [&](const Terms& terms, std::size_t first, std::size_t n) {
+    active<UpdateKernels>().push_sum_f32(terms, divisor, mix.out.data + first, ratio.data + first, n,
+                                         streams(mix.out.size));
+  });
 }
 
 void tracking_f32(const py::sequence& x, const py::sequence& weights, py::handle gradient_object,
@@ -52,8 +64,10 @@ void tracking_f32(const py::sequence& x, const py::sequence& weights, py::handle
   const Array<float> gradient = mix.also(gradient_object, "gradient", false);
   const Array<float> previous = mix.also(previous_object, "previous", true);
   require_apart(gradient, previous);
-  py::gil_scoped_release nogil;  // touches no Python object
-  active<UpdateKernels>().tracking_f32(mix.terms(), gradient.data, previous.data, mix.out.data, mix.out.size);
+  mix.run(3, [&](const Terms& terms, std::size_t first, std::size_t n) {
+    active<UpdateKernels>().tracking_f32(terms, gradient.data + first, previous.data + first,
+                                         mix.out.data + first, n, streams(mix.out.size));
+  });
 }
 
 void momentum_f32(const py::sequence& x, const py::sequence& weights, py::handle gradient_object,
@@ -65,9 +79,10 @@ void momentum_f32(const py::sequence& x, const py::sequence& weights, py::handle
   require_apart(gradient, velocity);
   const float momentum = finite_weight(momentum_option, "momentum");
   const float rate = finite_weight(rate_option, "lr");
-  py::gil_scoped_release nogil;  // touches no Python object
-  active<UpdateKernels>().momentum_f32(mix.terms(), gradient.data, momentum, rate, velocity.data,
-                                       mix.out.data, mix.out.size);
+  mix.run(3, [&](const Terms& terms, std::size_t first, std::size_t n) {
+    active<UpdateKernels>().momentum_f32(terms, gradient.data + first, momentum, rate, velocity.data + first,
+                                         mix.out.data + first, n, streams(mix.out.size));
+  });
 }
 
 }  // namespace

@@ -6,12 +6,13 @@
 namespace pydec {
 namespace {
 
-void mix_f32(const F32* const* x, const float* w, std::size_t m, F32* out, std::size_t n) noexcept {
+void mix_f32(const F32* const* x, const float* w, std::size_t m, F32* out, std::size_t n,
+             bool stream) noexcept {
   // `out` may be one of the inputs, so partial sums of a tile wait here until its inputs are read.
   alignas(kLineBytes) float sum[kTile];
   bool in_place = false;
   for (std::size_t k = 0; k < m; ++k) in_place = in_place || x[k] == out;
-  if (in_place || n < kStreamFrom) {
+  if (in_place || !stream) {
     if (m <= kGroup) return sum_tile(x, w, m, 0, n, sum, out);
     for (std::size_t first = 0; first < n; first += kTile) {
       sum_tile(x, w, m, first, n - first < kTile ? n - first : kTile, sum, out + first);

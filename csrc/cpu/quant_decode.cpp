@@ -28,14 +28,14 @@ void accumulate_f32(const QuantMessage* messages, std::size_t m, std::size_t n, 
 }
 
 template <Codec codec>
-double sqdist_f32(const std::uint8_t* codes, const F32* scales, const F32* x, std::size_t n,
-                  std::size_t block) noexcept {
+void sqdist_f32(const std::uint8_t* codes, const F32* scales, const F32* x, std::size_t n, std::size_t block,
+                double* sums) noexcept {
   Doubles part[kRegisters] = {};
   double lane[kLanes];
-  double total = 0.0;
-  const auto end_chunk = [&] {  // with no elements before the first chunk
+  const auto starts_chunk = [](std::size_t i) { return i % kChunk == 0 && i != 0; };
+  const auto end_chunk = [&] {
     __builtin_memcpy(lane, part, sizeof lane);
-    total += sum_of_lanes(lane);
+    *sums++ = sum_of_lanes(lane);
     __builtin_memset(part, 0, sizeof part);
   };
   for_pieces(n, block, [&](std::size_t index, std::size_t first, std::size_t count) {
@@ -45,14 +45,14 @@ double sqdist_f32(const std::uint8_t* codes, const F32* scales, const F32* x, st
     const SquaredDifference term{value, x + first};
     std::size_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {
-      if ((first + i) % kChunk == 0) end_chunk();
+      if (starts_chunk(first + i)) end_chunk();
       for (std::size_t r = 0; r < kRegisters; ++r) term.add(part[r], i + r * kWidth);
     }
-    if (i < count && (first + i) % kChunk == 0) end_chunk();
+    if (i < count && starts_chunk(first + i)) end_chunk();
     __builtin_memcpy(lane, part, sizeof lane);
     for (std::size_t j = 0; i < count; ++i, ++j) term.add(lane[j], i);
   });
-  return n > 0 ? total + sum_of_lanes(lane) : 0.0;
+  if (n > 0) *sums = sum_of_lanes(lane);
 }
 
 /// Nonzero bits where one of the codes in a byte is one that no encoder makes; T is a byte or many.

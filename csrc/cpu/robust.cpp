@@ -16,8 +16,6 @@ constexpr std::size_t kStripFloats = 4096;
 constexpr std::size_t kWide = 64;    // elements of a strip of up to 64 vectors
 constexpr std::size_t kNarrow = 16;  // elements of a strip of more
 static_assert(kMaxRobust * kNarrow <= kStripFloats);
-// Outputs of 16 MiB and more are written past the caches, as those of mix_f32 are.
-constexpr std::size_t kStreamFrom = std::size_t{1} << 22;
 
 template <std::size_t N>
 struct Sorter {
@@ -199,9 +197,8 @@ struct Run {
     }
   }
 
-  void all(F32* out, std::size_t d) noexcept {
+  void all(F32* out, std::size_t d, bool stream) noexcept {
     const std::size_t width = n * kWide <= kStripFloats ? kWide : kNarrow;
-    bool stream = d >= kStreamFrom;
     for (std::size_t k = 0; k < n; ++k) stream = stream && x[k] != out;
     const std::size_t head = stream ? elements_to_line(out, d) : d;
     std::size_t i = 0;
@@ -220,17 +217,18 @@ struct Run {
   }
 };
 
-void median_f32(const F32* const* x, std::size_t n, F32* out, std::size_t d) noexcept {
-  Run<Median>(x, n, {}).all(out, d);
+void median_f32(const F32* const* x, std::size_t n, F32* out, std::size_t d, bool stream) noexcept {
+  Run<Median>(x, n, {}).all(out, d, stream);
 }
 
-void trimmed_mean_f32(const F32* const* x, std::size_t n, std::size_t f, F32* out, std::size_t d) noexcept {
-  Run<TrimmedMean>(x, n, {f}).all(out, d);
+void trimmed_mean_f32(const F32* const* x, std::size_t n, std::size_t f, F32* out, std::size_t d,
+                      bool stream) noexcept {
+  Run<TrimmedMean>(x, n, {f}).all(out, d, stream);
 }
 
-void mean_around_median_f32(const F32* const* x, std::size_t n, std::size_t f, F32* out,
-                            std::size_t d) noexcept {
-  Run<MeanAroundMedian>(x, n, {f}).all(out, d);
+void mean_around_median_f32(const F32* const* x, std::size_t n, std::size_t f, F32* out, std::size_t d,
+                            bool stream) noexcept {
+  Run<MeanAroundMedian>(x, n, {f}).all(out, d, stream);
 }
 
 }  // namespace

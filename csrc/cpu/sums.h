@@ -5,6 +5,7 @@
 
 #include "cpu/loop.h"
 #include "pydec/element.h"
+#include "pydec/reduce.h"
 
 namespace pydec {
 namespace {
@@ -12,8 +13,7 @@ namespace {
 // Fixed at 16 whatever the register width: the order of additions, and so the rounding, must not
 // depend on the CPU.
 constexpr std::size_t kLanes = 16;
-// Chunks are the unit that threads may share out.
-constexpr std::size_t kChunk = std::size_t{1} << 16;
+constexpr std::size_t kChunk = kSumChunk;
 
 // The lanes are spelled as vectors of one register each, because GCC keeps an array of 16 doubles as scalars.
 #if defined(__AVX512F__)

@@ -11,8 +11,6 @@ namespace {
 
 constexpr std::size_t kGroup = 4;    // vectors that are read side by side
 constexpr std::size_t kTile = 2048;  // 8 KiB of partial sums stay in the first-level cache
-// Outputs of 16 MiB and more are written past the caches: measured, smaller ones are better kept.
-constexpr std::size_t kStreamFrom = std::size_t{1} << 22;
 
 /// out[i] = (continued ? sum[i] + : ) w[0] * x[0][i] + ... over M vectors, left to right.
 template <std::size_t M, bool continued>

@@ -7,16 +7,15 @@ namespace pydec {
 namespace {
 
 /// For every tile of the sum: finish(first, n, sum, result), with result = out + first, or a place whose
-/// lines are then written past the caches. They are if out is large and not read here.
+/// lines are then written past the caches. They are if `stream` and out is not read here.
 template <class Finish>
-void for_tiles(const Terms& terms, F32* out, std::size_t n, const Finish& finish) noexcept {
+void for_tiles(const Terms& terms, F32* out, std::size_t n, bool stream, const Finish& finish) noexcept {
   alignas(kLineBytes) float sum[kTile];
   alignas(kLineBytes) float result[kTile];
   const auto tile = [&](std::size_t first, std::size_t length, F32* place) {
     sum_tile(terms.x, terms.w, terms.m, first, length, sum, sum);
     finish(first, length, sum, place);
   };
-  bool stream = n >= kStreamFrom;
   for (std::size_t k = 0; k < terms.m; ++k) stream = stream && terms.x[k] != out;
   const std::size_t head = stream ? elements_to_line(out, n) : n;
   std::size_t first = 0;
@@ -31,8 +30,9 @@ void for_tiles(const Terms& terms, F32* out, std::size_t n, const Finish& finish
   for (; first < n; first += kTile) tile(first, n - first < kTile ? n - first : kTile, out + first);
 }
 
-void push_sum_f32(const Terms& terms, float divisor, F32* out, F32* ratio, std::size_t n) noexcept {
-  for_tiles(terms, out, n, [=](std::size_t first, std::size_t length, const float* sum, F32* place) {
+void push_sum_f32(const Terms& terms, float divisor, F32* out, F32* ratio, std::size_t n,
+                  bool stream) noexcept {
+  for_tiles(terms, out, n, stream, [=](std::size_t first, std::size_t length, const float* sum, F32* place) {
     F32* quotient = ratio + first;
     PYDEC_INDEPENDENT
     for (std::size_t i = 0; i < length; ++i) {
@@ -42,8 +42,9 @@ void push_sum_f32(const Terms& terms, float divisor, F32* out, F32* ratio, std::
   });
 }
 
-void tracking_f32(const Terms& terms, const F32* gradient, F32* previous, F32* out, std::size_t n) noexcept {
-  for_tiles(terms, out, n, [=](std::size_t first, std::size_t length, const float* sum, F32* place) {
+void tracking_f32(const Terms& terms, const F32* gradient, F32* previous, F32* out, std::size_t n,
+                  bool stream) noexcept {
+  for_tiles(terms, out, n, stream, [=](std::size_t first, std::size_t length, const float* sum, F32* place) {
     const F32* g = gradient + first;
     F32* old = previous + first;
     PYDEC_INDEPENDENT
@@ -55,9 +56,9 @@ void tracking_f32(const Terms& terms, const F32* gradient, F32* previous, F32* o
 }
 
 void momentum_f32(const Terms& terms, const F32* gradient, float momentum, float rate, F32* velocity,
-                  F32* out, std::size_t n) noexcept {
+                  F32* out, std::size_t n, bool stream) noexcept {
   const float step = -rate;
-  for_tiles(terms, out, n, [=](std::size_t first, std::size_t length, const float* sum, F32* place) {
+  for_tiles(terms, out, n, stream, [=](std::size_t first, std::size_t length, const float* sum, F32* place) {
     const F32* g = gradient + first;
     F32* v = velocity + first;
     PYDEC_INDEPENDENT

@@ -56,6 +56,7 @@ from pydec.kernels.randk import randk_count, randk_gather, randk_key, randk_scat
 from pydec.kernels.reduce import checked_sqnorm, count_nonfinite, sqdist, sqdists, sqnorm
 from pydec.kernels.robust import mean_around_median, median, trimmed_mean
 from pydec.kernels.sparse import sparse_accumulate, sparse_check, sparse_decode
+from pydec.kernels.threads import num_threads, set_num_threads
 from pydec.kernels.threshold import threshold_select
 from pydec.kernels.topk import scatter_accumulate, topk_feedback, topk_select
 from pydec.kernels.topk_int8 import (
@@ -102,6 +103,7 @@ __all__ = [
     "mix",
     "mix_many",
     "momentum_mix",
+    "num_threads",
     "powersgd_accumulate",
     "powersgd_decode",
     "powersgd_iterate",
@@ -123,6 +125,7 @@ __all__ = [
     "randk_key",
     "randk_scatter",
     "scatter_accumulate",
+    "set_num_threads",
     "set_target",
     "sparse_accumulate",
     "sparse_check",

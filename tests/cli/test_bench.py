@@ -36,6 +36,7 @@ def test_the_kernel_suite_writes_its_rows(tmp_path, capsys):
             assert "install" in row["peer"]
         else:
             assert math.isclose(row["ratio"], row["peer_value"] / row["value"])
+    assert {row["params"]["threads"] for row in rows} == {1, 2}
     assert {"torch eager"} <= {row["peer"] for row in rows if row["ratio"]}
     assert "cpu" in rows[0]["machine"]
     assert "pydec" in rows[0]["versions"]

@@ -1,7 +1,8 @@
 """Every kernel runs on every instruction set of this CPU; helpers that the kernel tests share.
 
 ``CALLS`` has one call of every public kernel; a test with an argument ``call`` runs once for each. It is what
-keeps a new kernel from being forgotten where all kernels must agree: on arrays and tensors, and compiled.
+keeps a new kernel from being forgotten where all kernels must agree: on arrays and tensors, compiled,
+and on any number of threads.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Call:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 
-def f32(seed: int, n: int = N) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal(n, dtype=np.float32)
+def f32(seed: int, n: int | None = None) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(N if n is None else n, dtype=np.float32)
 
 
 def encoded(codec: str, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -53,7 +54,11 @@ def call_of(name: str) -> Call:
     x, y = f32(1), f32(2)
     xs, weights = [x, y, f32(3)], [0.5, -0.25, 0.75]
     out, residual, ratio = f32(4), f32(5), f32(6)
-    codes16, codes8, scales = np.zeros(N, np.uint16), np.zeros(N, np.uint8), np.zeros(8, np.float32)
+    codes16, codes8, scales = (
+        np.zeros(N, np.uint16),
+        np.zeros(N, np.uint8),
+        np.zeros(-(-N // BLOCK), np.float32),
+    )
     codes, quant_scales = encoded("int4", 7)
     more_codes, more_scales = encoded("int4", 8)
     indices, values = blocks_selected(9)
@@ -165,8 +170,9 @@ def call_of(name: str) -> Call:
 
 
 WITHOUT_VECTORS = {
-    "block_topk_count", "cuda_status", "gaps_bound", "quant_blocks", "quant_bytes", "quant_group",
-    "randk_count", "set_target", "target", "targets", "topk_int8_bound",
+    "block_topk_count", "cuda_status", "gaps_bound", "num_threads", "quant_blocks", "quant_bytes",
+    "quant_group", "randk_count", "set_num_threads", "set_target", "target", "targets",
+    "topk_int8_bound",
 }  # fmt: skip
 CALLS = [name for name in kernels.__all__ if callable(getattr(kernels, name)) and name not in WITHOUT_VECTORS]
 
@@ -174,6 +180,12 @@ CALLS = [name for name in kernels.__all__ if callable(getattr(kernels, name)) an
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "call" in metafunc.fixturenames:
         metafunc.parametrize("call", CALLS)
+
+
+@pytest.fixture
+def long_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets ``fresh`` make calls that threads share."""
+    monkeypatch.setitem(globals(), "N", 1_100_003)
 
 
 @pytest.fixture
@@ -197,6 +209,13 @@ def _restore_target() -> Iterator[None]:
     before = kernels.target()
     yield
     kernels.set_target(before)
+
+
+@pytest.fixture(autouse=True)
+def _restore_threads() -> Iterator[None]:
+    before = kernels.num_threads()
+    yield
+    kernels.set_num_threads(before)
 
 
 @pytest.fixture(params=kernels.targets())

@@ -15,8 +15,19 @@ def vectors(n, d, seed=0):
 
 
 def gram_by_definition(x, centre):
-    """Lane e mod 8, lanes pairwise at the end of 256 elements, tiles in order."""
+    """Lane e mod 8, lanes pairwise at the end of 256 elements, tiles in order, and so chunks of 2^16."""
     n, d = len(x), x[0].size
+    if d > 2**16:
+        return sum(
+            (
+                gram_by_definition(
+                    [v[first : first + 2**16] for v in x],
+                    None if centre is None else centre[first : first + 2**16],
+                )
+                for first in range(0, d, 2**16)
+            ),
+            np.zeros((n, n)),
+        )
     rows = np.zeros((n, -(-d // 256) * 256))
     rows[:, :d] = np.stack(x).astype(np.float64) - (0 if centre is None else centre.astype(np.float64))
     total = np.zeros((n, n))
@@ -36,6 +47,13 @@ def gram_by_definition(x, centre):
 def test_gram_adds_in_its_stated_order(target, n, d):
     x = vectors(n, d)
     for centre in (None, x[0], vectors(1, d, 9)[0]):
+        assert kernels.gram(x, centre).tobytes() == gram_by_definition(x, centre).tobytes()
+
+
+@pytest.mark.parametrize("d", [2**16, 2**16 + 1, 140_003])
+def test_gram_adds_the_chunks_of_large_vectors_in_order(target, d):
+    x = vectors(3, d)
+    for centre in (None, x[0]):
         assert kernels.gram(x, centre).tobytes() == gram_by_definition(x, centre).tobytes()
 
 

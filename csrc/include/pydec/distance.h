@@ -11,13 +11,16 @@ namespace pydec {
 
 /// Elements of each vector whose differences from the centre a Gram matrix keeps as doubles at a time.
 constexpr std::size_t kGramTile = 256;
+/// Elements whose tiles are added in order; the sums of these chunks are what threads share out.
+constexpr std::size_t kGramChunk = std::size_t{1} << 16;
 
 /// Contract of every entry: pointers are valid for the stated length and may be unaligned; inputs and outputs
 /// do not overlap unless stated; nothing is checked, thrown or allocated.
 struct DistanceKernels {
   /// gram[i * n + j] = sum_e (x[i][e] - c[e]) * (x[j][e] - c[e]), differences, products and sums in double; c
-  /// null is the origin. Element e goes to lane e mod 8; the lanes are added pairwise at the end of every
-  /// kGramTile elements, and the sums of the tiles in order. `work` holds n * kGramTile doubles.
+  /// null is the origin. d <= kGramChunk: the matrices of the chunks of a longer vector are added in order.
+  /// Element e goes to lane e mod 8; the lanes are added pairwise at the end of every kGramTile elements, and
+  /// the sums of the tiles in order. `work` holds n * kGramTile doubles.
   void (*gram_f32)(const F32* const* x, std::size_t n, const F32* c, std::size_t d, double* gram,
                    double* work) noexcept;
   /// For k = 0..m-1 in order: out[e] += factor[k] * (x[k][e] - y[e]), rounding after every operation. `out`

@@ -82,9 +82,10 @@ struct QuantDecoders {
   /// and every addition. One pass over `out`.
   void (*accumulate_f32[kCodecs])(const QuantMessage* messages, std::size_t m, std::size_t n,
                                   std::size_t block, F32* out) noexcept;
-  /// sum_i (scale * level[i] - x[i])^2 with the bits of ReduceKernels::sqdist_f32 of the decoded vector.
-  double (*sqdist_f32[kCodecs])(const std::uint8_t* codes, const F32* scales, const F32* x, std::size_t n,
-                                std::size_t block) noexcept;
+  /// sum_i (scale * level[i] - x[i])^2 of every chunk of kSumChunk elements: what, added in order, has the
+  /// bits of ReduceKernels::sqdist_f32 of the decoded vector.
+  void (*sqdist_f32[kCodecs])(const std::uint8_t* codes, const F32* scales, const F32* x, std::size_t n,
+                              std::size_t block, double* sums) noexcept;
   /// The faults of a message.
   unsigned (*check[kCodecs])(const std::uint8_t* codes, const F32* scales, std::size_t n,
                              std::size_t block) noexcept;

@@ -17,17 +17,29 @@ struct RandkShape {
   std::uint64_t key;
 };
 
+/// Some of the k strata; `values` of a kernel are those of the first of them on.
+struct RandkStrata {
+  std::size_t first;
+  std::size_t count;
+};
+
+/// Elements that a digest is made of.
+constexpr std::size_t kRandkDigest = std::size_t{1} << 16;
+
 /// Contract of every entry: pointers are valid for the stated length and may be unaligned; inputs
 /// and outputs do not overlap; nothing is checked, thrown or allocated.
 struct RandkKernels {
-  /// With a = x (residual null) or a = x + residual, which residual becomes: a key made of `seed`, n and all
-  /// bits of a; `bad` becomes the number of elements of a that are NaN or infinite.
-  std::uint64_t (*key_f32)(const F32* x, F32* residual, std::size_t n, std::uint64_t seed,
-                           std::size_t& bad) noexcept;
-  /// The chosen elements in ascending order, times the size of their stratum if `scaled`.
-  void (*gather_f32)(const F32* x, const RandkShape& shape, bool scaled, F32* values) noexcept;
-  /// out[i] += weight * value at the chosen places, rounding after the product and after the sum.
-  void (*scatter_f32)(const F32* values, const RandkShape& shape, float weight, F32* out) noexcept;
+  /// With a = x (residual null) or a = x + residual, which residual becomes, and n <= kRandkDigest: a number
+  /// made of `start` and all bits of a. Adds the number of elements of a that are NaN or infinite to `bad`.
+  std::uint64_t (*digest_f32)(const F32* x, F32* residual, std::size_t n, std::uint64_t start,
+                              std::size_t& bad) noexcept;
+  /// The elements that the strata chose, in ascending order, times the size of their stratum if `scaled`.
+  void (*gather_f32)(const F32* x, const RandkShape& shape, const RandkStrata& strata, bool scaled,
+                     F32* values) noexcept;
+  /// out[i] += weight * value at the places that the strata chose, rounding after the product and after the
+  /// sum.
+  void (*scatter_f32)(const F32* values, const RandkShape& shape, const RandkStrata& strata, float weight,
+                      F32* out) noexcept;
 };
 
 /// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 10: a bijection
@@ -36,6 +48,18 @@ PYDEC_ELEMENT std::uint64_t mixed_bits(std::uint64_t z) {
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
   return z ^ (z >> 31);
+}
+
+/// What the digest of the elements index * kRandkDigest and following of n starts from.
+PYDEC_ELEMENT std::uint64_t randk_start(std::uint64_t seed, std::size_t n, std::size_t index) {
+  return mixed_bits(seed + (index + 1) * 0x9e3779b97f4a7c15u) ^ n;
+}
+
+/// The key made of one digest or more.
+PYDEC_ELEMENT std::uint64_t randk_key(const std::uint64_t* digests, std::size_t count) {
+  std::uint64_t key = digests[0];
+  for (std::size_t i = 1; i < count; ++i) key = mixed_bits(key + digests[i]);
+  return key;
 }
 
 /// Chunk that stratum `j` of `strata` chooses out of `chunks`. Strata are runs of chunks whose sizes differ

@@ -8,12 +8,15 @@
 
 namespace pydec {
 
+/// Elements of a chunk of a sum: the unit that threads share out.
+constexpr std::size_t kSumChunk = std::size_t{1} << 16;
+
 /// Contract of every entry: pointers are valid for the stated length and may be unaligned; nothing
 /// is checked, thrown or allocated.
 ///
 /// Sums run in double over 16 lanes (element i goes to lane i mod 16), which are added pairwise at
-/// the end of every chunk of 2^16 elements; the sums of the chunks are added in order. Neither the register
-/// width nor a division of the chunks among threads changes the result.
+/// the end of every chunk of kSumChunk elements; the sums of the chunks are added in order. Neither the
+/// register width nor a division of the chunks among threads changes the result.
 struct ReduceKernels {
   /// sum_i x[i]^2.
   double (*sqnorm_f32)(const F32* x, std::size_t n) noexcept;

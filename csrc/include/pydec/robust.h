@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "pydec/element.h"
+#include "pydec/stream.h"
 #include "pydec/target.h"
 
 namespace pydec {
@@ -17,17 +18,18 @@ constexpr std::size_t kMaxRobust = 256;
 ///
 /// In every coordinate the n values are sorted, s[0] <= ... <= s[n-1], a NaN counting as +infinity. A result
 /// is a sum of at most n terms in the stated order, rounded after every addition, and then one division. A
-/// result of zero is +0. Infinities stay where they are in the order: up to f of them are dropped.
+/// result of zero is +0. Infinities stay where they are in the order: up to f of them are dropped. `out` is
+/// written past the caches if `stream` and it is none of the x[k].
 struct RobustKernels {
   /// s[(n-1)/2] for odd n, 0.5 s[n/2-1] + 0.5 s[n/2] for even n.
-  void (*median_f32)(const F32* const* x, std::size_t n, F32* out, std::size_t d) noexcept;
+  void (*median_f32)(const F32* const* x, std::size_t n, F32* out, std::size_t d, bool stream) noexcept;
   /// (s[f] + ... + s[n-f-1]) / (n - 2f), from left to right; 2f < n.
-  void (*trimmed_mean_f32)(const F32* const* x, std::size_t n, std::size_t f, F32* out,
-                           std::size_t d) noexcept;
+  void (*trimmed_mean_f32)(const F32* const* x, std::size_t n, std::size_t f, F32* out, std::size_t d,
+                           bool stream) noexcept;
   /// Mean of the m = n - f values closest to the median c; 2f < n. Of s[k] and s[k+m], k < f, the one kept is
   /// s[k+m] if c - s[k] > s[k+m] - c in float32, else s[k]; those are added first, then s[f] ... s[m-1].
-  void (*mean_around_median_f32)(const F32* const* x, std::size_t n, std::size_t f, F32* out,
-                                 std::size_t d) noexcept;
+  void (*mean_around_median_f32)(const F32* const* x, std::size_t n, std::size_t f, F32* out, std::size_t d,
+                                 bool stream) noexcept;
 };
 
 }  // namespace pydec
