@@ -30,6 +30,10 @@ class NonFiniteError(PydecError, ArithmeticError):
     """A gradient or model holds NaN or infinity and the policy is to raise."""
 
 
+class HeterogeneityWarning(UserWarning):
+    """What was asked for works, but is biased if the ranks' data are distributed differently."""
+
+
 class Stopped(PydecError):
     """The job was asked to stop by a signal.
 

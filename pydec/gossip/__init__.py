@@ -5,18 +5,41 @@ from __future__ import annotations
 from pydec.gossip.allreduce import AllReduce
 from pydec.gossip.base import Algorithm, Mixer, algorithms
 from pydec.gossip.choco import Choco, ChocoMixer
+from pydec.gossip.decentlam import DecentLaM
+from pydec.gossip.diloco import DiLoCo, GossipDiLoCo
 from pydec.gossip.dpsgd import DPSGD, AverageMixer
+from pydec.gossip.dsgdm import DSGDm
+from pydec.gossip.exact_diffusion import D2, ExactDiffusion
 from pydec.gossip.exchange import Exchange
+from pydec.gossip.gasloc import GASLoC
+from pydec.gossip.qg_dsgdm import QGDSGDm
+from pydec.gossip.rule import Gradients, LocalOptimizer, Rule
+from pydec.gossip.sgp import SGP
+from pydec.gossip.tracking import GradientTracking, MomentumTracking
 
 __all__ = [
+    "D2",
     "DPSGD",
+    "SGP",
     "Algorithm",
     "AllReduce",
     "AverageMixer",
     "Choco",
     "ChocoMixer",
+    "DSGDm",
+    "DecentLaM",
+    "DiLoCo",
+    "ExactDiffusion",
     "Exchange",
+    "GASLoC",
+    "GossipDiLoCo",
+    "GradientTracking",
+    "Gradients",
+    "LocalOptimizer",
     "Mixer",
+    "MomentumTracking",
+    "QGDSGDm",
+    "Rule",
     "algorithms",
     "make",
 ]

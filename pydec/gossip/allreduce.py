@@ -25,6 +25,8 @@ class AllReduce(Algorithm):
 
     budget: ClassVar[int] = 2
     averages: ClassVar[Literal["parameters", "gradients"]] = "gradients"
+    lossless: ClassVar[bool] = True
+    plain_mixing: ClassVar[bool] = False
     order: ClassVar[Order] = "atc"  # type: ignore[misc]  # fixed: there is no other order
 
     def check(self, topology: Topology, compressor: Compressor) -> None:

@@ -1,7 +1,9 @@
-"""What a gossip algorithm is: state on one float32 vector, packets out, packets in.
+"""What a gossip algorithm is: a name, its options, and the rule and mixers that it makes for a vector.
 
-A ``Mixer`` is pure: it does no input or output, holds no rank and no clock. ``exchange.py`` moves its
-packets over a transport; the deterministic local cluster and MPI run the same code.
+A ``Mixer`` turns a vector into packets and packets into a mixed vector; a ``Rule`` (``rule.py``) is
+everything else that an algorithm does around a local step and a round. Both are pure: they do no
+input or output, hold no rank and no clock. ``exchange.py`` moves the packets over a transport; the
+deterministic local cluster and MPI run the same code.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydec.compress.base import Bytes, Compressor, Vector
+from pydec.errors import FrameError
+from pydec.gossip.rule import LocalOptimizer, Rule
 from pydec.registry import Registry
 from pydec.topology.base import Topology
 
@@ -56,10 +60,22 @@ class Mixer(ABC):
         degree: the most neighbours heard in one round.
     """
 
+    move_scale: float = 0.0
+    """What makes ||W x - x||^2 of the squared distance by which a round moves x from the own packet; 0 where
+    packets do not hold the vector itself."""
+
     def __init__(self, x: Vector, compressor: Compressor, degree: int) -> None:
         self.x = x
         self.compressor = compressor
         self.buckets = bucket_bounds(x.size, compressor.block, degree)
+
+    def open(self, total: float) -> None:  # noqa: B027  # most mixers need no notice
+        """A round begins.
+
+        Args:
+            total: the sum of this rank's row of weights, its own included; 1 but for rounding,
+                unless only the columns of the topology's matrices sum to 1.
+        """
 
     @property
     def state_bytes(self) -> int:
@@ -98,6 +114,18 @@ class Mixer(ABC):
             FrameError: a packet is malformed; state is then unchanged.
         """
 
+    def alone(self, bucket: int) -> None:  # noqa: B027  # nothing changes for most
+        """Finish one bucket of a round in which this rank hears nobody: nothing to do, unless overridden."""
+
+    def decodes(self, bucket: int, body: Bytes) -> bool:
+        """Whether a packet of that bucket is well formed; looked at after ``absorb`` has refused one."""
+        start, stop = self.buckets[bucket]
+        try:
+            self.compressor.decode(body, np.empty(stop - start, np.float32))
+        except FrameError:
+            return False
+        return True
+
     def state(self) -> Mapping[str, NDArray[np.float32]]:
         """Vectors that a checkpoint must hold, by name (views, not copies)."""
         return {}
@@ -111,6 +139,16 @@ class Algorithm(ABC):
     averages: ClassVar[Literal["parameters", "gradients"]] = "parameters"
     tolerates_loss: ClassVar[bool] = True
     """Whether a round may go on without a neighbour's packet."""
+    lossless: ClassVar[bool] = False
+    """Whether only uncompressed packets will do."""
+    needs_lr: ClassVar[bool] = False
+    """Whether the equations hold a learning rate; each parameter group then has a rule of its own."""
+    needs_gradient: ClassVar[bool] = False
+    """Whether the rule reads or replaces gradients."""
+    takes_step: ClassVar[bool] = False
+    """Whether the rule takes the local step itself, in place of the wrapped optimiser."""
+    plain_mixing: ClassVar[bool] = True
+    """Whether each rank's own steps are averaged and nothing corrects for what ranks do differently."""
     order: Order = "atc"
     """"atc" adapts, then combines; "cta" combines the models of before the gradient, so that the
     packets travel during forward and backward."""
@@ -119,9 +157,27 @@ class Algorithm(ABC):
     def check(self, topology: Topology, compressor: Compressor) -> None:
         """Raise ConfigError, with what to use instead, for a combination that cannot work."""
 
+    def check_local(self, local: LocalOptimizer) -> None:  # noqa: B027  # most cover every optimiser
+        """Raise ConfigError for a local optimiser that the equations do not cover."""
+
+    def rounds(self, topology: Topology) -> int:
+        """Rounds of gossip after the local steps, one after the other: 1 unless overridden."""
+        return 1
+
     @abstractmethod
     def mixer(self, x: Vector, compressor: Compressor, degree: int) -> Mixer:
-        """State for one vector; ``x`` is borrowed."""
+        """The mixer of one vector; ``x`` is borrowed."""
+
+    def rule(self, x: Vector, compressor: Compressor, degree: int, local_steps: int = 1) -> Rule:
+        """What to do with one vector around its local steps and rounds; ``x`` is borrowed.
+
+        Args:
+            x: float32 array of shape (n,), C-contiguous.
+            compressor: how packets are encoded.
+            degree: the most neighbours heard in one round.
+            local_steps: local steps between rounds.
+        """
+        return Rule(x, [self.mixer(x, compressor, degree)])
 
 
 algorithms: Registry[Algorithm] = Registry("algorithm")

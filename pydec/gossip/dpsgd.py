@@ -8,11 +8,9 @@ from typing import ClassVar
 
 from pydec import kernels
 from pydec.compress.base import Bytes, Compressor, Vector
-from pydec.errors import ConfigError
-from pydec.gossip.base import ORDERS, Algorithm, Mixer, Order, algorithms
+from pydec.gossip.base import Algorithm, Mixer, Order, algorithms
+from pydec.gossip.checks import check_order, require_doubly_stochastic, require_whole_model
 from pydec.topology.base import Topology
-
-_LEAST_DELTA = 0.5  # below this a packet is not the model any more, only its largest entries
 
 
 class AverageMixer(Mixer):
@@ -22,6 +20,8 @@ class AverageMixer(Mixer):
     ranks is kept exactly up to rounding, whatever Q does. For a lossless Q this is
     x_i <- sum_j w_ij x_j, computed in that form.
     """
+
+    move_scale = 1.0
 
     def encode(self, bucket: int, out: Bytes, key: int = 0) -> int:
         """Encode the model itself."""
@@ -61,24 +61,13 @@ class DPSGD(Algorithm):
     order: Order = "cta"
 
     def __post_init__(self) -> None:
-        if self.order not in ORDERS:
-            raise ConfigError(f"dpsgd.order must be one of {', '.join(ORDERS)}, got {self.order!r}")
+        check_order("dpsgd", self.order)
 
     def check(self, topology: Topology, compressor: Compressor) -> None:
-        """Refuse compressors that drop most of the model: consensus would never be reached."""
-        if compressor.delta(BIG) < _LEAST_DELTA:
-            raise ConfigError(
-                f"dpsgd sends the model itself, and {type(compressor).__name__} keeps too little of it "
-                f"(contraction {compressor.delta(BIG):.3g}, at least {_LEAST_DELTA} is needed); "
-                "use algorithm='choco', which sends compressed differences, or a quantiser such as int8"
-            )
+        """Refuse compressors that drop most of the model, and weights that let the mean drift."""
+        require_doubly_stochastic("dpsgd", topology)
+        require_whole_model("dpsgd", compressor)
 
     def mixer(self, x: Vector, compressor: Compressor, degree: int) -> Mixer:
         """Stateless mixing of ``x``."""
         return AverageMixer(x, compressor, degree)
-
-
-BIG = 1 << 20  # a length at which a compressor's contraction is judged
-"""Vector length, in elements, at which combinations are judged."""
-
-__all__ = ["BIG", "DPSGD", "AverageMixer"]

@@ -45,18 +45,13 @@ class _Packet:
         return self.mixer.buckets[self.bucket]
 
 
-def _decodes(packet: _Packet, body: Bytes) -> bool:
-    first, last = packet.span
-    try:
-        packet.mixer.compressor.decode(body, np.empty(last - first, np.float32))
-    except FrameError:
-        return False
-    return True
-
-
 def _culprit(packet: _Packet, peers: Sequence[int], bodies: Sequence[Bytes]) -> int:
     """The first peer whose packet does not decode by itself."""
-    return next(peer for peer, body in zip(peers, bodies, strict=True) if not _decodes(packet, body))
+    return next(
+        peer
+        for peer, body in zip(peers, bodies, strict=True)
+        if not packet.mixer.decodes(packet.bucket, body)
+    )
 
 
 class Exchange:
@@ -78,6 +73,11 @@ class Exchange:
         seed: with rank, round and bucket, what randomised compressors draw from.
         overlap: whether rounds are begun and finished apart; otherwise only ``run`` works, and a
             few buckets' worth of outbox is used again and again, which stays in the cache.
+        measure: whether ``moved`` is kept up, at the cost of reading every mixed vector once more.
+
+    Attributes:
+        moved: ||W x - x||^2 of the last finished round and this rank, over the mixers that send their
+            vector itself; 0 unless ``measure``.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Exchange:
         epoch: int = 0,
         seed: int = 0,
         overlap: bool = True,
+        measure: bool = False,
     ) -> None:
         self.transport = transport
         self.topology = topology
@@ -103,6 +104,8 @@ class Exchange:
         self.wait_s = 0.0
         self.dropped = 0
         """Packets and neighbours left out so far: duplicates of older rounds, and late neighbours."""
+        self.measure = measure
+        self.moved = 0.0
         self._overlap = overlap
         parts = [(mixer, bucket) for mixer in self.mixers for bucket in range(len(mixer.buckets))]
         if len(parts) >= 1 << BUCKET_TAG_BITS:
@@ -194,7 +197,11 @@ class Exchange:
         self.round = round
         self.pending = True
         self._missing.clear()
-        self._heard = self.topology.row(self.transport.rank, round)[1]
+        own, self._heard = self.topology.row(self.transport.rank, round)
+        total = own + sum(self._heard.values())
+        self.moved = 0.0
+        for mixer in self.mixers:
+            mixer.open(total)
         self._listeners = self.topology.listeners(self.transport.rank, round)
         for number in range(min(self._window, len(self._packets))):
             self._post(number)
@@ -212,6 +219,8 @@ class Exchange:
     def _settle(self, number: int, *, mix: bool = True) -> None:
         """Wait for one bucket of every neighbour and mix it."""
         if not self._heard:
+            if mix:
+                self._packets[number].mixer.alone(self._packets[number].bucket)
             return
         heard: list[int] = []
         bodies: list[Bytes] = []
@@ -235,6 +244,10 @@ class Exchange:
             raise ProtocolError(
                 _culprit(packet, heard, bodies), f"sent a malformed packet in round {self.round}: {error}"
             ) from error
+        if self.measure and packet.mixer.move_scale:
+            first, last = packet.span
+            moved = packet.mixer.compressor.sqdist(own, packet.mixer.x[first:last])
+            self.moved += packet.mixer.move_scale * moved
 
     def flush(self) -> None:
         """Wait until everything that was sent has left the outbox."""

@@ -34,7 +34,7 @@ def check_tensor(tensor: torch.Tensor, name: str) -> None:
         raise ConfigError(f"{name} has dtype {tensor.dtype}; can average {known}")
 
 
-def _is_dense(tensor: torch.Tensor) -> bool:
+def is_dense(tensor: torch.Tensor) -> bool:
     """Whether the elements fill their span of memory without gaps or overlap, in any order."""
     strides = sorted(
         (stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1
@@ -83,7 +83,7 @@ class Arena:
 
     def _adopt(self, span: Span) -> None:
         tensor = span.tensor
-        strides = tensor.stride() if _is_dense(tensor) else tensor.contiguous().stride()
+        strides = tensor.stride() if is_dense(tensor) else tensor.contiguous().stride()
         home = self.flat.as_strided(tensor.shape, strides, span.start)
         home.copy_(tensor.detach())
         tensor.data = home

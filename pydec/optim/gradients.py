@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from pydec import kernels
 from pydec.comm.collect import ring_mean
 from pydec.comm.transport import Transport
+from pydec.compress.base import Vector
 from pydec.errors import ConfigError
+from pydec.optim.arena import Span, is_dense
 
 Named = tuple[str, torch.Tensor]
 
@@ -40,6 +42,57 @@ def first_nonfinite(parameters: Iterable[Named]) -> tuple[str, int] | None:
         if bad := count_nonfinite(gradient):
             return name, bad
     return None
+
+
+class FlatGradients:
+    """The gradients of an arena's tensors, as parts of a vector in the arena's order.
+
+    A float32 gradient that lies in memory as its parameter does is used where it is; another one is
+    copied to a buffer of the largest such tensor. A missing gradient counts as zero.
+
+    Args:
+        spans: the tensors, in order.
+        start: where the vector begins, in elements of the arena.
+    """
+
+    def __init__(self, spans: Sequence[Span], start: int) -> None:
+        self._spans = [(span, span.start - start) for span in spans if span.tensor.numel()]
+        self._buffer = torch.empty(0)
+
+    def pieces(self, start: int, stop: int, *, write: bool = False) -> Iterator[tuple[int, int, Vector]]:
+        """See ``pydec.gossip.Gradients``."""
+        for span, first in self._spans:
+            last = first + span.tensor.numel()
+            if last <= start or first >= stop:
+                continue
+            vector, staged = self._vector(span.tensor)
+            low, high = max(first, start), min(last, stop)
+            yield low, high, vector[low - first : high - first]
+            if write and staged is not None:
+                if span.tensor.grad is None:
+                    span.tensor.grad = torch.empty_like(span.tensor)
+                span.tensor.grad.copy_(staged)
+
+    def _vector(self, parameter: torch.Tensor) -> tuple[Vector, torch.Tensor | None]:
+        """All elements in the parameter's order in memory; and the staging they are in, if any."""
+        gradient, n = parameter.grad, parameter.numel()
+        strides = parameter.stride()  # the arena has made them dense
+        if (
+            gradient is not None
+            and gradient.dtype is torch.float32
+            and gradient.stride() == strides
+            and is_dense(gradient)
+        ):
+            return gradient.detach().as_strided((n,), (1,)).numpy(), None
+        if self._buffer.numel() < n:
+            self._buffer = torch.empty(n)
+        flat = self._buffer[:n]
+        staged = flat.as_strided(parameter.shape, strides)
+        if gradient is None:
+            flat.zero_()
+        else:
+            staged.copy_(gradient)
+        return flat.numpy(), staged
 
 
 class GradientAverager:

@@ -11,14 +11,17 @@ import torch
 
 from pydec import compress, gossip, kernels
 from pydec.comm.collect import broadcast, ring_mean
-from pydec.comm.transport import Stream
 from pydec.compress.base import Compressor
 from pydec.errors import ConfigError, NonFiniteError
 from pydec.gossip.base import Algorithm
-from pydec.gossip.exchange import Exchange, Late
+from pydec.gossip.control import Control, controls
+from pydec.gossip.exchange import Late
 from pydec.optim.arena import Arena, make_arenas
 from pydec.optim.facts import PeerLike, facts, float_buffers, make_topology, trainable
 from pydec.optim.gradients import GradientAverager, first_nonfinite
+from pydec.optim.local import describe, warn_if_biased
+from pydec.optim.merge import merge
+from pydec.optim.rounds import Plan, Rounds
 from pydec.topology.base import Topology
 
 Buffers = Literal["average", "local"]
@@ -38,7 +41,12 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         peer: what ``pydec.init()`` returned.
         topology: specification or object: who averages with whom, per round.
         compressor: specification or object: how models travel.
-        algorithm: specification or object: "dpsgd", "choco", "allreduce", with options.
+        algorithm: specification or object: "dpsgd", "momentum-tracking", ..., with options; ``pydec
+            list algorithms`` names them.
+        local_steps: local updates between rounds of gossip.
+        mixing: specification or object: how many rounds follow, "fixed:rounds=1", or "adaptive" for
+            more rounds early and when the learning rate falls.
+        estimate: whether to keep up ``consensus_estimate``; costs one more pass over the models.
         model: the module that the parameters belong to; gives error messages their names, and its
             floating-point buffers (BatchNorm statistics) to ``buffers``.
         buffers: "average" mixes the model's floating-point buffers each round, uncompressed;
@@ -49,15 +57,18 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             their own.
         late: what to do when a neighbour misses the deadline: "raise" PeerTimeout or "drop" it
             for the round.
+        iid: whether all ranks' data are of one distribution; silences HeterogeneityWarning.
 
     Raises:
         ConfigError: a name, option or combination that cannot work, or a parameter that cannot be
             averaged.
         MismatchError: ranks disagree on the model, the configuration or the version.
 
-    Memory: two model-sized buffers for dpsgd, three for choco, whatever the number of neighbours
-    (``buffer_bytes`` has the number); a steady-state step allocates none.
+    Memory: two model-sized buffers for dpsgd, three for choco, up to six for others, whatever the number
+    of neighbours (``buffer_bytes`` has the number); a steady-state step allocates none.
     """
+
+    _step_supports_amp_scaling = True  # GradScaler then calls step even where it found an overflow
 
     def __init__(
         self,
@@ -67,11 +78,15 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         topology: str | Topology = "one-peer-exponential",
         compressor: str | Compressor = "none",
         algorithm: str | Algorithm = "dpsgd",
+        local_steps: int = 1,
+        mixing: str | Control = "fixed",
+        estimate: bool = False,
         model: torch.nn.Module | None = None,
         buffers: Buffers = "average",
         nan_policy: NanPolicy = "raise",
         init: Init = "broadcast",
         late: Late = "raise",
+        iid: bool = False,
     ) -> None:
         _check_choice("buffers", buffers, Buffers)
         _check_choice("nan_policy", nan_policy, NanPolicy)
@@ -87,7 +102,17 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         self.topology = topology
         self.compressor = compress.make(compressor) if isinstance(compressor, str) else compressor
         self.algorithm = gossip.make(algorithm) if isinstance(algorithm, str) else algorithm
-        self._check_combination(late)
+        control = controls.make(mixing) if isinstance(mixing, str) else mixing
+        if self.topology.size != self.peer.size:
+            raise ConfigError(
+                f"the topology is for {self.topology.size} ranks, but this job has {self.peer.size}"
+            )
+        plan = Plan(self.topology, self.compressor, self.algorithm, local_steps, control, late, estimate)
+        plan.check()
+        local = describe(optimizer)
+        self.algorithm.check_local(local)
+        if not iid:
+            warn_if_biased(self.algorithm, local, peer.size)
 
         self._parameters = trainable(optimizer, model)
         if not self._parameters:
@@ -97,49 +122,26 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         self._layout = _layout(optimizer)
         self._arenas = make_arenas(self._parameters)
         self._buffer_arenas = make_arenas(float_buffers(model)) if buffers == "average" else []
-        policies = {"buffers": buffers, "late": late, "init": init}
+        policies = {
+            "buffers": buffers,
+            "late": late,
+            "init": init,
+            "local steps": str(local_steps),
+            "mixing": repr(control),
+            "estimate": str(estimate),
+        }
         for page in facts(self.topology, self.compressor, self.algorithm, policies, self._all_arenas):
             peer.agree(page)
         if init == "broadcast":
             for arena in self._all_arenas:
                 broadcast(peer.transport, arena.flat.view(torch.uint8).numpy())
-        self.rounds = 0
         self._wait_s = 0.0
         self._averager: GradientAverager | None = None
-        self._exchange: Exchange | None = None
+        self._rounds: Rounds | None = None
         if self.algorithm.averages == "gradients":
             self._averager = GradientAverager(peer.transport, self._parameters)
         else:
-            self._exchange = self._make_exchange(late)
-
-    def _check_combination(self, late: Late) -> None:
-        if self.topology.size != self.peer.size:
-            raise ConfigError(
-                f"the topology is for {self.topology.size} ranks, but this job has {self.peer.size}"
-            )
-        self.algorithm.check(self.topology, self.compressor)
-        if late == "drop" and not self.algorithm.tolerates_loss:
-            raise ConfigError(
-                "late='drop' leaves out packets that this algorithm cannot do without; "
-                "use late='raise', or algorithm='dpsgd'"
-            )
-
-    def _make_exchange(self, late: Late) -> Exchange:
-        degree = self.topology.degree
-        plain = compress.make("none")
-        self._load()
-        mixers = [self.algorithm.mixer(arena.vector, self.compressor, degree) for arena in self._arenas]
-        mixers += [gossip.AverageMixer(arena.vector, plain, degree) for arena in self._buffer_arenas]
-        return Exchange(
-            self.peer.transport.stream(Stream.GOSSIP),
-            self.topology,
-            mixers,
-            budget=self.algorithm.budget,
-            late=late,
-            epoch=self.peer.view.epoch,
-            seed=self.peer.view.seed,
-            overlap=self.algorithm.order == "cta",
-        )
+            self._rounds = Rounds(peer, plan, self._arenas, self._buffer_arenas, optimizer.param_groups)
 
     def _link(self) -> None:
         """Share the wrapped optimiser's groups and state, so that schedulers change the real ones."""
@@ -154,14 +156,19 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     @property
     def wait_s(self) -> float:
         """Seconds spent waiting for peers so far: what was not hidden behind computation."""
-        return self._wait_s + (self._exchange.wait_s if self._exchange else 0.0)
+        return self._wait_s + (self._rounds.exchange.wait_s if self._rounds else 0.0)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of gossip begun so far."""
+        return self._rounds.rounds if self._rounds else 0
 
     @property
     def buffer_bytes(self) -> int:
         """Bytes held beyond parameters, gradients and the wrapped optimiser's own state."""
         staging = sum(arena.staging_bytes for arena in self._all_arenas)
         gradients = self._averager.nbytes if self._averager else 0
-        return staging + gradients + (self._exchange.buffer_bytes if self._exchange else 0)
+        return staging + gradients + (self._rounds.buffer_bytes if self._rounds else 0)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients, as the wrapped optimiser does."""
@@ -181,7 +188,10 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # one overload
-        """One local update and one round of gossip, in the algorithm's order.
+        """One local update and, after every ``local_steps`` of them, the algorithm's gossip.
+
+        Under ``torch.amp.GradScaler`` a step with an overflow leaves out this rank's local update, and
+        the rank gossips on.
 
         Args:
             closure: re-evaluates the model and returns the loss, as torch optimisers take it.
@@ -197,68 +207,52 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         """
         self.peer.check()
         self._check_layout()
-        if self._exchange is None:
-            return self._step_allreduce(closure)
-        if self.algorithm.order == "atc":
-            loss = self._adapt(closure)
-            self._load()
-            self._exchange.run(self.rounds)
-            self.rounds += 1
-            self._store()
-            return loss
-        if not self._exchange.pending:
-            self._begin()
-        self._finish()
-        loss = self._adapt(closure)
-        self._begin()
+        if closure is not None and (self._rounds is None or self.algorithm.needs_gradient):
+            raise ConfigError(
+                f"{type(self.algorithm).__name__} uses the gradients before the local step and takes no "
+                "closure; call loss.backward() and then step()"
+            )
+        if self._rounds is None:
+            return self._step_allreduce()
+        usable, error = (True, None) if closure is not None else self._look_at_gradients()
+        self._rounds.receive(usable)
+        if error is not None:
+            raise error
+        loss = self._rounds.local(usable, lambda: self.optimizer.step(closure))
+        self._rounds.send()
         return loss
 
-    def _adapt(self, closure: Callable[[], float] | None) -> float | None:
-        """The wrapped optimiser's step, unless the gradients forbid it."""
-        if closure is not None:
-            return self.optimizer.step(closure)
+    def _look_at_gradients(self) -> tuple[bool, NonFiniteError | None]:
+        """Whether the gradients may be used; and what to raise if they hold NaN and that is the policy."""
+        scale, overflow = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        if overflow is not None and float(overflow):
+            return False, None
+        if scale is not None:
+            for _, parameter in self._parameters:
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale.to(parameter.grad.dtype))
         bad = first_nonfinite(self._parameters)
-        if bad is not None and self.nan_policy == "skip":
-            return None
-        if bad is not None and self.nan_policy == "raise":
-            name, count = bad
-            raise NonFiniteError(
-                f"the gradient of {name} holds {count} NaN or infinite values in round {self.rounds} on rank "
-                f"{self.peer.rank}; lower the learning rate, clip gradients, or choose nan_policy='skip'"
-            )
-        return self.optimizer.step()
+        if bad is None or self.nan_policy == "continue":
+            return True, None
+        if self.nan_policy == "skip":
+            return False, None
+        name, count = bad
+        return False, NonFiniteError(
+            f"the gradient of {name} holds {count} NaN or infinite values in round {self.rounds} on rank "
+            f"{self.peer.rank}; lower the learning rate, clip gradients, or choose nan_policy='skip'"
+        )
 
-    def _begin(self) -> None:
-        assert self._exchange is not None
-        self._load()
-        self._exchange.begin(self.rounds)
-        self.rounds += 1
-
-    def _finish(self) -> None:
-        assert self._exchange is not None
-        self._exchange.finish()
-        self._store()
-
-    def _load(self) -> None:
-        for arena in self._all_arenas:
-            arena.load()
-
-    def _store(self) -> None:
-        for arena in self._all_arenas:
-            arena.store()
-        torch.autograd.graph.increment_version([p for _, p in self._parameters])
-
-    def _step_allreduce(self, closure: Callable[[], float] | None) -> float | None:
-        if closure is not None:
-            raise ConfigError("algorithm 'allreduce' averages gradients before the step and takes no closure")
+    def _step_allreduce(self) -> float | None:
         assert self._averager is not None
         started = self.peer.transport.now()
         self._averager.average()
         for arena in self._buffer_arenas:
             _mean(self.peer, arena)
         self._wait_s += self.peer.transport.now() - started
-        self.rounds += 1
-        return self._adapt(None)
+        usable, error = self._look_at_gradients()
+        if error is not None:
+            raise error
+        return self.optimizer.step() if usable else None
 
     def _check_layout(self) -> None:
         """The buffers were laid out for these tensors: notice when they are not the same any more."""
@@ -306,21 +300,40 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             for arena, saved in zip(self._all_arenas, own, strict=True):
                 arena.flat.copy_(saved)
 
+    @property
+    def consensus_estimate(self) -> float:
+        """The consensus distance as estimated from the last rounds, without any communication of its own.
+
+        Nearly the same on all ranks; see ``pydec.gossip.consensus.Estimator`` for what it bounds.
+
+        Raises:
+            ConfigError: neither ``estimate=True`` nor adaptive mixing was asked for.
+        """
+        estimator = self._rounds.estimator if self._rounds else None
+        if estimator is None:
+            raise ConfigError("nothing was estimated; use estimate=True, or consensus_distance()")
+        return estimator.distance
+
+    def merge(self) -> None:
+        """Make all ranks' models one: their exact mean, by gossip on a finite-time graph.
+
+        For the end of a training run, and whenever models are to be the same; no all-reduce. Finishes the
+        round under way first. All ranks call it together. Ranks may differ in the last bits of float32.
+
+        Cost: at most 2 log2(size) + 2 rounds, uncompressed, with one neighbour each.
+        """
+        started = self.peer.transport.now()
+        if self._rounds is not None:
+            self._rounds.close()
+        merge(self.peer, self._all_arenas, self.rounds)
+        if self._rounds is not None:
+            self._rounds.rebase()
+        self._wait_s += self.peer.transport.now() - started
+
     def state_dict(self) -> dict[str, Any]:
         """State of the wrapped optimiser and of the algorithm, for this rank."""
-        vectors: dict[str, torch.Tensor] = {}
-        for i, mixer in enumerate(self._exchange.mixers if self._exchange else ()):
-            vectors.update(
-                {f"{i}.{name}": torch.from_numpy(part.copy()) for name, part in mixer.state().items()}
-            )
-        begun = self._exchange is not None and self._exchange.pending
-        algorithm = {
-            "name": repr(self.algorithm),
-            "rounds": self.rounds - begun,
-            "begun": begun,  # a round under way is begun again by load_state_dict, with the same bits
-            "vectors": vectors,
-        }
-        return {"optimizer": self.optimizer.state_dict(), "gossip": algorithm}
+        state = self._rounds.state() if self._rounds else {"name": repr(self.algorithm), "vectors": {}}
+        return {"optimizer": self.optimizer.state_dict(), "gossip": state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from ``state_dict()``; load the model's parameters and buffers first.
@@ -341,29 +354,17 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             raise ConfigError(
                 f"the state is of algorithm {saved['name']}, this optimiser runs {self.algorithm!r}"
             )
-        parts = {
-            f"{i}.{name}": part
-            for i, mixer in enumerate(self._exchange.mixers if self._exchange else ())
-            for name, part in mixer.state().items()
-        }
-        shapes = {name: tuple(vector.shape) for name, vector in saved["vectors"].items()}
-        if shapes != {name: part.shape for name, part in parts.items()}:
-            raise ConfigError(f"the state's vectors {shapes} do not fit this model")
+        if self._rounds is not None:
+            self._rounds.check_state(saved)
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self._link()
-        for name, vector in saved["vectors"].items():
-            parts[name][...] = vector.numpy()
-        if self._exchange is not None and self._exchange.pending:
-            self._exchange.finish(mix=False)
-        self.rounds = saved["rounds"]
-        if saved["begun"]:
-            self._begin()
+        if self._rounds is not None:
+            self._rounds.load_state(saved, self.optimizer.param_groups)
 
     def close(self) -> None:
         """Finish the round under way, so that nothing is left in flight; all ranks call it."""
-        if self._exchange is not None and self._exchange.pending:
-            self._finish()
-            self._exchange.flush()
+        if self._rounds is not None:
+            self._rounds.close()
 
 
 def _check_choice(name: str, value: str, choices: Any) -> None:

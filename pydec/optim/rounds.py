@@ -1,0 +1,353 @@
+"""When a decentralised optimiser mixes, and what its algorithm does around each local step."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pydec import compress, gossip
+from pydec.comm.transport import Stream
+from pydec.compress.base import Compressor
+from pydec.errors import ConfigError
+from pydec.gossip import Algorithm, Exchange, Rule
+from pydec.gossip.consensus import Estimator, NumbersMixer
+from pydec.gossip.control import Adaptive, Control, Controller
+from pydec.gossip.exchange import Late
+from pydec.optim.arena import Arena
+from pydec.optim.facts import PeerLike
+from pydec.optim.gradients import FlatGradients
+from pydec.topology.base import Topology
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the ranks gossip, all of it the same on every rank.
+
+    Args:
+        topology: who averages with whom.
+        compressor: how models travel.
+        algorithm: the equations.
+        local_steps: local steps before a round.
+        control: how many rounds follow.
+        late: what to do when a neighbour misses the deadline.
+        estimate: whether the consensus distance is estimated in every round.
+    """
+
+    topology: Topology
+    compressor: Compressor
+    algorithm: Algorithm
+    local_steps: int
+    control: Control
+    late: Late
+    estimate: bool
+
+    def check(self) -> None:
+        """Raise ConfigError for what does not go together."""
+        name = type(self.algorithm).__name__
+        if self.local_steps != int(self.local_steps) or self.local_steps < 1:
+            raise ConfigError(f"local_steps must be an integer of at least 1, got {self.local_steps!r}")
+        self.algorithm.check(self.topology, self.compressor)
+        if self.late == "drop" and not self.algorithm.tolerates_loss:
+            raise ConfigError(
+                f"late='drop' leaves out packets that {name} cannot do without: its sums over the ranks "
+                "would no longer hold; use late='raise', or algorithm='dpsgd' or 'sgp'"
+            )
+        if self.measures and self.late == "drop":
+            raise ConfigError(
+                "an estimated consensus distance and adaptive mixing need every packet; use late='raise'"
+            )
+        if self.algorithm.averages == "gradients":
+            if self.local_steps > 1 or self.measures or self.control.most > 1:
+                raise ConfigError(
+                    "allreduce averages gradients in every step and has no local steps, rounds or estimates; use "
+                    "local_steps=1 and mixing='fixed', or algorithm='diloco' for local steps and exact means"
+                )
+            return
+        if self.algorithm.order == "cta" and self.control.most > 1:
+            raise ConfigError(
+                f"order='cta' hides one round behind the gradient and cannot do {self.control.most}; use "
+                "order='atc', or mixing='fixed'"
+            )
+        if self.control.most > 1 and self.algorithm.rounds(self.topology) > 1:
+            raise ConfigError(f"{name} mixes exactly already; use mixing='fixed'")
+
+    @property
+    def measures(self) -> bool:
+        """Whether mixing is measured."""
+        return self.estimate or self.control.adapts
+
+
+@dataclass
+class Part:
+    """One rule with what it works on: an arena, or one parameter group's part of it."""
+
+    rule: Rule
+    number: int
+    group: dict[str, Any]
+    gradients: FlatGradients
+
+    @property
+    def lr(self) -> float:
+        """The group's learning rate now."""
+        return float(self.group.get("lr", 0.0))
+
+    @property
+    def weight_decay(self) -> float:
+        """The group's weight decay now."""
+        return float(self.group.get("weight_decay", 0.0))
+
+
+def _parts(plan: Plan, arenas: Sequence[Arena], groups: Sequence[dict[str, Any]]) -> list[Part]:
+    """A rule for every arena; for every group's part of it if the equations hold a learning rate."""
+    owner = {id(p): g for g, group in enumerate(groups) for p in group["params"]}
+    parts: list[Part] = []
+    for arena in arenas:
+        of = [owner[id(span.tensor)] if plan.algorithm.needs_lr else 0 for span in arena.spans]
+        cuts = [i for i in range(len(of)) if i == 0 or of[i] != of[i - 1]] + [len(of)]
+        for first, last in itertools.pairwise(cuts):
+            spans = arena.spans[first:last]
+            start = spans[0].start
+            stop = arena.spans[last].start if last < len(of) else arena.vector.size
+            x = arena.vector[start:stop]
+            rule = plan.algorithm.rule(x, plan.compressor, plan.topology.degree, plan.local_steps)
+            parts.append(Part(rule, of[first], groups[of[first]], FlatGradients(spans, start)))
+    return parts
+
+
+class Rounds:
+    """Runs an algorithm's rules and rounds around the local steps of one rank.
+
+    Args:
+        peer: this rank.
+        plan: checked.
+        arenas: of the parameters.
+        buffers: arenas that are averaged plainly beside them.
+        groups: the wrapped optimiser's parameter groups.
+    """
+
+    def __init__(
+        self,
+        peer: PeerLike,
+        plan: Plan,
+        arenas: Sequence[Arena],
+        buffers: Sequence[Arena],
+        groups: Sequence[dict[str, Any]],
+    ) -> None:
+        self.plan = plan
+        self.steps = 0
+        """Local steps taken."""
+        self.rounds = 0
+        """Rounds begun."""
+        self._arenas = [*arenas, *buffers]
+        self._versioned = [span.tensor for arena in arenas for span in arena.spans]
+        for arena in self._arenas:
+            arena.load()
+        self.parts = _parts(plan, arenas, groups)
+        mixers = [mixer for part in self.parts for mixer in part.rule.mixers]
+        plain, degree = compress.make("none"), plan.topology.degree
+        mixers += [_buffer_mixer(arena, plain, degree) for arena in buffers]
+        self.estimator: Estimator | None = None
+        self.controller: Controller | None = None
+        if plan.measures:
+            numbers = NumbersMixer()
+            mixers.append(numbers)
+            self.estimator = Estimator(plan.topology, numbers)
+            if isinstance(plan.control, Adaptive):
+                self.controller = Controller(plan.control, plan.topology, numbers)
+        self.exchange = Exchange(
+            peer.transport.stream(Stream.GOSSIP),
+            plan.topology,
+            mixers,
+            budget=plan.algorithm.budget,
+            late=plan.late,
+            epoch=peer.view.epoch,
+            seed=peer.view.seed,
+            overlap=plan.algorithm.order == "cta",
+            measure=plan.measures,
+        )
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of rules, mixers, outbox and inbox."""
+        return self.exchange.buffer_bytes + sum(part.rule.state_bytes for part in self.parts)
+
+    def receive(self, usable: bool) -> None:
+        """Before the local step: finish the round that travelled during the gradient, if there is one.
+
+        Args:
+            usable: whether the gradients may be used; a rule that takes the step itself may do so here.
+        """
+        if self.plan.algorithm.order != "cta":
+            return
+        if not self.exchange.pending and self.steps % self.plan.local_steps == 0:
+            self.begin()
+        if self.exchange.pending:
+            if usable and self.plan.algorithm.takes_step:
+                for part in self.parts:
+                    part.rule.arm(part.gradients, part.lr, part.weight_decay)
+            self.finish()
+
+    def local(self, usable: bool, step: Callable[[], float | None]) -> float | None:
+        """The local step, by the rule or by ``step``, with what the algorithm does around it.
+
+        Args:
+            usable: False leaves the step out, because of its gradients.
+            step: the wrapped optimiser's.
+        """
+        algorithm, loss = self.plan.algorithm, None
+        self.load()
+        for part in self.parts:
+            part.rule.before(part.lr)
+        if usable:
+            if algorithm.takes_step:
+                for part in self.parts:
+                    part.rule.take_step(part.gradients, part.lr, part.weight_decay)
+                self.store()
+            else:
+                if algorithm.needs_gradient:
+                    for part in self.parts:
+                        part.rule.gradient(part.gradients)
+                loss = step()
+                self.load()
+            for part in self.parts:
+                part.rule.after(part.lr)
+        self.steps += 1
+        return loss
+
+    def send(self) -> None:
+        """After the local step: mix, or begin to, if it is time."""
+        rules = [part.rule for part in self.parts]
+        if self.steps % self.plan.local_steps:
+            for rule in rules:
+                rule.rest()
+        else:
+            for rule in rules:
+                rule.depart()
+            if self.plan.algorithm.order == "cta":
+                self.store()
+                self.begin()
+                return
+            for _ in range(self._wanted()):
+                self.exchange.run(self.rounds)
+                self._count()
+            for rule in rules:
+                rule.arrive()
+        self.store()
+
+    def _wanted(self) -> int:
+        if self.controller is not None:
+            lr = max((part.lr for part in self.parts), default=0.0)
+            assert self.estimator is not None
+            rounds = self.controller.rounds
+            self.controller.step(self.steps, lr, self.estimator.distance)
+            return rounds
+        return max(self.plan.control.most, self.plan.algorithm.rounds(self.plan.topology))
+
+    def _count(self) -> None:
+        """A round has been run."""
+        if self.estimator is not None:
+            self.estimator.update(self.exchange.moved)
+        if self.controller is not None:
+            self.controller.round(self.rounds)
+        self.rounds += 1
+
+    def begin(self) -> None:
+        """Start a round that ``finish`` will end."""
+        self.load()
+        self.exchange.begin(self.rounds)
+        self.rounds += 1
+
+    def finish(self) -> None:
+        """End the round under way."""
+        self.exchange.finish()
+        if self.estimator is not None:
+            self.estimator.update(self.exchange.moved)
+        for part in self.parts:
+            part.rule.arrive()
+        self.store()
+
+    def close(self) -> None:
+        """Finish what is under way and wait until everything has been sent; all ranks together."""
+        if self.exchange.pending:
+            self.finish()
+        self.exchange.flush()
+
+    def load(self) -> None:
+        """Bring the vectors up to date with the tensors."""
+        for arena in self._arenas:
+            arena.load()
+
+    def store(self) -> None:
+        """Bring the tensors up to date with the vectors."""
+        for arena in self._arenas:
+            arena.store()
+        torch.autograd.graph.increment_version(self._versioned)
+
+    def rebase(self) -> None:
+        """The models have been replaced by their mean: all rules start from there."""
+        self.load()
+        for part in self.parts:
+            part.rule.rebase()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of this rank; a round under way counts as not begun."""
+        begun = self.exchange.pending
+        return {
+            "name": repr(self.plan.algorithm),
+            "steps": self.steps,
+            "rounds": self.rounds - begun,
+            "begun": begun,  # begun again by ``load_state``, with the same bits
+            "vectors": {name: torch.from_numpy(vector.copy()) for name, vector in self._vectors().items()},
+            "numbers": [part.rule.numbers() for part in self.parts],
+            "estimator": self.estimator.numbers() if self.estimator else [],
+            "controller": self.controller.numbers() if self.controller else [],
+        }
+
+    def check_state(self, saved: dict[str, Any]) -> None:
+        """Raise ConfigError unless ``load_state`` can take it."""
+        shapes = {name: tuple(vector.shape) for name, vector in saved["vectors"].items()}
+        if shapes != {name: vector.shape for name, vector in self._vectors().items()}:
+            raise ConfigError(f"the state's vectors {shapes} do not fit this model")
+        for name, part in (("estimator", self.estimator), ("controller", self.controller)):
+            if len(saved[name]) != (len(part.numbers()) if part else 0):
+                raise ConfigError(f"the state's {name} does not fit this optimiser's topology and options")
+
+    def load_state(self, saved: dict[str, Any], groups: Sequence[dict[str, Any]]) -> None:
+        """Continue from a checked ``state()``; the models have been loaded.
+
+        Args:
+            saved: what ``state`` gave.
+            groups: the wrapped optimiser's parameter groups, which loading its state has replaced.
+        """
+        for part in self.parts:
+            part.group = groups[part.number]
+        vectors = self._vectors()
+        for name, vector in saved["vectors"].items():
+            vectors[name][...] = vector.numpy()
+        if self.exchange.pending:
+            self.exchange.finish(mix=False)
+        for part, numbers in zip(self.parts, saved["numbers"], strict=True):
+            part.rule.load_numbers(numbers)
+        if self.estimator is not None:
+            self.estimator.load_numbers(saved["estimator"])
+        if self.controller is not None:
+            self.controller.load_numbers(saved["controller"])
+        self.steps, self.rounds = saved["steps"], saved["rounds"]
+        if saved["begun"]:
+            self.begin()
+
+    def _vectors(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for number, part in enumerate(self.parts):
+            found.update({f"{number}.{name}": vector for name, vector in part.rule.state().items()})
+        return found
+
+
+def _buffer_mixer(arena: Arena, plain: Compressor, degree: int) -> gossip.AverageMixer:
+    mixer = gossip.AverageMixer(arena.vector, plain, degree)
+    mixer.move_scale = 0.0  # the consensus distance is that of the parameters
+    return mixer
