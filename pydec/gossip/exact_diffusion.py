@@ -37,6 +37,13 @@ class CorrectionMixer(Mixer):
         self.correction = aligned_floats(x.size)
         self.learning = True
         """Whether this round's move counts."""
+        longest = max((stop - start for start, stop in self.buckets), default=0)
+        self._flow = aligned_floats(longest)
+
+    @property
+    def state_bytes(self) -> int:
+        """The correction and what flows along one edge of one bucket."""
+        return super().state_bytes + self._flow.nbytes
 
     def encode(self, bucket: int, out: Bytes, key: int = 0) -> int:
         """Encode the vector itself."""
@@ -44,15 +51,21 @@ class CorrectionMixer(Mixer):
         return self.compressor.encode_into(self.x[start:stop], out)
 
     def absorb(self, bucket: int, own: Bytes, packets: Sequence[Bytes], weights: Sequence[float]) -> None:
-        """Mix one bucket; correction <- (mixed - sent) + correction, the difference rounded first."""
+        """Mix one bucket; correction += w_ij (x_j - x_i) for one neighbour j after the other.
+
+        What flows along an edge has the same bits with opposite sign at its two ends, so rounding
+        disturbs the sum of the corrections by their own last bits only, not by those of the model,
+        which would add up over a training run.
+        """
         start, stop = self.buckets[bucket]
-        x, correction = self.x[start:stop], self.correction[start:stop]
+        x, correction, flow = self.x[start:stop], self.correction[start:stop], self._flow[: stop - start]
         vectors = [self.compressor.view(packet, x.size) for packet in packets]
         scaled = [self.share * weight for weight in weights]
-        kernels.mix([x, *vectors], [1.0 - sum(scaled), *scaled], out=x)
         if self.learning:
-            sent = self.compressor.view(own, x.size)
-            kernels.mix([x, sent, correction], [1.0, -1.0, 1.0], out=correction)
+            for vector, weight in zip(vectors, scaled, strict=True):
+                np.subtract(vector, x, out=flow)
+                kernels.mix([correction, flow], [1.0, weight], out=correction)
+        kernels.mix([x, *vectors], [1.0 - sum(scaled), *scaled], out=x)
 
     def state(self) -> Mapping[str, NDArray[np.float32]]:
         """The correction."""

@@ -79,10 +79,14 @@ def _followed(topology: Topology, companion: Companion) -> float:
 
 def stable_momentum(topology: Topology) -> float:
     """Largest momentum, to two digits, at which heavy-ball momentum on the disagreement dies out."""
-    for hundredths in range(99, 0, -1):
-        if growth(topology, heavy_ball(hundredths / 100)) < 1.0:
-            return hundredths / 100
-    return 0.0
+    stable, unstable = 0, 100
+    while unstable - stable > 1:
+        middle = (stable + unstable) // 2
+        if growth(topology, heavy_ball(middle / 100)) < 1.0:
+            stable = middle
+        else:
+            unstable = middle
+    return stable / 100
 
 
 def check_stable(name: str, momentum: float, topology: Topology, instead: str) -> None:

@@ -63,8 +63,8 @@ class Plan:
         if self.algorithm.averages == "gradients":
             if self.local_steps > 1 or self.measures or self.control.most > 1:
                 raise ConfigError(
-                    "allreduce averages gradients in every step and has no local steps, rounds or estimates; use "
-                    "local_steps=1 and mixing='fixed', or algorithm='diloco' for local steps and exact means"
+                    "allreduce averages gradients in every step and has no local steps, rounds or estimates; "
+                    "use local_steps=1 and mixing='fixed', or algorithm='diloco'"
                 )
             return
         if self.algorithm.order == "cta" and self.control.most > 1:
