@@ -1,0 +1,79 @@
+"""Combinations that cannot work, and the warning about adaptive steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pydec import DecentralizedOptimizer
+from pydec.errors import ConfigError
+
+Run = Callable[..., list[Any]]
+Matrix = NDArray[np.float64]
+D = 6
+
+
+REFUSED = [
+    ("d2", "one-peer-exponential", 4, {}, "symmetric|changes every round"),
+    ("d2", "base-k:k=1", 6, {}, "diverges on graphs that change.*exact-diffusion"),
+    ("d2", "ring", 6, {}, r"eigenvalue of -1/3.*-0.3333.*exact-diffusion"),
+    ("exact-diffusion", "exponential", 6, {}, "symmetric graph.*directed.*gradient-tracking"),
+    ("decentlam", "base-k:k=1", 8, {}, r"momentum of 0.9 .* 1.05 times.*momentum=0.7 or less.*qg-dsgdm"),
+    (
+        "gasloc:momentum=0.9",
+        "one-peer-exponential",
+        16,
+        {},
+        r"1.2 times.*momentum=0.55 .*gossip-diloco",
+    ),
+    ("gasloc:momentum=0.9", "random-matching", 8, {}, "disagreement grow"),
+    ("diloco", "ring", 6, {}, "averages exactly.*base-k"),
+    ("choco", "base-k:k=1", 6, {}, "must not change"),
+    ("gradient-tracking", "ring", 6, {"late": "drop"}, "late='drop'.*GradientTracking"),
+    ("qg-dsgdm", "ring", 6, {"late": "drop"}, "late='drop'"),
+    ("momentum-tracking", "ring", 6, {"compressor": "int8"}, "MomentumTracking|Int8.*none"),
+    ("qg-dsgdm", "ring", 6, {"compressor": "int8"}, "divided by the learning rate"),
+    ("sgp", "ring", 6, {"compressor": "topk:fraction=0.01"}, "keeps too little"),
+    ("dsgdm:momentum=1", "ring", 6, {}, r"momentum must be in \[0, 1\)"),
+    ("gasloc:outer_lr=0", "ring", 6, {}, "outer_lr"),
+    ("dpsgd", "ring", 6, {"local_steps": 0}, "local_steps"),
+    ("allreduce", "ring", 6, {"local_steps": 2}, "diloco"),
+    ("dpsgd:order=cta", "ring", 6, {"mixing": "fixed:rounds=2"}, "order='cta'.*order='atc'"),
+    ("diloco", "base-k:k=1", 6, {"mixing": "adaptive"}, "mixes exactly already"),
+    ("dpsgd:order=atc", "ring", 6, {"estimate": True, "late": "drop"}, "every packet"),
+    ("dpsgd", "leaky", 6, {}, "doubly stochastic.*algorithm='sgp'"),
+    ("gradient-tracking", "leaky", 6, {}, "doubly stochastic"),
+    ("exact-diffusion", "leaky", 6, {}, "doubly stochastic"),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "graph", "size", "options", "words"), REFUSED)
+def test_what_cannot_work_is_refused_with_the_way_out(
+    run_peers: Run, leaky: Any, algorithm: str, graph: Any, size: int, options: Any, words: str
+) -> None:
+    def program(peer: Any) -> None:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1)
+        chosen = leaky(size) if graph == "leaky" else graph
+        DecentralizedOptimizer(optimizer, peer, algorithm=algorithm, topology=chosen, **options)
+
+    with pytest.raises(ConfigError, match=words):
+        run_peers(size, program)
+
+
+@pytest.mark.parametrize("algorithm", ["dsgdm", "qg-dsgdm", "decentlam", "momentum-tracking"])
+def test_a_second_momentum_and_another_optimiser_are_refused(run_peers: Run, algorithm: str) -> None:
+    def program(peer: Any) -> None:
+        x = [nn.Parameter(torch.zeros(2))]
+        sgd = torch.optim.SGD(x, lr=0.1, momentum=0.8)
+        with pytest.raises(ConfigError, match=rf"momentum of its own.*{algorithm}:momentum=0.8"):
+            DecentralizedOptimizer(sgd, peer, algorithm=algorithm, topology="ring")
+        with pytest.raises(ConfigError, match=r"do not hold for Adam.*dpsgd"):
+            DecentralizedOptimizer(torch.optim.Adam(x), peer, algorithm=algorithm, topology="ring")
+
+    run_peers(1, program)
