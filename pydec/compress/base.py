@@ -31,6 +31,8 @@ class Compressor(ABC):
     """First byte of every payload; never reused, never renumbered."""
     lossless: ClassVar[bool] = False
     """Whether decode(encode(x)) has the bits of x."""
+    oblivious: ClassVar[bool] = False
+    """Whether entries are chosen without regard to their size, so that the contraction holds on average only."""
 
     @property
     @abstractmethod

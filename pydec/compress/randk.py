@@ -70,6 +70,7 @@ class RandK(Selecting):
     """
 
     wire_id: ClassVar[int] = 12
+    oblivious: ClassVar[bool] = True
     fraction: float = _DEFAULT_FRACTION
     k: int | None = None
     chunk: int = 1

@@ -95,7 +95,8 @@ class Choco(Algorithm):
     the gradient and applies it after, so that packets travel during forward and backward.
 
     ``gamma`` must shrink with the compression: about 1 for int8, 0.5 for sign, 0.4 for the top
-    10 %, 0.04-0.1 for the top 1 %; None picks sqrt(delta), delta the compressor's contraction.
+    10 %, 0.04-0.1 for the top 1 %; None picks sqrt(delta), delta the compressor's contraction, and
+    delta itself for randk, whose choice of entries does not shrink the largest first.
 
     Source: Koloskova, Stich, Jaggi, "Decentralized Stochastic Optimization and Gossip Algorithms
     with Compressed Communication", ICML 2019, arXiv:1902.00340, algorithms 1 and 2.
@@ -121,17 +122,19 @@ class Choco(Algorithm):
                 "algorithm='dpsgd' with a quantiser on this topology"
             )
 
-        if self.gamma is None and compressor.delta(1 << 20) == 0:
+        if compressor.delta(1 << 20) == 0:
             raise ConfigError(
-                f"choco has no step size for {type(compressor).__name__}, whose errors can be as large as "
-                "what it encodes; use a smaller block, rounding=nearest, or choose gamma"
+                f"choco has no step size for {type(compressor).__name__}, whose errors can be as large as what "
+                "it encodes, so that its estimates would grow without bound; use a smaller block, "
+                "rounding=nearest or unbiased=false"
             )
 
     def step_size(self, compressor: Compressor, n: int) -> float:
         """The consensus step size in use for vectors of n elements."""
         if self.gamma is not None:
             return self.gamma
-        return float(compressor.delta(max(1, n)) ** 0.5)
+        delta = compressor.delta(max(1, n))
+        return float(delta if compressor.oblivious else delta**0.5)
 
     def mixer(self, x: Vector, compressor: Compressor, degree: int) -> Mixer:
         """Estimates that start at zero, as all ranks' do."""
