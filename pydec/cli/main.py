@@ -22,7 +22,7 @@ from pydec.errors import ConfigError, PydecError, Stopped
 COMMANDS = {
     "train": "train a model; under mpirun or pydec run one rank of many, alone a cluster of one",
     "run": "start a command on several ranks with the right flags for mpirun",
-    "list": "every topology, compressor, algorithm, optimizer and task, with its options",
+    "list": "every topology, compressor, algorithm, mixing, optimizer and task, with its options",
     "topology": "facts and a picture of a graph",
     "bench": "measure kernels and training against their peers",
     "doctor": "what this machine and its MPI can do, with the fix for each thing missing",

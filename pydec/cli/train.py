@@ -55,9 +55,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     gossip.add_argument(
         "--topology", metavar="SPEC", default="one-peer-exponential", help="who talks to whom (%(default)s)"
     )
-    gossip.add_argument("--compressor", metavar="SPEC", help="how models travel (int8; none with allreduce)")
     gossip.add_argument(
-        "--algorithm", metavar="SPEC", default="dpsgd", help="dpsgd, choco or allreduce (%(default)s)"
+        "--compressor", metavar="SPEC", help="how models travel (int8; none where it must be)"
+    )
+    gossip.add_argument(
+        "--algorithm",
+        metavar="SPEC",
+        default="dpsgd",
+        help="how local steps and averaging go together; pydec list algorithms names them (%(default)s)",
+    )
+    gossip.add_argument(
+        "--local-steps",
+        type=_count,
+        default=1,
+        metavar="H",
+        help="local steps between rounds of gossip (%(default)s)",
+    )
+    gossip.add_argument(
+        "--mixing",
+        metavar="SPEC",
+        default="fixed",
+        help="rounds after a step: fixed:rounds=2; adaptive does more early and when the rate falls (fixed)",
+    )
+    gossip.add_argument(
+        "--merge", action="store_true", help="end with one model on all ranks, their exact mean by gossip"
     )
     gossip.add_argument(
         "--order",
@@ -137,6 +158,9 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         topology=args.topology,
         compressor=args.compressor or "",
         algorithm=_with_order(args.algorithm, args.order),
+        local_steps=args.local_steps,
+        mixing=args.mixing,
+        merge=args.merge,
         nan_policy=args.nan_policy,
         alpha=args.alpha or 0.0,
         seed=args.seed,

@@ -32,7 +32,7 @@ class Compressor(ABC):
     lossless: ClassVar[bool] = False
     """Whether decode(encode(x)) has the bits of x."""
     oblivious: ClassVar[bool] = False
-    """Whether entries are chosen without regard to their size, so that the contraction holds on average only."""
+    """Whether entries are chosen whatever their size, so that the contraction holds on average only."""
 
     @property
     @abstractmethod

@@ -124,8 +124,8 @@ class Choco(Algorithm):
 
         if compressor.delta(1 << 20) == 0:
             raise ConfigError(
-                f"choco has no step size for {type(compressor).__name__}, whose errors can be as large as what "
-                "it encodes, so that its estimates would grow without bound; use a smaller block, "
+                f"choco has no step size for {type(compressor).__name__}, whose errors can be as large as "
+                "what it encodes, so that its estimates would grow without bound; use a smaller block, "
                 "rounding=nearest or unbiased=false"
             )
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from pydec import __version__
 from pydec.errors import ConfigError
+from pydec.gossip import algorithms
 from pydec.train.task import Task
 
 Schedule = Literal["constant", "cosine"]
@@ -33,7 +34,9 @@ class TrainConfig:
         schedule: "constant", or "cosine": linear warm-up over the first 5 % of the steps, then half
             a cosine down to a tenth of ``lr``.
         clip_norm: largest norm of a rank's gradient; 0 does not clip.
-        optimizer, topology, compressor, algorithm: specification strings.
+        optimizer, topology, compressor, algorithm, mixing: specification strings.
+        local_steps: local steps between rounds of gossip.
+        merge: whether all ranks end with the exact mean of their models.
         nan_policy: "raise", "skip" or "continue" when a gradient holds NaN or infinity.
         alpha: Dirichlet concentration of the split by label; 0 splits iid.
         seed: decides initial values, split, batches and random schedules.
@@ -59,6 +62,9 @@ class TrainConfig:
     topology: str = "one-peer-exponential"
     compressor: str = ""
     algorithm: str = "dpsgd"
+    local_steps: int = 1
+    mixing: str = "fixed"
+    merge: bool = False
     nan_policy: NanPolicy = "raise"
     alpha: float = 0.0
     seed: int = 0
@@ -78,6 +84,8 @@ class TrainConfig:
                 raise ConfigError(f"{flag(name)} must be above 0 and finite, got {value}")
         if not self.deadline_s > 0:
             raise ConfigError(f"--deadline must be above 0 seconds, got {self.deadline_s}")
+        if self.local_steps < 1:
+            raise ConfigError(f"--local-steps must be at least 1, got {self.local_steps}")
         if self.steps and self.epochs:
             raise ConfigError("--steps and --epochs exclude each other; give one of them")
         if self.schedule not in ("", *get_args(Schedule)):
@@ -114,7 +122,8 @@ class TrainConfig:
             steps = defaults.steps
         if not steps:
             steps = max(1, round((self.epochs or defaults.epochs) * (share // batch_size)))
-        lossless = self.algorithm.partition(":")[0].strip() == "allreduce"
+        name = self.algorithm.partition(":")[0].strip()
+        lossless = name in algorithms and getattr(algorithms.get(name), "lossless", False)
         return replace(
             self,
             steps=steps,

@@ -138,6 +138,9 @@ def _optimizer(config: TrainConfig, task: Task, peer: Peer) -> DecentralizedOpti
         topology=config.topology,
         compressor=config.compressor,
         algorithm=config.algorithm,
+        local_steps=config.local_steps,
+        mixing=config.mixing,
+        iid=not config.alpha,
         model=task.model,
         nan_policy=config.nan_policy,
     )
@@ -209,6 +212,8 @@ def _directory(peer: Peer, setup: Setup, run_dir: str, started: datetime.datetim
 def _finish(peer: Peer, setup: Setup, loop: Loop, directory: RunDir, train_s: float) -> dict[str, Any]:
     """Evaluate what came out and write it down; all ranks together."""
     progress = loop.progress
+    if setup.config.merge:
+        loop.merge()
     distance = setup.optimizer.consensus_distance()
     progress.consensus_distance = distance
 

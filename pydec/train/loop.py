@@ -136,6 +136,10 @@ class Loop:
             before_s, before_wait_s = time.perf_counter(), self.optimizer.wait_s
         self._traffic(self.optimizer.close)
 
+    def merge(self) -> None:
+        """Give all ranks the exact mean of their models; counted as training's communication."""
+        self._traffic(self.optimizer.merge)
+
     def evaluate(self, also: Callable[[], None] | None = None) -> Score:
         """Score of the exact average of all ranks' models; all ranks call it together.
 

@@ -107,7 +107,7 @@ def test_choco_is_its_equations(compressor: str, gamma: float) -> None:
         ("int4", 60),
         ("int4:rounding=stochastic", 120),
         ("int2", 350),
-        ("sign", 500),
+        ("sign", 1200),
         ("topk:fraction=0.1", 300),
         ("block-topk:fraction=0.1", 300),
         ("threshold:fraction=0.25", 300),

@@ -10,10 +10,14 @@ import time
 
 import pytest
 
+from pydec.cli.main import parser_of
+from pydec.cli.train import config_of
 from pydec.comm.local import LocalCluster
+from pydec.gossip import algorithms
 from pydec.peer import Peer
 from pydec.train import job
 from pydec.train.config import TrainConfig
+from pydec.train.determinism import reproducible
 
 PROGRAM = """
 import os, sys
@@ -74,6 +78,61 @@ def test_training_over_mpi_has_the_bits_of_the_local_cluster(mpirun, tmp_path, m
 
     LocalCluster(3).run(locally)
     assert losses(tmp_path / "mpi") == losses(tmp_path / "local")
+
+
+MANY = """
+if __name__ == "__main__":
+    os.chdir(sys.argv[1])
+    for number, words in enumerate(MANY_WORDS):
+        status = main(["train", *words, "--run-dir", f"mpi-{number}", "--quiet"])
+        if status:
+            sys.exit(status)
+"""
+SGD = ("--optimizer", "sgd", "--lr", "0.1")
+TABLE = [
+    ("--algorithm", "dpsgd:order=atc", "--mixing", "adaptive:rounds=3,early=2,after=2", "--merge"),
+    ("--algorithm", "choco", "--topology", "ring", "--compressor", "randk:fraction=0.25"),
+    ("--algorithm", "dsgdm", "--compressor", "none", *SGD),
+    ("--algorithm", "qg-dsgdm", *SGD),
+    ("--algorithm", "decentlam", "--topology", "ring", *SGD),
+    ("--algorithm", "exact-diffusion", "--topology", "base-k", "--local-steps", "2"),
+    ("--algorithm", "d2", "--topology", "ring", *SGD),
+    ("--algorithm", "gradient-tracking", *SGD),
+    ("--algorithm", "momentum-tracking", "--topology", "base-k", *SGD),
+    ("--algorithm", "sgp:order=cta", "--topology", "exponential"),
+    ("--algorithm", "diloco", "--topology", "base-k", "--local-steps", "3"),
+    ("--algorithm", "gossip-diloco", "--local-steps", "3"),
+    ("--algorithm", "gasloc", "--local-steps", "3"),
+]
+
+
+@pytest.mark.timeout(240)
+def test_every_algorithm_has_the_same_bits_over_mpi(mpirun, tmp_path, monkeypatch):
+    common = ("program:blobs", "--steps", "8", "--threads", "1", "--alpha", "1.0")
+    lines = [list(common + words) for words in TABLE]
+    start = PROGRAM[: PROGRAM.index("if __name__")]
+    done = mpirun(start + MANY.replace("MANY_WORDS", repr(lines)), 3)
+    assert done.returncode == 0, done.stderr
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "program", raising=False)
+    for number, line in enumerate(lines):
+        args = parser_of("train").parse_args(line)
+        config = config_of(args)
+
+        def locally(transport, config=config, number=number):
+            with Peer(transport, signals=False) as peer:
+                return job.run(peer, config, f"local-{number}", quiet=True)
+
+        with reproducible(1):
+            LocalCluster(3).run(locally)
+        assert losses(tmp_path / f"mpi-{number}") == losses(tmp_path / f"local-{number}"), line
+
+
+def test_the_table_above_names_every_algorithm():
+    tested = {words[words.index("--algorithm") + 1].partition(":")[0] for words in TABLE}
+    assert {*algorithms} - tested == {"allreduce"}  # which the seed's test covers
 
 
 @pytest.mark.timeout(120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pydec import DecentralizedOptimizer
-from pydec.errors import ConfigError
+from pydec.errors import ConfigError, HeterogeneityWarning
 
 Run = Callable[..., list[Any]]
 Matrix = NDArray[np.float64]
@@ -77,3 +78,29 @@ def test_a_second_momentum_and_another_optimiser_are_refused(run_peers: Run, alg
             DecentralizedOptimizer(torch.optim.Adam(x), peer, algorithm=algorithm, topology="ring")
 
     run_peers(1, program)
+
+
+def test_adaptive_steps_with_plain_mixing_warn_once(run_peers: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pydec.optim.local._warned", set())
+
+    def make(peer: Any, optimizer: Any = torch.optim.Adam, **options: Any) -> None:
+        DecentralizedOptimizer(optimizer([nn.Parameter(torch.zeros(2))], lr=0.1), peer, **options)
+
+    def silent(peer: Any) -> None:
+        make(peer, iid=True)
+        make(peer, algorithm="gradient-tracking")
+        make(peer, torch.optim.SGD)
+
+    def heard(peer: Any) -> None:
+        make(peer)
+        make(peer)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run_peers(3, silent)
+        run_peers(1, heard)
+        assert not caught
+        run_peers(3, heard)
+    assert [warning.category for warning in caught] == [HeterogeneityWarning]
+    assert "near the median" in str(caught[0].message)
+    assert "gradient-tracking" in str(caught[0].message)

@@ -69,6 +69,13 @@ def test_several_ranks_learn_together_and_send(toy, records):
     assert sum(records(Path("run"), rank)[-1]["kind"] == "evaluation" for rank in range(4)) == 1
 
 
+def test_a_merge_leaves_one_model_on_all_ranks(toy):
+    config = TrainConfig(f"{toy}:blobs", steps=5, local_steps=2, algorithm="gossip-diloco", merge=True)
+    result = together(3, config)
+    assert result["consensus_distance"] < 1e-6
+    assert result["worst_rank"]["loss"] == pytest.approx(result["loss"], abs=1e-5)
+
+
 @pytest.mark.parametrize("algorithm", ["dpsgd:order=cta", "dpsgd:order=atc", "choco:gamma=0.5", "allreduce"])
 def test_the_seed_decides_every_bit(toy, records, algorithm):
     def losses(name: str, seed: int) -> list[float]:
