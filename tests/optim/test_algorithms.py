@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pydec import DecentralizedOptimizer, gossip, topology
+from pydec import gossip, topology
 
 Run = Callable[..., list[Any]]
 Matrix = NDArray[np.float64]
@@ -99,21 +100,21 @@ def push_sum(g: Any, w: Any, rates: list[float], size: int, order: str = "atc") 
 
 
 CASES = [
-    ("dsgdm:order=atc", "ring", lambda *a: dsgdm(*a, order="atc")),
+    ("dsgdm:order=atc", "ring", partial(dsgdm, order="atc")),
     ("dsgdm", "one-peer-exponential", dsgdm),
-    ("dsgdm:momentum=0.5", "base-k:k=1", lambda *a: dsgdm(*a, b=0.5)),
+    ("dsgdm:momentum=0.5", "base-k:k=1", partial(dsgdm, b=0.5)),
     ("qg-dsgdm", "ring", qg),
-    ("qg-dsgdm:momentum=0.7", "one-peer-exponential", lambda *a: qg(*a, b=0.7)),
+    ("qg-dsgdm:momentum=0.7", "one-peer-exponential", partial(qg, b=0.7)),
     ("decentlam", "ring", decentlam),
-    ("decentlam:momentum=0.5", "base-k:k=1", lambda *a: decentlam(*a, b=0.5)),
-    ("exact-diffusion", "ring", lambda *a: d2(*a, lazy=True)),
+    ("decentlam:momentum=0.5", "base-k:k=1", partial(decentlam, b=0.5)),
+    ("exact-diffusion", "ring", partial(d2, lazy=True)),
     ("d2", "ring", d2),
     ("gradient-tracking", "exponential", tracking),
     ("gradient-tracking", "base-k:k=1", tracking),
     ("momentum-tracking", "ring", momentum_tracking),
-    ("momentum-tracking:momentum=0.5", "one-peer-exponential", lambda *a: momentum_tracking(*a, b=0.5)),
+    ("momentum-tracking:momentum=0.5", "one-peer-exponential", partial(momentum_tracking, b=0.5)),
     ("sgp", "one-peer-exponential", push_sum),
-    ("sgp:order=cta", "exponential", lambda *a: push_sum(*a, order="cta")),
+    ("sgp:order=cta", "exponential", partial(push_sum, order="cta")),
 ]
 
 
@@ -241,7 +242,7 @@ def test_push_sum_finds_the_mean_where_only_columns_sum_to_one(
     size, problem, rates = 5, quadratics(5, curved=False), [0.05] * 30 + [0.0] * 40
     graph = leaky(size)
 
-    def probe(opt: DecentralizedOptimizer) -> Any:
+    def probe(opt: Any) -> Any:
         mixer = opt._rounds.parts[0].rule.mixers[0]
         return mixer.numerator[:D].astype(np.float64), mixer.weights[0]
 
@@ -270,7 +271,7 @@ def test_local_steps_are_rounds_without_neighbours(paths: Any, quadratics: Any) 
         return schedule.weights(t // h) if t % h == h - 1 else np.eye(size)
 
     for algorithm, simulate in (
-        ("dsgdm:order=atc", lambda *a: dsgdm(*a, order="atc")),
+        ("dsgdm:order=atc", partial(dsgdm, order="atc")),
         ("qg-dsgdm", qg),
         ("decentlam", decentlam),
         ("gradient-tracking", tracking),

@@ -27,7 +27,7 @@ def test_the_trackers_add_up_to_the_gradients(
 ) -> None:
     size, problem, rates = 6, quadratics(6), [0.05] * 20
 
-    def probe(opt: DecentralizedOptimizer) -> list[Any]:
+    def probe(opt: Any) -> list[Any]:
         rule = opt._rounds.parts[0].rule
         return [vector[:D].copy() for vector in (rule.tracker, rule.previous)]
 
@@ -65,7 +65,7 @@ def test_the_corrections_add_up_to_zero(
     assert np.abs(corrections).max() > 1e-3
 
 
-def _correction(opt: DecentralizedOptimizer) -> NDArray[np.float32]:
+def _correction(opt: Any) -> NDArray[np.float32]:
     return opt._rounds.parts[0].rule.state()["correction"][:D].copy()
 
 
