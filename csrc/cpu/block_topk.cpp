@@ -5,39 +5,38 @@
 namespace pydec {
 namespace {
 
-// In units of the last place: the first guess for a block is an eighth of an octave below the previous
+// In units of the last place: the first guess for a block is a sixteenth of an octave below the previous
 // block's cut, and each further guess goes down twice as far as the one before.
-constexpr std::uint32_t kMargin = 1u << 20;
+constexpr std::uint32_t kMargin = 1u << 19;
 
 /// What the next block is searched with. A poor guess costs time and changes no result.
 struct Guess {
   std::uint32_t threshold = 0;
 };
 
-std::size_t select_block(const F32* a, std::size_t n, std::size_t k, U16* indices, F32* values,
+/// Selects from a = x or a = x + residual, which the residual becomes.
+std::size_t select_block(const F32* x, F32* residual, std::size_t n, std::size_t k, U16* indices, F32* values,
                          const BlockTopkWorkspace& workspace, Guess& guess) noexcept {
+  const F32* a = residual != nullptr ? residual : x;
   std::uint32_t threshold = guess.threshold;
-  std::size_t found = candidates(a, n, threshold, workspace.keys, workspace.places);
+  std::size_t found = candidates(x, residual, n, threshold, workspace.keys, workspace.places);
   for (std::uint32_t step = kMargin; found < k; step = step * 2) {
     threshold = threshold > step && step < (1u << 26) ? threshold - step : 0;
-    found = candidates(a, n, threshold, workspace.keys, workspace.places);
+    found = candidates(a, nullptr, n, threshold, workspace.keys, workspace.places);
   }
-  const Largest cut = find_largest(workspace.keys, found, k);
-  std::size_t bad = 0;
-  std::size_t ties = cut.ties;
-  for (std::size_t j = 0, to = 0; j < found; ++j) {
-    const std::uint32_t key = workspace.keys[j];
-    bad += key >= kInfinityBits ? 1 : 0;
-    const bool tie = key == cut.key && ties > 0;
-    if (key <= cut.key && !tie) continue;
-    ties -= tie ? 1 : 0;
-    indices[to] = workspace.places[j];
-    values[to++] = a[workspace.places[j]];
-  }
+  Largest cut = find_largest(workspace.keys, found, k, threshold, threshold + 2 * kMargin);
   // NaN and infinity are always candidates, because only candidates are counted.
   const std::uint32_t next = cut.key > kMargin ? cut.key - kMargin : 0;
   guess.threshold = next < kInfinityBits ? next : kInfinityBits;
-  return bad;
+  for (std::size_t j = 0, to = 0; to < k; ++j) {
+    const std::uint32_t key = workspace.keys[j];
+    const bool tie = key == cut.key && cut.ties > 0;
+    indices[to] = workspace.places[j];
+    values[to] = a[workspace.places[j]];
+    to += key > cut.key || tie ? 1 : 0;
+    cut.ties -= tie ? 1 : 0;
+  }
+  return count_from(workspace.keys, found, kInfinityBits);
 }
 
 std::size_t select_f32(const F32* x, F32* residual, const BlockTopkShape& shape, U16* indices, F32* values,
@@ -48,8 +47,7 @@ std::size_t select_f32(const F32* x, F32* residual, const BlockTopkShape& shape,
     const std::size_t length = shape.n - first < shape.block ? shape.n - first : shape.block;
     const std::size_t k = block_topk_count(shape.k, shape.block, length);
     F32* rest = residual != nullptr ? residual + first : nullptr;
-    add_to_residual(x + first, rest, length);
-    bad += select_block(rest != nullptr ? rest : x + first, length, k, indices, values, workspace, guess);
+    bad += select_block(x + first, rest, length, k, indices, values, workspace, guess);
     if (rest != nullptr) {
       for (std::size_t j = 0; j < k; ++j) rest[indices[j]] = 0.0f;
     }

@@ -24,51 +24,66 @@ std::size_t count_from(const std::uint32_t* keys, std::size_t n, std::uint32_t b
   return count;
 }
 
-/// The cut for the k largest of n keys below 2^31, 1 <= k <= n. Takes as long for every order of the keys.
-Largest find_largest(const std::uint32_t* keys, std::size_t n, std::size_t k) noexcept {
-  std::uint32_t any = 0;
-  std::uint32_t all = ~0u;
-  for (std::size_t i = 0; i < n; ++i) {
-    any |= keys[i];
-    all &= keys[i];
+/// The cut for the k largest of n keys below 2^31, all at least `low`, 1 <= k <= n; `probe` is where it may
+/// be.
+Largest find_largest(const std::uint32_t* keys, std::size_t n, std::size_t k, std::uint32_t low,
+                     std::uint32_t probe) noexcept {
+  if (k == n && low > 0) return {low - 1, 0};
+  // At least k keys reach `low`, fewer than k reach `high`.
+  std::uint32_t high = kMagnitudeMask + 1;
+  std::size_t above = 0;
+  while (high - low > 1) {
+    const std::uint32_t middle = probe > low && probe < high ? probe : low + (high - low) / 2;
+    probe = 0;
+    const std::size_t count = count_from(keys, n, middle);
+    if (count == k) return {middle - 1, 0};  // mostly long before the last bit
+    if (count > k) {
+      low = middle;
+    } else {
+      high = middle;
+      above = count;
+    }
   }
-  // Bits above the first in which two keys differ are known.
-  const std::uint32_t differing = any ^ all;
-  const int bits = differing == 0 ? 0 : 32 - __builtin_clz(differing);
-  std::uint32_t key = bits == 0 ? all : (all >> bits) << bits;
-  for (int bit = bits - 1; bit >= 0; --bit) {
-    const std::uint32_t higher = key | (1u << bit);
-    if (count_from(keys, n, higher) >= k) key = higher;
-  }
-  const std::size_t above = key == kMagnitudeMask ? 0 : count_from(keys, n, key + 1);
-  return {key, k - above};
-}
-
-/// a = x + residual where there is a residual, which becomes a.
-void add_to_residual(const F32* x, F32* residual, std::size_t n) noexcept {
-  if (residual == nullptr) return;
-  PYDEC_INDEPENDENT
-  for (std::size_t i = 0; i < n; ++i) residual[i] = x[i] + residual[i];
+  return {low, k - above};
 }
 
 /// Keys and places of the elements of a[0..n), n <= 65,536, whose magnitude reaches `threshold`; returns how
-/// many.
-std::size_t candidates(const F32* a, std::size_t n, std::uint32_t threshold, std::uint32_t* keys,
-                       std::uint16_t* places) noexcept {
+/// many. a = x (residual null) or a = x + residual, which the residual becomes.
+std::size_t candidates(const F32* x, F32* residual, std::size_t n, std::uint32_t threshold,
+                       std::uint32_t* keys, std::uint16_t* places) noexcept {
+  const F32* a = residual != nullptr ? residual : x;
   std::size_t found = 0;
   std::size_t i = 0;
   for (; threshold > 0 && i + kMaskElements <= n; i += kMaskElements) {
-    for (std::uint64_t mask = mask_of(a + i, threshold); mask != 0; mask &= mask - 1, ++found) {
+    if (residual != nullptr) {
+      PYDEC_INDEPENDENT
+      for (std::size_t j = 0; j < kMaskElements; ++j) residual[i + j] = x[i + j] + residual[i + j];
+    } else {
+      prefetch_ahead(x + i, kMaskElements * sizeof(float));
+    }
+    std::uint64_t mask = mask_of(a + i, threshold);
+    // Two are written whether they are there or not: see `collect`. There is room: found <= i.
+    for (unsigned entry = 0; entry < 2; ++entry, mask &= mask - 1) {
+      const std::size_t at = i + static_cast<std::size_t>(__builtin_ctzll(mask | (std::uint64_t{1} << 63)));
+      places[found] = static_cast<std::uint16_t>(at);
+      keys[found] = magnitude_bits(a[at]);
+      found += mask != 0 ? 1 : 0;
+    }
+    for (; __builtin_expect(mask != 0, 0); mask &= mask - 1, ++found) {
       const std::size_t at = i + static_cast<std::size_t>(__builtin_ctzll(mask));
       places[found] = static_cast<std::uint16_t>(at);
       keys[found] = magnitude_bits(a[at]);
     }
   }
+  if (residual != nullptr) {
+    PYDEC_INDEPENDENT
+    for (std::size_t j = i; j < n; ++j) residual[j] = x[j] + residual[j];
+  }
   for (; i < n; ++i) {
     const std::uint32_t key = magnitude_bits(a[i]);
-    if (key < threshold) continue;
     places[found] = static_cast<std::uint16_t>(i);
-    keys[found++] = key;
+    keys[found] = key;
+    found += key >= threshold ? 1 : 0;
   }
   return found;
 }
