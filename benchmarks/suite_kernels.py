@@ -19,10 +19,7 @@ MAKERS: list[Callable[[int], cases.Case]] = [
     lambda n: cases_robust.clip(n, 4),
     *cases_quant.MAKERS,
     *cases_libraries.MAKERS,
-    lambda n: cases_sparse.block_topk(n, 0.01),
-    lambda n: cases_sparse.block_topk(n, 0.001),
-    lambda n: cases_sparse.threshold(n, 0.01),
-    lambda n: cases_sparse.threshold(n, 0.001),
+    *cases_sparse.MAKERS,
     *cases_lowrank.MAKERS,
 ]
 
