@@ -108,6 +108,14 @@ def randk_key_f32(x: Vector, residual: Vector | None, seed: int) -> tuple[int, i
 def randk_count(n: int, chunk: int, k: int, key: int) -> int: ...
 def randk_gather_f32(x: Vector, chunk: int, k: int, key: int, scaled: bool, values: Vector) -> None: ...
 def randk_scatter_f32(values: Vector, chunk: int, k: int, key: int, weight: float, out: Vector) -> None: ...
+def randk_accumulate_f32(
+    values: Sequence[Vector],
+    chunks: Sequence[int],
+    counts: Sequence[int],
+    keys: Sequence[int],
+    weights: Sequence[float],
+    out: Vector,
+) -> None: ...
 def threshold_select_f32(
     x: Vector,
     residual: Vector | None,

@@ -1,5 +1,7 @@
 #include "pydec/randk.h"
 
+#include <vector>
+
 #include "bindings/arrays.h"
 #include "bindings/parallel.h"
 
@@ -73,6 +75,35 @@ void scatter_f32(py::handle values_object, std::ptrdiff_t chunk, std::ptrdiff_t 
   });
 }
 
+void accumulate_f32(const py::sequence& values, const py::sequence& chunks, const py::sequence& counts,
+                    const py::sequence& keys, const py::sequence& weights, py::handle out_object) {
+  const std::size_t m = values.size();
+  if (chunks.size() != m || counts.size() != m || keys.size() != m || weights.size() != m) {
+    throw py::value_error("values, chunks, counts, keys and weights must be equally many, got " +
+                          std::to_string(m) + ", " + std::to_string(chunks.size()) + ", " +
+                          std::to_string(counts.size()) + ", " + std::to_string(keys.size()) + " and " +
+                          std::to_string(weights.size()));
+  }
+  const Array<float> out(out_object, "out");
+  out.output();
+  const py::tuple items = items_of(values);
+  std::vector<RandkMessage> messages(m);
+  for (std::size_t i = 0; i < m; ++i) {
+    const Array<float> value(items[i], item_name("values", i));
+    messages[i].shape = checked_shape(out.size, py::cast<std::ptrdiff_t>(py::object(chunks[i])),
+                                      py::cast<std::ptrdiff_t>(py::object(counts[i])),
+                                      py::cast<std::uint64_t>(py::object(keys[i])));
+    value.sized(randk_count(messages[i].shape), "those that the key chooses");
+    require_apart(value, out);
+    messages[i].values = value.data;
+    messages[i].weight = weight_of(py::object(weights[i]), item_name("weights", i));
+  }
+  thread_local Room<RandkCursor> cursors;
+  RandkCursor* const cursor = cursors.of(m);
+  py::gil_scoped_release nogil;  // touches no Python object
+  active<RandkKernels>().accumulate_f32(messages.data(), m, 0, out.size, cursor, out.data);
+}
+
 }  // namespace
 
 void bind_randk(py::module_& m) {
@@ -82,6 +113,8 @@ void bind_randk(py::module_& m) {
         py::arg("scaled"), py::arg("values"));
   m.def("randk_scatter_f32", scatter_f32, py::arg("values"), py::arg("chunk"), py::arg("k"), py::arg("key"),
         py::arg("weight"), py::arg("out"));
+  m.def("randk_accumulate_f32", accumulate_f32, py::arg("values"), py::arg("chunks"), py::arg("counts"),
+        py::arg("keys"), py::arg("weights"), py::arg("out"));
 }
 
 }  // namespace pydec::bindings

@@ -107,7 +107,7 @@ class RandK(Selecting):
         check_vector("out", out)
         body = self._read(as_bytes(payload), out.size)
         out.fill(0.0)
-        return kernels.randk_scatter(body.values, body.chunk, body.k, body.key, 1.0, out)
+        return kernels.randk_accumulate([body.values], [body.chunk], [body.k], [body.key], [1.0], out)
 
     def delta(self, n: int) -> float:
         """1 / ceil(chunks / k), in expectation over the draw keys; if ``unbiased``, 0 unless all is sent."""
@@ -123,12 +123,18 @@ class RandK(Selecting):
         return replace(self, draw_key=key)
 
     def accumulate(self, payloads: Sequence[Payload], weights: Sequence[float], out: Vector) -> None:
-        """Touches only the places that the keys decide; the others keep even a negative zero."""
+        """One sweep over ``out``; touches only the places that the keys decide."""
         check_vector("out", out)
         check_weights(weights, payloads)
         bodies = [self._read(as_bytes(payload), out.size) for payload in payloads]
-        for body, weight in zip(bodies, weights, strict=True):
-            kernels.randk_scatter(body.values, body.chunk, body.k, body.key, weight, out)
+        kernels.randk_accumulate(
+            [body.values for body in bodies],
+            [body.chunk for body in bodies],
+            [body.k for body in bodies],
+            [body.key for body in bodies],
+            weights,
+            out,
+        )
 
     @classmethod
     def from_payload(cls, payload: Payload) -> RandK:

@@ -52,7 +52,7 @@ from pydec.kernels.quant import (
     quant_group,
     quant_sqdist,
 )
-from pydec.kernels.randk import randk_count, randk_gather, randk_key, randk_scatter
+from pydec.kernels.randk import randk_accumulate, randk_count, randk_gather, randk_key, randk_scatter
 from pydec.kernels.reduce import checked_sqnorm, count_nonfinite, sqdist, sqdists, sqnorm
 from pydec.kernels.robust import mean_around_median, median, trimmed_mean
 from pydec.kernels.sparse import sparse_accumulate, sparse_check, sparse_decode
@@ -120,6 +120,7 @@ __all__ = [
     "quant_encode_many",
     "quant_group",
     "quant_sqdist",
+    "randk_accumulate",
     "randk_count",
     "randk_gather",
     "randk_key",

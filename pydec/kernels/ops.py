@@ -116,6 +116,8 @@ def _implementation(name: str) -> Callable[..., Any]:
         for key in ("key", "seed"):
             if isinstance(values.get(key), int):
                 values[key] %= _KEY_SPAN
+        if "keys" in values:
+            values["keys"] = [key % _KEY_SPAN for key in values["keys"]]
         result = wrapper(**values)
         numbers = result if isinstance(result, tuple) else (result,)
         device = next(_tensors(args)).device
@@ -170,6 +172,8 @@ def call(name: str, values: dict[str, Any]) -> Any:
     for key in ("key", "seed"):
         if key in values and values[key] is not None:
             values[key] = _signed(values[key])
+    if "keys" in values:
+        values["keys"] = [_signed(key) for key in values["keys"]]
     with torch.no_grad():
         result = getattr(torch.ops.pydec, name).default(*[values[key] for key in PARAMETERS[name]])
     returned = _RETURNED[name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydec.kernels._arrays import V, Vector
 from pydec.kernels._library import native
 
@@ -84,4 +86,35 @@ def randk_scatter(values: Vector, chunk: int, k: int, key: int, weight: float, o
     Cost: reads the values and touches the lines of the chosen elements.
     """
     native.randk_scatter_f32(values, chunk, k, key, weight, out)
+    return out
+
+
+def randk_accumulate(
+    values: Sequence[Vector],
+    chunks: Sequence[int],
+    counts: Sequence[int],
+    keys: Sequence[int],
+    weights: Sequence[float],
+    out: V,
+) -> V:
+    """Add m messages in one sweep over ``out``, in order: the bits of m calls of ``randk_scatter``.
+
+    Returns ``out``. Releases the GIL; memory for places, half a KiB a message, belongs to the calling thread.
+
+    Args:
+        values: m float32 arrays of shape (``randk_count(n, chunk, k, key)``,).
+        chunks: the chunk of each.
+        counts: the number of chunks of each.
+        keys: the key of each.
+        weights: m finite numbers, rounded to float32.
+        out: float32, shape (n,), updated.
+
+    Raises:
+        TypeError: an array is not float32.
+        ValueError: a chunk, count, weight or shape does not fit, an input overlaps ``out``, or ``out`` is
+            read-only; ``out`` is unchanged.
+
+    Cost: reads the values and touches the lines of the chosen elements, once for all messages.
+    """
+    native.randk_accumulate_f32(values, chunks, counts, keys, weights, out)
     return out

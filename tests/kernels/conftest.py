@@ -137,6 +137,7 @@ def call_of(name: str) -> Call:
         ),
         "quant_encode_difference": (x, y, codes, quant_scales, "int4", BLOCK),
         "quant_sqdist": (codes, quant_scales, x, "int4", BLOCK),
+        "randk_accumulate": ([chosen + np.float32(1)] * 2, [8, 8], [5, 5], [11, 11], [0.5, 2.0], out),
         "randk_gather": (x, 8, 5, 11, True, chosen),
         "randk_key": (x, residual, 12),
         "randk_scatter": (chosen + np.float32(1), 8, 5, 11, 0.5, out),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,29 @@ def test_not_finite_entries_are_counted(target):
     assert kernels.randk_key(np.zeros(1000, np.float32), x, 0)[1] == 3
 
 
+@pytest.mark.parametrize("n", [0, 1, 17, 5000, 100_003])
+@pytest.mark.parametrize("m", [0, 1, 2, 7])
+def test_adds_messages_in_one_sweep_as_one_by_one(target, n, m):
+    rng = np.random.default_rng([n, m])
+    shapes = [
+        (chunk, share) for chunk, share in ((1, 3), (16, 2), (5, 1), (65_536, 1), (1, 100), (7000, 2), (3, 9))
+    ]
+    chunks = [chunk for chunk, _ in shapes[:m]]
+    counts = [math.ceil(math.ceil(n / chunk) / share) for chunk, share in shapes[:m]]
+    keys = [int(key) for key in rng.integers(0, 1 << 63, m)]
+    weights = [0.9 - 0.4 * j for j in range(m)]
+    values = [
+        rng.standard_normal(kernels.randk_count(n, *one)).astype(np.float32)
+        for one in zip(chunks, counts, keys, strict=True)
+    ]
+    out = rng.standard_normal(n).astype(np.float32)
+    expected = out.copy()
+    for one in zip(values, chunks, counts, keys, weights, strict=True):
+        kernels.randk_scatter(*one, expected)
+    assert kernels.randk_accumulate(values, chunks, counts, keys, weights, out) is out
+    assert out.tobytes() == expected.tobytes()
+
+
 def test_wrong_arguments_are_named():
     x = np.zeros(10, np.float32)
     with pytest.raises(ValueError, match=r"k must be in 0\.\.4, got 5"):
@@ -111,6 +136,12 @@ def test_wrong_arguments_are_named():
         kernels.randk_key(np.zeros(3), None, 0)  # type: ignore[arg-type]  # the error is the point
     with pytest.raises(ValueError, match="weight must be a finite"):
         kernels.randk_scatter(np.zeros(2, np.float32), 1, 2, 0, np.inf, x)
+    with pytest.raises(ValueError, match="equally many, got 1, 1, 1, 2 and 1"):
+        kernels.randk_accumulate([x[:2]], [1], [2], [0, 0], [1.0], x)
+    with pytest.raises(ValueError, match=r"values\[0\] and out overlap"):
+        kernels.randk_accumulate([x[:2]], [1], [2], [0], [1.0], x)
+    with pytest.raises(ValueError, match=r"weights\[0\] must be a finite"):
+        kernels.randk_accumulate([np.zeros(2, np.float32)], [1], [2], [0], [np.inf], x)
     x.flags.writeable = False
     with pytest.raises(ValueError, match="out is read-only"):
         kernels.randk_scatter(np.zeros(2, np.float32), 1, 2, 0, 1.0, x)

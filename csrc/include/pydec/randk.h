@@ -26,6 +26,23 @@ struct RandkStrata {
 /// Elements that a digest is made of.
 constexpr std::size_t kRandkDigest = std::size_t{1} << 16;
 
+/// One message and its weight; the shape's n is that of the vector.
+struct RandkMessage {
+  const F32* values;
+  RandkShape shape;
+  float weight;
+};
+
+/// Where a message is in a sweep over the vector.
+struct RandkCursor {
+  static constexpr std::size_t kStrata = 64;
+  std::size_t starts[kStrata];  ///< first elements of chunks
+  std::size_t at;               ///< chunk that is next among them
+  std::size_t count;
+  std::size_t stratum;  ///< that is drawn next
+  std::size_t done;     ///< elements of the next chunk that are behind
+};
+
 /// Contract of every entry: pointers are valid for the stated length and may be unaligned; inputs
 /// and outputs do not overlap; nothing is checked, thrown or allocated.
 struct RandkKernels {
@@ -40,6 +57,11 @@ struct RandkKernels {
   /// sum.
   void (*scatter_f32)(const F32* values, const RandkShape& shape, const RandkStrata& strata, float weight,
                       F32* out) noexcept;
+  /// For k = 0..m-1 in order: out[i] += weight_k * value where message k chose i in first..last, rounding
+  /// after the product and after the sum. One sweep over `out`; separate ranges may be worked on at the same
+  /// time. There is one cursor for each message.
+  void (*accumulate_f32)(const RandkMessage* messages, std::size_t m, std::size_t first, std::size_t last,
+                         RandkCursor* cursors, F32* out) noexcept;
 };
 
 /// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 10: a bijection
