@@ -48,6 +48,12 @@ inline std::size_t lead_of(const void* data) {
   return past % sizeof(float) == 0 ? (64 - past) % 64 / sizeof(float) : 0;
 }
 
+/// Bytes that are read and written for each of n elements when `entries` sparse ones are added to them: an
+/// entry touches a line of 64, but a line is touched once.
+inline std::size_t sparse_bytes(std::size_t n, std::size_t entries) {
+  return entries >= n / 16 ? 8 : 1 + 128 * entries / std::max(n, std::size_t{1});
+}
+
 /// n elements in shares, all but the last of the same length.
 class Shares {
  public:

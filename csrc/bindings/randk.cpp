@@ -88,6 +88,7 @@ void accumulate_f32(const py::sequence& values, const py::sequence& chunks, cons
   out.output();
   const py::tuple items = items_of(values);
   std::vector<RandkMessage> messages(m);
+  std::size_t entries = 0;
   for (std::size_t i = 0; i < m; ++i) {
     const Array<float> value(items[i], item_name("values", i));
     messages[i].shape = checked_shape(out.size, py::cast<std::ptrdiff_t>(py::object(chunks[i])),
@@ -96,12 +97,16 @@ void accumulate_f32(const py::sequence& values, const py::sequence& chunks, cons
     value.sized(randk_count(messages[i].shape), "those that the key chooses");
     require_apart(value, out);
     messages[i].values = value.data;
+    entries += value.size;
     messages[i].weight = weight_of(py::object(weights[i]), item_name("weights", i));
   }
-  thread_local Room<RandkCursor> cursors;
-  RandkCursor* const cursor = cursors.of(m);
+  const Shares shares(out.size, sparse_bytes(out.size, entries));
+  thread_local Room<RandkCursor> room;
+  RandkCursor* const cursors = room.of(shares.threads() * m);
   py::gil_scoped_release nogil;  // touches no Python object
-  active<RandkKernels>().accumulate_f32(messages.data(), m, 0, out.size, cursor, out.data);
+  shares.run([&, kernel = active<RandkKernels>().accumulate_f32](const Share& share) {
+    kernel(messages.data(), m, share.first, share.first + share.count, cursors + share.worker * m, out.data);
+  });
 }
 
 }  // namespace

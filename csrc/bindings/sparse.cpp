@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/parallel.h"
 
 namespace pydec::bindings {
 namespace {
@@ -43,8 +44,11 @@ void decode_f32(py::handle indices_object, py::handle values_object, py::handle 
   require_apart(indices, out.output());
   require_apart(values, out);
   require_places(indices, values, out.size);
+  const Shares shares(out.size, sizeof(float));
   py::gil_scoped_release nogil;  // touches no Python object
-  active<SparseKernels>().decode_f32(indices.data, values.data, indices.size, 0, out.size, out.data);
+  shares.run([&, kernel = active<SparseKernels>().decode_f32](const Share& share) {
+    kernel(indices.data, values.data, indices.size, share.first, share.first + share.count, out.data);
+  });
 }
 
 void accumulate_f32(const py::sequence& indices, const py::sequence& values, const py::sequence& weights,
@@ -59,6 +63,7 @@ void accumulate_f32(const py::sequence& indices, const py::sequence& values, con
   const py::tuple all_indices = items_of(indices);
   const py::tuple all_values = items_of(values);
   std::vector<SparseMessage> messages(m);
+  std::size_t entries = 0;
   for (std::size_t k = 0; k < m; ++k) {
     const Array<std::uint32_t> index(all_indices[k], item_name("indices", k));
     const Array<float> value(all_values[k], item_name("values", k));
@@ -68,10 +73,14 @@ void accumulate_f32(const py::sequence& indices, const py::sequence& values, con
     const float weight = weight_of(py::object(weights[k]), item_name("weights", k));
     require_places(index, value, out.size);
     messages[k] = {index.data, value.data, index.size, weight};
+    entries += index.size;
   }
-  std::vector<std::size_t> places(m);
+  const Shares shares(out.size, sparse_bytes(out.size, entries));
+  Rows<std::size_t> places(shares, m);
   py::gil_scoped_release nogil;  // touches no Python object
-  active<SparseKernels>().accumulate_f32(messages.data(), m, 0, out.size, places.data(), out.data);
+  shares.run([&, kernel = active<SparseKernels>().accumulate_f32](const Share& share) {
+    kernel(messages.data(), m, share.first, share.first + share.count, places[share.worker], out.data);
+  });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/parallel.h"
 
 namespace pydec::bindings {
 namespace {
@@ -88,9 +89,12 @@ unsigned decode_f32(py::handle body_object, std::ptrdiff_t k_option, std::ptrdif
   if (body.size < message.k) return kBadGapLength;
   const unsigned faults = check(body, out.size, message, memory_of<GapStart>(gap_groups(message.k)));
   if (faults != 0) return faults;
-  TopkInt8Cursor* const cursor = memory_of<TopkInt8Cursor>(1);
+  const Shares shares(out.size, sizeof(float));
+  TopkInt8Cursor* const cursors = memory_of<TopkInt8Cursor>(shares.threads());
   py::gil_scoped_release nogil;  // touches no Python object
-  active<TopkInt8Kernels>().decode_f32(message, 0, out.size, *cursor, out.data);
+  shares.run([&, kernel = active<TopkInt8Kernels>().decode_f32](const Share& share) {
+    kernel(message, share.first, share.first + share.count, cursors[share.worker], out.data);
+  });
   return 0;
 }
 
@@ -107,6 +111,7 @@ py::tuple accumulate_f32(const py::sequence& bodies, const py::sequence& counts,
   const py::tuple items = items_of(bodies);
   std::vector<Array<std::uint8_t>> arrays;
   std::vector<TopkInt8Message> messages(m);
+  std::size_t entries = 0;
   std::size_t groups = 0;
   for (std::size_t i = 0; i < m; ++i) {
     const Array<std::uint8_t>& body = arrays.emplace_back(items[i], item_name("bodies", i));
@@ -115,6 +120,7 @@ py::tuple accumulate_f32(const py::sequence& bodies, const py::sequence& counts,
     messages[i].block = checked_block(py::cast<std::ptrdiff_t>(py::object(blocks[i])));
     messages[i].weight = weight_of(py::object(weights[i]), item_name("weights", i));
     if (body.size < messages[i].k) return py::make_tuple(i, unsigned{kBadGapLength});
+    entries += messages[i].k;
     groups += gap_groups(messages[i].k);
   }
   GapStart* starts = memory_of<GapStart>(groups);
@@ -124,10 +130,14 @@ py::tuple accumulate_f32(const py::sequence& bodies, const py::sequence& counts,
     }
     starts += gap_groups(messages[i].k);
   }
-  TopkInt8Cursor* const cursors = memory_of<TopkInt8Cursor>(m);
+  const Shares shares(out.size, sparse_bytes(out.size, entries));
+  TopkInt8Cursor* const cursors = memory_of<TopkInt8Cursor>(shares.threads() * m);
   {
     py::gil_scoped_release nogil;  // touches no Python object
-    active<TopkInt8Kernels>().accumulate_f32(messages.data(), m, 0, out.size, cursors, out.data);
+    shares.run([&, kernel = active<TopkInt8Kernels>().accumulate_f32](const Share& share) {
+      kernel(messages.data(), m, share.first, share.first + share.count, cursors + share.worker * m,
+             out.data);
+    });
   }
   return py::make_tuple(m, 0u);
 }

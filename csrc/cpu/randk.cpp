@@ -127,7 +127,8 @@ void accumulate_f32(const RandkMessage* messages, std::size_t m, std::size_t fir
   std::size_t entries = 0;
   for (std::size_t i = 0; i < m; ++i) {
     seek(messages[i].shape, first, cursors[i]);
-    entries += messages[i].shape.k;
+    const RandkShape& shape = messages[i].shape;
+    if (shape.k > 0) entries += 1 + (last - first) / (shape.n / shape.k) * shape.chunk;
   }
   if (entries == 0) return;
   for_ranges(first, last, range_for(last - first, entries, m), [&](std::size_t start, std::size_t end) {

@@ -113,8 +113,8 @@ bool advance(const TopkInt8Message& message, TopkInt8Cursor& cursor) noexcept {
   return true;
 }
 
-/// Puts the cursor at the first entry whose index is at least `bound`.
-void seek(const TopkInt8Message& message, std::size_t bound, TopkInt8Cursor& cursor) noexcept {
+/// The group that the first entry whose index is at least `bound` is in, or the one before.
+std::size_t group_from(const TopkInt8Message& message, std::size_t bound) noexcept {
   std::size_t low = 0;  // groups that start below the bound
   for (std::size_t left = gap_groups(message.k); left > 0;) {
     const std::size_t half = left / 2;
@@ -123,7 +123,12 @@ void seek(const TopkInt8Message& message, std::size_t bound, TopkInt8Cursor& cur
     low += below ? half + 1 : 0;
     left = below ? left - half - 1 : half;
   }
-  cursor.group = low == 0 ? 0 : low - 1;
+  return low == 0 ? 0 : low - 1;
+}
+
+/// Puts the cursor at the first entry whose index is at least `bound`.
+void seek(const TopkInt8Message& message, std::size_t bound, TopkInt8Cursor& cursor) noexcept {
+  cursor.group = group_from(message, bound);
   cursor.at = 0;
   cursor.count = 0;
   if (!advance(message, cursor)) return;
@@ -158,7 +163,9 @@ void accumulate_f32(const TopkInt8Message* messages, std::size_t m, std::size_t 
   std::size_t entries = 0;
   for (std::size_t i = 0; i < m; ++i) {
     seek(messages[i], first, cursors[i]);
-    entries += messages[i].k;
+    if (messages[i].k > 0) {
+      entries += (group_from(messages[i], last) - group_from(messages[i], first) + 1) * kGapGroup;
+    }
   }
   if (entries == 0) return;
   for_ranges(first, last, range_for(last - first, entries, m), [&](std::size_t, std::size_t end) {

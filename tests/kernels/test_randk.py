@@ -118,6 +118,21 @@ def test_adds_messages_in_one_sweep_as_one_by_one(target, n, m):
     assert out.tobytes() == expected.tobytes()
 
 
+def test_threads_change_no_bit_of_a_sum():
+    n, chunks, counts, keys = 1_100_003, [1, 48, 7], [180_000, 7_000, 15_000], [3, 4, 1 << 63]
+    rng = np.random.default_rng(0)
+    values = [
+        rng.standard_normal(kernels.randk_count(n, *shape), dtype=np.float32)
+        for shape in zip(chunks, counts, keys, strict=True)
+    ]
+    start, found = rng.standard_normal(n, dtype=np.float32), set()
+    for threads in (1, 2, 3, 7):
+        kernels.set_num_threads(threads)
+        out = kernels.randk_accumulate(values, chunks, counts, keys, [0.5, -0.2, 3.0], start.copy())
+        found.add(out.tobytes())
+    assert len(found) == 1
+
+
 def test_wrong_arguments_are_named():
     x = np.zeros(10, np.float32)
     with pytest.raises(ValueError, match=r"k must be in 0\.\.4, got 5"):

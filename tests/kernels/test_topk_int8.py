@@ -81,6 +81,23 @@ def test_adds_messages_in_order(target, n, m):
     np.testing.assert_array_equal(out, expected)
 
 
+def test_threads_change_no_bit():
+    n, counts, blocks = 1_100_003, [180_000, 12_000, 1], [256, 16, 16]
+    rng = np.random.default_rng(0)
+    bodies = [
+        encode(rng.standard_normal(n, dtype=np.float32), None, k, block)
+        for k, block in zip(counts, blocks, strict=True)
+    ]
+    start, found = rng.standard_normal(n, dtype=np.float32), set()
+    for threads in (1, 2, 3, 7):
+        kernels.set_num_threads(threads)
+        out, decoded = start.copy(), np.full(n, np.nan, np.float32)
+        assert kernels.topk_int8_accumulate(bodies, counts, blocks, [0.5, -0.2, 3.0], out) == (3, 0)
+        assert kernels.topk_int8_decode(bodies[0], counts[0], blocks[0], decoded) == 0
+        found.add(out.tobytes() + decoded.tobytes())
+    assert len(found) == 1
+
+
 def test_addresses_may_be_odd(target, unaligned):
     x, residual = np.random.default_rng(0).standard_normal((2, 20_001)).astype(np.float32)
     expected, decoded = reference(x + residual, 200, 32)
