@@ -1,8 +1,9 @@
 """Start-up and evaluation helpers over point-to-point messages: no MPI collective is ever called.
 
-Training does not use them; they serve the common start (``broadcast``), the exact average model that
-an evaluation looks at and the all-reduce baseline (``ring_mean``). All ranks call them together, in
-the same order; they rely on MPI's rule that equal messages do not overtake one another.
+Training steps do not use them; they serve the common start (``broadcast``), the exact average model that
+an evaluation looks at and the all-reduce baseline (``ring_mean``), and a final merge (``exact_mean``). All
+ranks call them together, in the same order; they rely on MPI's rule that equal messages do not overtake
+one another.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydec.comm.transport import Stream, Transport
+from pydec.topology.exact_mean import ExactMean
 
 _CHUNK_BYTES = 64 << 20  # keeps one message below what every MPI counts in 32 bits
 _BROADCAST = 1 << 22  # a tag bit, so that a broadcast and a mean that follows never meet
@@ -84,6 +86,36 @@ def ring_mean(
     for step in range(size - 1):
         mine, theirs = chunks[(rank + 1 - step) % size], chunks[(rank - step) % size]
         _swap(link, after, mine, before, theirs, size + step)
+
+
+def exact_mean(transport: Transport, x: NDArray[np.generic]) -> None:
+    """Replace ``x`` by its mean over all ranks in ceil(log2(size)) rounds; see ``topology.ExactMean``.
+
+    Ranks add in different orders: their results agree up to rounding, not in bits.
+
+    Args:
+        transport: any stream of the cluster; the COLLECT stream is used.
+        x: float array of shape (n,), C-contiguous, the same n and dtype on all ranks; overwritten.
+
+    Raises:
+        PeerTimeout, PeerLost: a rank on the way did not answer.
+
+    Cost: sends and receives x's bytes once per round; allocates one or two arrays like x.
+    """
+    link = transport.stream(Stream.COLLECT)
+    plan = ExactMean(link.size)
+    if link.size == 1 or x.size == 0:
+        return
+    exclusive = np.zeros_like(x) if plan.needs_exclusive else None
+    arrived = np.empty_like(x)
+    for round in range(plan.rounds):
+        step = plan.step(link.rank, round)
+        leaving = x if step.sends == "inclusive" or exclusive is None else exclusive
+        _swap(link, step.to, leaving, step.source, arrived, round)
+        np.add(x, arrived, out=x)
+        if exclusive is not None:
+            np.add(exclusive, arrived, out=exclusive)
+    np.divide(x, x.dtype.type(link.size), out=x)
 
 
 def _swap(

@@ -45,7 +45,7 @@ def require_lossless(name: str, compressor: Compressor, why: str) -> None:
 
 def require_doubly_stochastic(name: str, topology: Topology) -> None:
     """Refuse weights whose columns do not sum to 1: the mean over the ranks would drift."""
-    if not getattr(topology, "is_doubly_stochastic", True):
+    if not topology.is_doubly_stochastic:
         raise ConfigError(
             f"{name} needs doubly stochastic weights, and rows and columns of {topology.name} do not both "
             "sum to 1, so the mean model would drift; use algorithm='sgp', which carries push-sum weights "

@@ -16,7 +16,6 @@ from pydec.gossip.base import Algorithm, Mixer, algorithms
 from pydec.gossip.checks import require_lossless, require_symmetric
 from pydec.gossip.memory import aligned_floats
 from pydec.gossip.rule import LEAST_LR, Rule
-from pydec.gossip.stability import smallest_eigenvalue
 from pydec.topology.base import Topology
 
 _D2_LIMIT = -1.0 / 3.0
@@ -172,8 +171,8 @@ class D2(_Corrected):
                 f"d2 diverges on graphs that change, and {topology.name} changes every round; use "
                 "algorithm='exact-diffusion', or 'momentum-tracking', or a static graph"
             )
-        least = smallest_eigenvalue(topology)
-        if least <= _D2_LIMIT + _ROUNDING:
+        least = topology.smallest_eigenvalue()
+        if least is not None and least <= _D2_LIMIT + _ROUNDING:
             raise ConfigError(
                 f"d2 diverges if the mixing matrix has an eigenvalue of -1/3 or less, and {topology.name} of "
                 f"{topology.size} ranks has {least:.4f}; use algorithm='exact-diffusion', which mixes with "

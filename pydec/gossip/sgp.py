@@ -91,7 +91,7 @@ class PushSumMixer(Mixer):
             vectors = [self.compressor.view(body, x.size) for body in bodies]
             kernels.push_sum_mix([numerator, *vectors], [kept, *weights], mixed, numerator, x)
         else:
-            self.compressor.accumulate([own[_PREFIX:], *bodies], [kept - 1.0, *weights], numerator)
+            self.compressor.accumulate_own(own[_PREFIX:], kept - 1.0, bodies, weights, numerator)
             kernels.push_sum_mix([numerator], [1.0], mixed, numerator, x)
         self.weights[bucket] = mixed
 

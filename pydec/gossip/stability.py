@@ -106,8 +106,3 @@ def check_stable(name: str, momentum: float, topology: Topology, instead: str) -
             f"per round on {topology.name} of {topology.size} ranks; use momentum={limit:g} or less, "
             f"a static symmetric graph such as ring, or {instead}"
         )
-
-
-def smallest_eigenvalue(topology: Topology) -> float:
-    """Smallest eigenvalue of a static symmetric mixing matrix."""
-    return float(np.linalg.eigvalsh(topology.weights(0))[0])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pydec import compress, gossip, kernels
-from pydec.comm.collect import broadcast, ring_mean
+from pydec.comm.collect import broadcast, exact_mean, ring_mean
 from pydec.compress.base import Compressor
 from pydec.errors import ConfigError, NonFiniteError
 from pydec.gossip.base import Algorithm
@@ -20,7 +20,7 @@ from pydec.optim.arena import Arena, make_arenas
 from pydec.optim.facts import PeerLike, facts, float_buffers, make_topology, trainable
 from pydec.optim.gradients import GradientAverager, first_nonfinite
 from pydec.optim.local import describe, warn_if_biased
-from pydec.optim.merge import merge
+from pydec.optim.merge import average
 from pydec.optim.rounds import Plan, Rounds
 from pydec.topology.base import Topology
 
@@ -247,7 +247,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         started = self.peer.transport.now()
         self._averager.average()
         for arena in self._buffer_arenas:
-            _mean(self.peer, arena)
+            average(self.peer.transport, arena, ring_mean)
         self._wait_s += self.peer.transport.now() - started
         usable, error = self._look_at_gradients()
         if error is not None:
@@ -293,7 +293,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         """
         own = [arena.flat.clone() for arena in self._all_arenas]
         for arena in self._all_arenas:
-            _mean(self.peer, arena)
+            average(self.peer.transport, arena, ring_mean)
         try:
             yield
         finally:
@@ -315,17 +315,18 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         return estimator.distance
 
     def merge(self) -> None:
-        """Make all ranks' models one: their exact mean, by gossip on a finite-time graph.
+        """Make all ranks' models one: their exact mean, by gossip that is exact in finite time.
 
         For the end of a training run, and whenever models are to be the same; no all-reduce. Finishes the
-        round under way first. All ranks call it together. Ranks may differ in the last bits of float32.
+        round under way first. All ranks call it together. Ranks may differ in the last bits.
 
-        Cost: at most 2 log2(size) + 2 rounds, uncompressed, with one neighbour each.
+        Cost: ceil(log2(size)) rounds, uncompressed, with one neighbour each.
         """
         started = self.peer.transport.now()
         if self._rounds is not None:
             self._rounds.close()
-        merge(self.peer, self._all_arenas, self.rounds)
+        for arena in self._all_arenas:
+            average(self.peer.transport, arena, exact_mean)
         if self._rounds is not None:
             self._rounds.rebase()
         self._wait_s += self.peer.transport.now() - started
@@ -374,13 +375,3 @@ def _check_choice(name: str, value: str, choices: Any) -> None:
 
 def _layout(optimizer: torch.optim.Optimizer) -> list[tuple[int, bool]]:
     return [(id(p), p.requires_grad) for group in optimizer.param_groups for p in group["params"]]
-
-
-def _mean(peer: PeerLike, arena: Arena) -> None:
-    """Replace an arena's numbers by their mean over all ranks; 16-bit ones are summed in float32."""
-    if arena.dtype in (torch.float32, torch.float64):
-        ring_mean(peer.transport, arena.flat.numpy())
-    else:
-        arena.load()
-        ring_mean(peer.transport, arena.vector)
-        arena.store()

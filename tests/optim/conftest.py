@@ -101,16 +101,6 @@ def _train(
     return np.stack(path), seen
 
 
-class Leaky(Schedule):
-    """Directed and irregular: only the columns sum to 1."""
-
-    is_doubly_stochastic = False
-
-    @property
-    def is_symmetric(self) -> bool:
-        return False
-
-
 def _leaky(size: int) -> Topology:
     """Rank r sends to r + 1, even ranks also to r + 2; rank 0 also to all others. Equal shares."""
     sends = [{(r + 1) % size} | ({(r + 2) % size} if r % 2 == 0 else set()) for r in range(size)]
@@ -120,7 +110,7 @@ def _leaky(size: int) -> Topology:
     for rank, to in enumerate(sends):
         for other in to - {rank}:
             heard[other][rank] = 1 / (1 + len(to))
-    return Leaky("leaky", [SparseRound.from_rows(own, heard)])
+    return Schedule("leaky", [SparseRound.from_rows(own, heard)], doubly_stochastic=False)
 
 
 @pytest.fixture
