@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydec import compress, errors, gossip, kernels, topology
     from pydec.optim import DecentralizedOptimizer
+    from pydec.optim.ddp_gossip import ddp_gossip
+    from pydec.optim.ddp_hook import ddp_hook
     from pydec.peer import Peer, init
 
 __version__ = "0.1.0"
@@ -19,6 +21,8 @@ __all__ = [
     "Peer",
     "__version__",
     "compress",
+    "ddp_gossip",
+    "ddp_hook",
     "errors",
     "gossip",
     "init",
@@ -27,7 +31,13 @@ __all__ = [
 ]
 
 _MODULES = {"compress", "errors", "gossip", "kernels", "topology"}
-_NAMES = {"DecentralizedOptimizer": "pydec.optim", "Peer": "pydec.peer", "init": "pydec.peer"}
+_NAMES = {
+    "DecentralizedOptimizer": "pydec.optim",
+    "Peer": "pydec.peer",
+    "ddp_gossip": "pydec.optim.ddp_gossip",
+    "ddp_hook": "pydec.optim.ddp_hook",
+    "init": "pydec.peer",
+}
 
 
 def __getattr__(name: str) -> Any:
