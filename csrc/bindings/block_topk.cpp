@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/parallel.h"
 
 namespace pydec::bindings {
 namespace {
@@ -12,6 +13,20 @@ BlockTopkWorkspace workspace_of(std::size_t block) {
   thread_local Room<std::uint32_t> keys;
   thread_local Room<std::uint16_t> places;
   return {keys.of(block), places.of(block)};
+}
+
+/// Shares of whole blocks; `bytes` are touched for each element.
+Shares shares_of(const BlockTopkShape& shape, std::size_t bytes) {
+  return Shares(shape.n, bytes, block_unit(shape.block, shape.n));
+}
+
+BlockTopkShape shape_of(const BlockTopkShape& shape, const Share& share) {
+  return {share.count, shape.block, shape.k};
+}
+
+/// Entries of the blocks before a share.
+std::size_t entries_before(const BlockTopkShape& shape, const Share& share) {
+  return share.first / shape.block * shape.k;
 }
 
 BlockTopkShape checked_shape(std::size_t n, std::ptrdiff_t block, std::ptrdiff_t k) {
@@ -38,9 +53,31 @@ std::size_t select_f32(py::handle x_object, py::handle residual_object, std::ptr
   values.output().sized(entries_of(shape), "k for each block");
   require_all_apart(x, indices, values);
   F32* residual = residual_of(residual_object, x, indices, values);
-  const BlockTopkWorkspace workspace = workspace_of(shape.block);
+  const Shares shares = shares_of(shape, residual != nullptr ? 12 : 4);
+  const BlockTopkWorkspace all = workspace_of(shares.threads() * shape.block);
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<BlockTopkKernels>().select_f32(x.data, residual, shape, indices.data, values.data, workspace);
+  return shares.count([&, kernel = active<BlockTopkKernels>().select_f32](const Share& share) {
+    const std::size_t entries = entries_before(shape, share);
+    const BlockTopkWorkspace workspace{all.keys + share.worker * shape.block,
+                                       all.places + share.worker * shape.block};
+    return kernel(x.data + share.first, shifted(residual, share), shape_of(shape, share),
+                  indices.data + entries, values.data + entries, workspace);
+  });
+}
+
+/// The first block whose indices are wrong, or the number of blocks. Without the GIL.
+std::size_t first_invalid(const U16* indices, const BlockTopkShape& shape) {
+  const Shares shares = shares_of(shape, 1);
+  std::vector<std::size_t> found(shares.size());
+  shares.run([&, kernel = active<BlockTopkKernels>().check](const Share& share) {
+    found[share.index] = kernel(indices + entries_before(shape, share), shape_of(shape, share));
+  });
+  std::size_t valid = 0;
+  shares.each([&](const Share& share) {
+    valid += found[share.index];
+    return found[share.index] == blocks_of(share.count, shape.block);
+  });
+  return valid;
 }
 
 std::size_t check(py::handle indices_object, std::ptrdiff_t n, std::ptrdiff_t block, std::ptrdiff_t k) {
@@ -49,7 +86,7 @@ std::size_t check(py::handle indices_object, std::ptrdiff_t n, std::ptrdiff_t bl
   const BlockTopkShape shape = checked_shape(static_cast<std::size_t>(n), block, k);
   indices.sized(entries_of(shape), "k for each block");
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<BlockTopkKernels>().check(indices.data, shape);
+  return first_invalid(indices.data, shape);
 }
 
 /// Raises IndexError unless the indices increase in every block and stay inside.
@@ -58,7 +95,7 @@ void require_valid(const Array<std::uint16_t>& indices, const BlockTopkShape& sh
   std::size_t valid = 0;
   {
     py::gil_scoped_release nogil;  // touches no Python object
-    valid = active<BlockTopkKernels>().check(indices.data, shape);
+    valid = first_invalid(indices.data, shape);
   }
   if (valid != blocks) {
     throw py::index_error(indices.name + " do not increase or leave the block in block " +
@@ -77,8 +114,12 @@ void decode_f32(py::handle indices_object, py::handle values_object, std::ptrdif
   require_apart(indices, out);
   require_apart(values, out);
   require_valid(indices, shape);
+  const Shares shares = shares_of(shape, sizeof(float));
   py::gil_scoped_release nogil;  // touches no Python object
-  active<BlockTopkKernels>().decode_f32(indices.data, values.data, shape, out.data);
+  shares.run([&, kernel = active<BlockTopkKernels>().decode_f32](const Share& share) {
+    const std::size_t entries = entries_before(shape, share);
+    kernel(indices.data + entries, values.data + entries, shape_of(shape, share), out.data + share.first);
+  });
 }
 
 void accumulate_f32(const py::sequence& indices, const py::sequence& values, const py::sequence& weights,
@@ -104,8 +145,17 @@ void accumulate_f32(const py::sequence& indices, const py::sequence& values, con
     require_valid(index, shape);
     messages[message] = {index.data, value.data, weight};
   }
+  const Shares shares = shares_of(shape, sizeof(float));
+  Rows<BlockTopkMessage> rows(shares, m);
   py::gil_scoped_release nogil;  // touches no Python object
-  active<BlockTopkKernels>().accumulate_f32(messages.data(), m, shape, out.data);
+  shares.run([&, kernel = active<BlockTopkKernels>().accumulate_f32](const Share& share) {
+    const std::size_t entries = entries_before(shape, share);
+    BlockTopkMessage* row = rows[share.worker];
+    for (std::size_t i = 0; i < m; ++i) {
+      row[i] = {messages[i].indices + entries, messages[i].values + entries, messages[i].weight};
+    }
+    kernel(row, m, shape_of(shape, share), out.data + share.first);
+  });
 }
 
 }  // namespace

@@ -105,6 +105,14 @@ class Shares {
         &context);
   }
 
+  /// Calls visit(share) for every share in order, here and now, until it returns false.
+  template <class Visit>
+  void each(const Visit& visit) const {
+    for (std::size_t index = 0; index < size_; ++index) {
+      if (!visit(at(index, 0))) return;
+    }
+  }
+
   /// The sum of body(share), a count.
   template <class Body>
   std::size_t count(const Body& body) const noexcept {

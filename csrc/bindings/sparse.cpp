@@ -8,6 +8,20 @@
 namespace pydec::bindings {
 namespace {
 
+/// Without the GIL.
+SparseCheck check_shares(const Array<std::uint32_t>& indices, const Array<float>& values) {
+  std::atomic<bool> increasing{true};
+  const Shares shares(indices.size, sizeof(float) + sizeof(std::uint32_t));
+  const std::size_t nonfinite = shares.count([&, kernel = active<SparseKernels>().check](const Share& share) {
+    const U32* from = indices.data + share.first;
+    const SparseCheck found = kernel(from, values.data + share.first, share.count);
+    const bool behind = share.first == 0 || share.count == 0 || from[0] > from[-1];
+    if (!found.increasing || !behind) increasing.store(false, std::memory_order_relaxed);
+    return found.nonfinite;
+  });
+  return {increasing.load(std::memory_order_relaxed), nonfinite};
+}
+
 py::tuple check(py::handle indices_object, py::handle values_object) {
   const Array<std::uint32_t> indices(indices_object, "indices");
   const Array<float> values(values_object, "values");
@@ -15,7 +29,7 @@ py::tuple check(py::handle indices_object, py::handle values_object) {
   SparseCheck found{};
   {
     py::gil_scoped_release nogil;  // touches no Python object
-    found = active<SparseKernels>().check(indices.data, values.data, indices.size);
+    found = check_shares(indices, values);
   }
   return py::make_tuple(found.increasing, found.nonfinite);
 }
@@ -26,7 +40,7 @@ void require_places(const Array<std::uint32_t>& indices, const Array<float>& val
   bool increasing = false;
   {
     py::gil_scoped_release nogil;  // touches no Python object
-    increasing = active<SparseKernels>().check(indices.data, values.data, indices.size).increasing;
+    increasing = check_shares(indices, values).increasing;
   }
   if (!increasing) throw py::index_error(indices.name + " must increase; out is unchanged");
   const std::uint32_t last = U32{indices.data[indices.size - 1]};

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <limits>
 
-#include "bindings/arrays.h"
+#include "bindings/candidates.h"
 
 namespace pydec::bindings {
 namespace {
@@ -62,13 +62,23 @@ py::tuple select_f32(py::handle x_object, py::handle residual_object, std::ptrdi
       plan_threshold(x.size, static_cast<std::size_t>(k), static_cast<std::size_t>(least), most);
   const std::size_t samples = plan.sample_lines * kLine;
   const Workspace workspace = workspace_of(std::max(samples, most));
+  SharedCandidates shared(x.size, plan.sample_lines != 0 ? most : 0);
+  const ThresholdKernels& kernels = active<ThresholdKernels>();
   std::size_t bad = 0;
   std::size_t found = 0;
   {
     py::gil_scoped_release nogil;  // touches no Python object
     // The sample is done with before the first value is written.
-    found = active<ThresholdKernels>().select_f32(x.data, residual, x.size, plan, workspace.indices,
-                                                  workspace.values, workspace.values, bad);
+    if (shared.several()) {
+      const Bracket bracket = kernels.bracket_f32(x.data, residual, x.size, plan, workspace.values);
+      const TopkCandidates candidates =
+          shared.collect(x.data, residual, bracket, {workspace.indices, workspace.values});
+      found = kernels.finish_f32(x.data, residual, x.size, plan, candidates, workspace.indices,
+                                 workspace.values, bad);
+    } else {
+      found = kernels.select_f32(x.data, residual, x.size, plan, workspace.indices, workspace.values,
+                                 workspace.values, bad);
+    }
     std::memcpy(entries.data, workspace.indices, found * sizeof(std::uint32_t));
     std::memcpy(entries.data + found * sizeof(std::uint32_t), workspace.values, found * sizeof(float));
   }

@@ -2,7 +2,8 @@
 
 #include <limits>
 
-#include "bindings/arrays.h"
+#include "bindings/candidates.h"
+#include "pydec/sparse.h"
 
 namespace pydec::bindings {
 namespace {
@@ -33,9 +34,31 @@ std::size_t select_f32(py::handle x_object, py::handle residual_object, std::ptr
   F32* residual = residual_of(residual_object, x, indices, values);
   const TopkPlan plan = plan_topk(x.size, count);
   const TopkWorkspace workspace = workspace_of(plan.room);
+  SharedCandidates shared(x.size, plan.capacity);
+  const TopkKernels& kernels = active<TopkKernels>();
   py::gil_scoped_release nogil;  // touches no Python object
-  return active<TopkKernels>().select_f32(x.data, residual, x.size, count, indices.data, values.data, plan,
-                                          workspace);
+  if (!shared.several()) {
+    return kernels.select_f32(x.data, residual, x.size, count, indices.data, values.data, plan, workspace);
+  }
+  const Bracket bracket = kernels.bracket_f32(x.data, residual, x.size, plan, workspace.values);
+  const TopkCandidates candidates = shared.collect(x.data, residual, bracket, workspace);
+  return kernels.finish_f32(x.data, residual, x.size, count, indices.data, values.data, candidates,
+                            workspace);
+}
+
+/// Threads share the entries if no two can meet at one element. Without the GIL.
+void scatter(const Array<std::uint32_t>& indices, const Array<float>& values, float weight,
+             const Array<float>& out) {
+  constexpr std::size_t kBytes = 64 + 8;  // a line of `out`, an index and a value
+  const auto kernel = active<TopkKernels>().scatter_f32;
+  const Shares shares(indices.size, kBytes);
+  if (shares.threads() == 1 ||
+      !active<SparseKernels>().check(indices.data, values.data, indices.size).increasing) {
+    return kernel(indices.data, values.data, indices.size, weight, out.data);
+  }
+  shares.run([&](const Share& share) {
+    kernel(indices.data + share.first, values.data + share.first, share.count, weight, out.data);
+  });
 }
 
 void scatter_f32(py::handle indices_object, py::handle values_object, double weight_value,
@@ -53,7 +76,7 @@ void scatter_f32(py::handle indices_object, py::handle values_object, double wei
     py::gil_scoped_release nogil;  // touches no Python object
     largest = active<TopkKernels>().max_u32(indices.data, indices.size);
     if (largest < out.size) {
-      active<TopkKernels>().scatter_f32(indices.data, values.data, indices.size, weight, out.data);
+      scatter(indices, values, weight, out);
       return;
     }
   }

@@ -3,8 +3,7 @@
 #include <limits>
 #include <vector>
 
-#include "bindings/arrays.h"
-#include "bindings/parallel.h"
+#include "bindings/candidates.h"
 
 namespace pydec::bindings {
 namespace {
@@ -55,12 +54,23 @@ py::tuple encode_f32(py::handle x_object, py::handle residual_object, std::ptrdi
   const TopkPlan plan = plan_topk(x.size, k);
   std::uint32_t* const indices = memory_of<std::uint32_t>(plan.room + k);
   float* const values = memory_of<float>(plan.room + k);
+  const TopkWorkspace workspace{indices, values};
+  const TopkInt8Parts parts = topk_int8_parts(body.data, k, block);
+  const TopkInt8Kernels& kernels = active<TopkInt8Kernels>();
+  SharedCandidates shared(x.size, plan.capacity);
   TopkInt8Encoded encoded{};
   {
     py::gil_scoped_release nogil;  // touches no Python object
-    encoded = active<TopkInt8Kernels>().encode_f32(x.data, residual, x.size, k, block, plan,
-                                                   {indices, values}, indices + plan.room, values + plan.room,
-                                                   topk_int8_parts(body.data, k, block));
+    if (shared.several()) {
+      const std::uint32_t low =
+          active<TopkKernels>().bracket_f32(x.data, residual, x.size, plan, workspace.values).low;
+      const TopkCandidates candidates = shared.collect(x.data, residual, {low, kAboveAll}, workspace);
+      encoded = kernels.finish_f32(x.data, residual, x.size, k, block, candidates, workspace,
+                                   indices + plan.room, values + plan.room, parts);
+    } else {
+      encoded = kernels.encode_f32(x.data, residual, x.size, k, block, plan, workspace, indices + plan.room,
+                                   values + plan.room, parts);
+    }
   }
   return py::make_tuple(fixed + encoded.bytes, encoded.nonfinite, encoded.too_large);
 }

@@ -5,22 +5,18 @@
 namespace pydec {
 namespace {
 
-std::size_t select_f32(const F32* x, F32* residual, std::size_t n, const ThresholdPlan& plan, U32* indices,
-                       F32* values, float* sample, std::size_t& bad) noexcept {
+Bracket bracket_f32(const F32* x, const F32* residual, std::size_t n, const ThresholdPlan& plan,
+                    float* sample) noexcept {
+  const std::size_t size = plan.sample_lines * kLine;
+  take_sample(x, residual, n, plan.sample_lines, sample);
+  const std::uint32_t low =
+      as_threshold(find_cut(sample, size, plan.sample_rank, {0, kAboveAll}, sample).key);
+  return {low, residual != nullptr ? low : kAboveAll};  // all that is collected is sent
+}
+
+std::size_t finish_f32(const F32* x, F32* residual, std::size_t n, const ThresholdPlan& plan,
+                       TopkCandidates found, U32* indices, F32* values, std::size_t& bad) noexcept {
   const F32* a = residual != nullptr ? residual : x;
-  Bracket bracket{1, kAboveAll};
-  TopkCandidates found{};
-  if (plan.sample_lines != 0) {
-    const std::size_t size = plan.sample_lines * kLine;
-    take_sample(x, residual, n, plan.sample_lines, sample);
-    bracket.low = as_threshold(find_cut(sample, size, plan.sample_rank, {0, kAboveAll}, sample).key);
-    bracket.high = residual != nullptr ? bracket.low : kAboveAll;  // all that is collected is sent
-    found = collect(x, residual, 0, n, bracket, plan.most, indices, values);
-  } else {
-    add_residual(x, residual, n);
-    bracket.low = as_threshold(find_cut(a, n, plan.sample_rank, {0, kAboveAll}, nullptr).key);
-    found = collect(a, nullptr, 0, n, bracket, plan.most, indices, values);
-  }
   if (found.complete && found.count >= plan.least) {
     bad = count_nonfinite(values, found.count);
   } else {
@@ -36,11 +32,27 @@ std::size_t select_f32(const F32* x, F32* residual, std::size_t n, const Thresho
   return found.count;
 }
 
+std::size_t select_f32(const F32* x, F32* residual, std::size_t n, const ThresholdPlan& plan, U32* indices,
+                       F32* values, float* sample, std::size_t& bad) noexcept {
+  TopkCandidates found{};
+  if (plan.sample_lines != 0) {
+    const Bracket bracket = bracket_f32(x, residual, n, plan, sample);
+    found = collect(x, residual, 0, n, bracket, plan.most, indices, values);
+  } else {
+    const F32* a = residual != nullptr ? residual : x;
+    add_residual(x, residual, n);
+    const std::uint32_t low = as_threshold(find_cut(a, n, plan.sample_rank, {0, kAboveAll}, nullptr).key);
+    found = collect(a, nullptr, 0, n, {low, kAboveAll}, plan.most, indices, values);
+  }
+  return finish_f32(x, residual, n, plan, found, indices, values, bad);
+}
+
 }  // namespace
 
 template <>
 const ThresholdKernels& table<ThresholdKernels, Target::PYDEC_TARGET>() noexcept {
-  static constexpr ThresholdKernels kernels{.select_f32 = select_f32};
+  static constexpr ThresholdKernels kernels{
+      .select_f32 = select_f32, .bracket_f32 = bracket_f32, .finish_f32 = finish_f32};
   return kernels;
 }
 

@@ -41,10 +41,9 @@ bool encode_block(const F32* values, std::size_t n, std::uint8_t* codes, F32* sc
   }
 }
 
-TopkInt8Encoded encode_f32(const F32* x, F32* residual, std::size_t n, std::size_t k, std::size_t block,
-                           const TopkPlan& plan, const TopkWorkspace& workspace, U32* indices, F32* values,
-                           const TopkInt8Parts& out) noexcept {
-  const TopkCandidates candidates = collect_all(x, residual, n, plan, false, workspace);
+TopkInt8Encoded finish_f32(const F32* x, F32* residual, std::size_t n, std::size_t k, std::size_t block,
+                           TopkCandidates candidates, const TopkWorkspace& workspace, U32* indices,
+                           F32* values, const TopkInt8Parts& out) noexcept {
   TopkInt8Encoded encoded{};
   encoded.nonfinite = choose(x, residual, n, k, indices, values, candidates, workspace).bad;
   if (encoded.nonfinite > 0) return encoded;
@@ -64,6 +63,13 @@ TopkInt8Encoded encode_f32(const F32* x, F32* residual, std::size_t n, std::size
   }
   encoded.bytes = table<GapKernels, Target::PYDEC_TARGET>().pack(indices, k, out.widths, out.packed);
   return encoded;
+}
+
+TopkInt8Encoded encode_f32(const F32* x, F32* residual, std::size_t n, std::size_t k, std::size_t block,
+                           const TopkPlan& plan, const TopkWorkspace& workspace, U32* indices, F32* values,
+                           const TopkInt8Parts& out) noexcept {
+  const TopkCandidates candidates = collect_all(x, residual, n, plan, false, workspace);
+  return finish_f32(x, residual, n, k, block, candidates, workspace, indices, values, out);
 }
 
 /// Whether the codes are what an encoder makes of some values with this scale.
@@ -181,8 +187,11 @@ void accumulate_f32(const TopkInt8Message* messages, std::size_t m, std::size_t 
 
 template <>
 const TopkInt8Kernels& table<TopkInt8Kernels, Target::PYDEC_TARGET>() noexcept {
-  static constexpr TopkInt8Kernels kernels{
-      .encode_f32 = encode_f32, .check = check, .decode_f32 = decode_f32, .accumulate_f32 = accumulate_f32};
+  static constexpr TopkInt8Kernels kernels{.encode_f32 = encode_f32,
+                                           .finish_f32 = finish_f32,
+                                           .check = check,
+                                           .decode_f32 = decode_f32,
+                                           .accumulate_f32 = accumulate_f32};
   return kernels;
 }
 

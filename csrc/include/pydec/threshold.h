@@ -6,6 +6,7 @@
 
 #include "pydec/element.h"
 #include "pydec/target.h"
+#include "pydec/topk.h"
 
 namespace pydec {
 
@@ -20,6 +21,9 @@ struct ThresholdPlan {
 
 /// Contract of every entry: pointers are valid for the stated length and may be unaligned; inputs
 /// and outputs do not overlap; nothing is checked, thrown or allocated. Indices are uint32, so n <= 2^32.
+///
+/// For a plan with a sample, select_f32 is bracket_f32, TopkKernels::collect_f32 over everything, at most
+/// plan.most elements, and finish_f32.
 struct ThresholdKernels {
   /// With a = x (residual null) or a = x + residual and n >= 1: the non-zero elements of a whose magnitude
   /// reaches the plan's threshold; if they are fewer than `least` (more than `most`), exactly the `least`
@@ -29,6 +33,13 @@ struct ThresholdKernels {
   /// infinite elements of a, which rank above all others.
   std::size_t (*select_f32)(const F32* x, F32* residual, std::size_t n, const ThresholdPlan& plan,
                             U32* indices, F32* values, float* sample, std::size_t& bad) noexcept;
+  /// The threshold of a plan that has a sample, for which `sample` has room.
+  Bracket (*bracket_f32)(const F32* x, const F32* residual, std::size_t n, const ThresholdPlan& plan,
+                         float* sample) noexcept;
+  /// What select_f32 selects, from candidates at `indices` and `values`, or where they are too few or too
+  /// many from a.
+  std::size_t (*finish_f32)(const F32* x, F32* residual, std::size_t n, const ThresholdPlan& plan,
+                            TopkCandidates candidates, U32* indices, F32* values, std::size_t& bad) noexcept;
 };
 
 }  // namespace pydec

@@ -72,6 +72,11 @@ struct TopkInt8Kernels {
   TopkInt8Encoded (*encode_f32)(const F32* x, F32* residual, std::size_t n, std::size_t k, std::size_t block,
                                 const TopkPlan& plan, const TopkWorkspace& workspace, U32* indices,
                                 F32* values, const TopkInt8Parts& out) noexcept;
+  /// The same from candidates that TopkKernels::collect_f32 left in the workspace, with a bracket whose high
+  /// end is kAboveAll.
+  TopkInt8Encoded (*finish_f32)(const F32* x, F32* residual, std::size_t n, std::size_t k, std::size_t block,
+                                TopkCandidates candidates, const TopkWorkspace& workspace, U32* indices,
+                                F32* values, const TopkInt8Parts& out) noexcept;
   /// Faults of scales and codes.
   unsigned (*check)(const F32* scales, const std::uint8_t* codes, std::size_t k, std::size_t block) noexcept;
   /// out[first..last) = 0, and the values scale * code at their indices.
