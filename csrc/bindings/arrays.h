@@ -59,6 +59,16 @@ struct Array {
     return *this;
   }
 
+  /// Element k, wherever it lies: bindings read and write through these, since `data` may be unaligned.
+  T at(std::size_t k) const {
+    T value;
+    __builtin_memcpy(&value, begin() + k * sizeof(T), sizeof(T));
+    return value;
+  }
+  void put(std::size_t k, T value) const {
+    __builtin_memcpy(reinterpret_cast<char*>(data) + k * sizeof(T), &value, sizeof(T));
+  }
+
   const char* begin() const { return reinterpret_cast<const char*>(data); }
   const char* end() const { return reinterpret_cast<const char*>(data + size); }
 

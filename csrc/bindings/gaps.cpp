@@ -22,7 +22,7 @@ std::size_t pack(py::handle indices_object, py::handle out_object) {
     increasing = active<GapKernels>().increasing(indices.data, k);
   }
   if (!increasing) throw py::value_error("indices must increase");
-  const std::size_t needed = k == 0 ? 0 : bound(std::size_t{U32{indices.data[k - 1]}} + 1, k);
+  const std::size_t needed = k == 0 ? 0 : bound(std::size_t{indices.at(k - 1)} + 1, k);
   if (out.size < needed) {
     throw py::value_error("out has " + std::to_string(out.size) + " bytes, these indices may need " +
                           std::to_string(needed) + "; see gaps_bound");

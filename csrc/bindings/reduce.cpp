@@ -63,7 +63,7 @@ void sqdists_f32(const py::sequence& x, py::handle y_object, py::handle out_obje
   for (std::size_t k = 0; k < m; ++k) {
     double total = 0.0;
     for (std::size_t chunk = 0; chunk < shares.size(); ++chunk) total += sums[chunk * m + k];
-    out.data[k] = total;
+    out.put(k, total);
   }
 }
 

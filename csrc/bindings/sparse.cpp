@@ -43,7 +43,7 @@ void require_places(const Array<std::uint32_t>& indices, const Array<float>& val
     increasing = check_shares(indices, values).increasing;
   }
   if (!increasing) throw py::index_error(indices.name + " must increase; out is unchanged");
-  const std::uint32_t last = U32{indices.data[indices.size - 1]};
+  const std::uint32_t last = indices.at(indices.size - 1);
   if (last >= n) {
     throw py::index_error(indices.name + " holds " + std::to_string(last) + ", but out has " +
                           std::to_string(n) + " elements; out is unchanged");
