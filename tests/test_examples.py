@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -29,7 +30,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def run(*command: str) -> str:
+def run(*command: str, timeout_s: float = 100.0) -> str:
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -38,7 +39,7 @@ def run(*command: str) -> str:
         env=environment(),
         stdin=subprocess.DEVNULL,
         text=True,
-        timeout=100,
+        timeout=timeout_s,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -73,6 +74,24 @@ def test_minimal_example_runs_under_mpirun(ranks):
     (result,) = RESULT.findall(out)
     assert int(result[0]) == ranks
     assert float(result[1]) < 2.0
+    assert 0.0 < float(result[2]) < 1.0
+
+
+@pytest.mark.timeout(240)  # most of it goes to importing
+@pytest.mark.parametrize(
+    ("example", "needs", "loss"),
+    [("huggingface_trainer", ("transformers", "accelerate"), 3.2), ("lightning_module", ("lightning",), 2.0)],
+)
+def test_integrations_train_under_mpirun(example, needs, loss):
+    for package in needs:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install 'pydec-train[integrations]'")
+    program = str(ROOT / "examples" / f"{example}.py")
+    (result,) = RESULT.findall(
+        run(mpirun(), "--oversubscribe", "-n", "2", sys.executable, program, timeout_s=200.0)
+    )
+    assert result[0] == "2"
+    assert float(result[1]) < loss
     assert 0.0 < float(result[2]) < 1.0
 
 
