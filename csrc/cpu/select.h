@@ -25,15 +25,29 @@ inline void add_residual(const F32* x, F32* residual, std::size_t n) noexcept {
 /// Copies `lines` lines of 16 elements of a = x + residual, at places that only n decides.
 inline void take_sample(const F32* x, const F32* residual, std::size_t n, std::size_t lines,
                         F32* sample) noexcept {
+  constexpr std::size_t kBatch = 64;  // places that are asked for before the first of them is read
   const std::size_t stride = n / lines;
   std::uint64_t state = n;
-  for (std::size_t line = 0; line < lines; ++line) {
-    // One line at a random place of each stratum, so that no period of the data can hide from the sample.
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    const std::size_t from = line * stride + static_cast<std::size_t>((state >> 33) % (stride - kLine + 1));
-    F32* to = sample + line * kLine;
-    for (std::size_t j = 0; j < kLine; ++j) {
-      to[j] = residual != nullptr ? x[from + j] + residual[from + j] : x[from + j];
+  for (std::size_t line = 0; line < lines; line += kBatch) {
+    const std::size_t count = lines - line < kBatch ? lines - line : kBatch;
+    std::size_t places[kBatch];
+    for (std::size_t p = 0; p < count; ++p) {
+      // One line at a random place of each stratum, so that no period of the data can hide from the sample.
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      const auto random = static_cast<std::size_t>((state >> 33) % (stride - kLine + 1));
+      places[p] = (line + p) * stride + random;
+      for (std::size_t end = 0; end < kLine; end += kLine - 1) {
+        __builtin_prefetch(x + places[p] + end);
+        if (residual != nullptr) __builtin_prefetch(residual + places[p] + end);
+      }
+    }
+    for (std::size_t p = 0; p < count; ++p, sample += kLine) {
+      if (residual == nullptr) {
+        __builtin_memcpy(sample, x + places[p], kLine * sizeof(float));
+        continue;
+      }
+      PYDEC_INDEPENDENT
+      for (std::size_t j = 0; j < kLine; ++j) sample[j] = x[places[p] + j] + residual[places[p] + j];
     }
   }
 }
