@@ -18,6 +18,58 @@ FLOAT8 = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
 SHIFTS = torch.arange(8, dtype=torch.uint8)
 
 
+class CannotCompile(Exception):
+    """Why torch.compile is no peer here, in a few words."""
+
+
+def _compiled_feedback(
+    rows: torch.Tensor, residual: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor
+) -> Callable[[], object]:
+    """Error feedback and int8 in one compiled function, which has run once when this returns."""
+    if rows.numel() < 1 << 20:
+        raise CannotCompile("not compiled for quick runs")
+
+    def step(x: torch.Tensor, e: torch.Tensor, q: torch.Tensor, s: torch.Tensor) -> None:
+        a = x + e
+        scale = a.abs().amax(dim=1, keepdim=True) / 127.0
+        level = (a / scale).round()
+        q.copy_(level)
+        s.copy_(scale)
+        e.copy_(a - level * scale)
+
+    compiled = torch.compile(step, dynamic=False)
+    before = residual.clone()
+    try:
+        compiled(rows, residual, codes, scales)
+    except Exception as error:  # whatever the compiler, or what it calls, raises
+        raise CannotCompile(f"{type(error).__name__} while compiling") from error
+    check = (before + rows) - codes.float() * scales
+    torch.testing.assert_close(residual, check, atol=1e-6, rtol=0)
+    residual.copy_(before)
+    return lambda: compiled(rows, residual, codes, scales)
+
+
+def _one_bit(x: torch.Tensor, residual: torch.Tensor) -> Callable[[], object]:
+    """Error feedback and signs as 1-bit Adam has them: one scale, the root mean square, for the whole vector.
+
+    Source of the rule: Tang et al., "1-bit Adam", ICML 2021, arXiv:2102.02888, algorithm 1, as DeepSpeed
+    runs it on a CPU: torch operations, and packbits for the wire.
+    """
+    root = x.numel() ** 0.5
+    levels = torch.zeros_like(x)
+
+    def run() -> object:
+        residual.add_(x)
+        scale = residual.norm() / root
+        positive = residual >= 0
+        torch.mul(positive, 2.0, out=levels)
+        levels.sub_(1.0).mul_(scale)
+        residual.sub_(levels)
+        return np.packbits(positive.numpy())
+
+    return run
+
+
 def encode(n: int, codec: Codec, feedback: bool = True, stochastic: bool = False) -> Case:
     """Scale, round and pack n elements, a multiple of the block; with feedback also add and subtract.
 
@@ -76,9 +128,19 @@ def encode(n: int, codec: Codec, feedback: bool = True, stochastic: bool = False
             expected = np.mean((a - (a - theirs.numpy().reshape(-1) if feedback else decoded)) ** 2)
             np.testing.assert_allclose(np.mean((a - decoded) ** 2), expected, rtol=1e-3)
 
+    peers: dict[str, Callable[[], object]] = {"torch eager": peer}
+    left_out = {}
+    if feedback and codec == "int8":
+        try:
+            peers["torch.compile"] = _compiled_feedback(rows, theirs, their_codes, their_scales)
+        except CannotCompile as error:
+            left_out["torch.compile"] = str(error)
+    if feedback and codec == "sign":
+        peers["1-bit Adam's rule in torch"] = _one_bit(rows.view(-1), theirs.view(-1))
+
     name = f"{'EF + ' if feedback else ''}{codec}{' stochastic' if stochastic else ''} encode"
     moved = (12 if feedback else 4) * n + codes.nbytes + scales.nbytes
-    return Case(name, {"n": n, "block": BLOCK}, moved, ours, {"torch eager": peer}, check)
+    return Case(name, {"n": n, "block": BLOCK}, moved, ours, peers, check, left_out)
 
 
 def accumulate(n: int, codec: Codec, m: int) -> Case:
@@ -122,6 +184,32 @@ def accumulate(n: int, codec: Codec, m: int) -> Case:
     )
 
 
+def decode(n: int, codec: Codec) -> Case:
+    """Decode one message to a vector; torch has its codes unpacked."""
+    x = vectors(1, n)[0]
+    codes, scales = np.zeros(kernels.quant_bytes(codec, n), np.uint8), np.zeros(n // BLOCK, np.float32)
+    kernels.quant_encode(x, codes, scales, codec, BLOCK)
+    out, theirs = np.zeros(n, np.float32), torch.zeros(n // BLOCK, BLOCK)
+    level = torch.from_numpy(kernels.quant_decode(codes, np.ones_like(scales), out.copy(), codec, BLOCK))
+    levels = level.to(FLOAT8.get(codec, torch.int8)).view(-1, BLOCK)
+    their_scales = torch.from_numpy(scales).view(-1, 1)
+
+    def ours() -> None:
+        kernels.quant_decode(codes, scales, out, codec, BLOCK)
+
+    def peer() -> None:
+        theirs.copy_(levels)
+        theirs.mul_(their_scales)
+
+    def check() -> None:
+        ours()
+        peer()
+        np.testing.assert_array_equal(out, theirs.numpy().reshape(-1))
+
+    moved = 4 * n + codes.nbytes + scales.nbytes
+    return Case(f"{codec} decode", {"n": n, "block": BLOCK}, moved, ours, {"torch eager": peer}, check)
+
+
 def message_accumulate(n: int, m: int) -> Case:
     """The same through Int8.accumulate, which checks the payloads first."""
     compressor = compress.make("int8")
@@ -146,6 +234,7 @@ MAKERS: list[Callable[[int], Case]] = [
     *(partial(encode, codec=codec) for codec in ("int8", "int4", "int2", "sign", "e4m3")),
     *(partial(encode, codec=codec, feedback=False) for codec in ("int8", "int4", "e4m3")),
     *(partial(encode, codec=codec, feedback=False, stochastic=True) for codec in ("int8", "int4")),
+    *(partial(decode, codec=codec) for codec in ("int8", "int4", "e4m3", "e5m2")),
     *(partial(accumulate, codec=codec, m=2) for codec in ("int8", "int4", "sign", "e4m3")),
     partial(message_accumulate, m=2),
 ]

@@ -16,6 +16,13 @@ Vectors checked(const py::sequence& x, const Array<float>& out) {
   return vectors;
 }
 
+/// Whether the result is written past the caches: those hold nothing of it in the end if the vectors fill
+/// them.
+bool streams_beside(const Vectors& vectors) {
+  const std::size_t n = vectors.size();
+  return streams(vectors.items[0].size * (n + 1) / 2);
+}
+
 /// Calls kernel(vectors, out, elements) on shares.
 template <class Kernel>
 void run(const Vectors& vectors, const Array<float>& out, const Kernel& kernel) {
@@ -37,7 +44,7 @@ void median_f32(const py::sequence& x, py::handle out_object) {
   const Array<float> out(out_object, "out");
   const Vectors vectors = checked(x, out);
   run(vectors, out, [&](const float* const* from, float* to, std::size_t d) {
-    active<RobustKernels>().median_f32(from, vectors.size(), to, d, streams(out.size));
+    active<RobustKernels>().median_f32(from, vectors.size(), to, d, streams_beside(vectors));
   });
 }
 
@@ -46,7 +53,7 @@ void trimmed_mean_f32(const py::sequence& x, std::ptrdiff_t f_option, py::handle
   const Vectors vectors = checked(x, out);
   const std::size_t f = checked_f(f_option, vectors.size());
   run(vectors, out, [&](const float* const* from, float* to, std::size_t d) {
-    active<RobustKernels>().trimmed_mean_f32(from, vectors.size(), f, to, d, streams(out.size));
+    active<RobustKernels>().trimmed_mean_f32(from, vectors.size(), f, to, d, streams_beside(vectors));
   });
 }
 
@@ -55,7 +62,7 @@ void mean_around_median_f32(const py::sequence& x, std::ptrdiff_t f_option, py::
   const Vectors vectors = checked(x, out);
   const std::size_t f = checked_f(f_option, vectors.size());
   run(vectors, out, [&](const float* const* from, float* to, std::size_t d) {
-    active<RobustKernels>().mean_around_median_f32(from, vectors.size(), f, to, d, streams(out.size));
+    active<RobustKernels>().mean_around_median_f32(from, vectors.size(), f, to, d, streams_beside(vectors));
   });
 }
 

@@ -21,13 +21,7 @@ struct Step {
   Step from(std::size_t n) const noexcept {
     return {{at.x + n, at.estimate + n, at.mixed + n, step ? at.gradient + n : nullptr}, by};
   }
-  void ahead(std::size_t i) const noexcept {
-    constexpr std::size_t kBytes = 4 * kLine * sizeof(float);
-    prefetch_ahead<kFarBytes>(at.x + i, kBytes);
-    prefetch_ahead<kFarBytes>(at.estimate + i, kBytes);
-    prefetch_ahead<kFarBytes>(at.mixed + i, kBytes);
-    if constexpr (step) prefetch_ahead<kFarBytes>(at.gradient + i, kBytes);
-  }
+  void ahead(std::size_t) const noexcept {}
   Register first(std::size_t i) const noexcept {
     const Register estimate = load(at.estimate + i);
     Register x = mixed_of(load(at.x + i), load(at.mixed + i), estimate, by.gamma);
@@ -66,11 +60,12 @@ template <Codec codec>
 void finish_groups(const ChocoState& at, float gamma, const std::uint8_t* codes, float scale,
                    std::size_t n) noexcept {
   constexpr std::size_t kGroup = group_of(codec);
+  const Values<codec, false> values(scale);
   for (std::size_t g = 0; g < n / kGroup; ++g) {
     for (int p = 0; p < static_cast<int>(kGroup / kLine); ++p) {
       for (std::size_t r = 0; r < kSteps; ++r) {
         const std::size_t i = g * kGroup + static_cast<std::size_t>(p) * kLine + r * kStep;
-        const Register value = scale * levels_of<codec>(codes + g * kLine, p, r);
+        const Register value = values.of(codes + g * kLine, p, r);
         const Register estimate = load(at.estimate + i) + value;
         store(estimate, at.estimate + i);
         store(mixed_of(load(at.x + i), load(at.mixed + i), estimate, gamma), at.x + i);
@@ -85,7 +80,6 @@ void absorb_f32(const ChocoState& state, float gamma, const QuantMessage* messag
   constexpr std::size_t kGroup = group_of(codec);
   for_pieces(n, block, [=](std::size_t index, std::size_t first, std::size_t count) {
     const Step<false> at{{state.x + first, state.estimate + first, state.mixed + first, nullptr}, {}};
-    for (std::size_t i = 0; i < count; i += 4 * kLine) at.ahead(i);
     accumulate_piece<codec>(messages, m, index, first, count, at.at.mixed);
     const std::uint8_t* codes = messages[0].codes + first / kGroup * kLine;
     const float scale = messages[0].scales[index];

@@ -26,6 +26,22 @@ void for_pieces(std::size_t n, std::size_t block, const Visit& visit) noexcept {
   }
 }
 
+#if defined(__F16C__)
+/// Levels of e4m3 codes: their bits are a half's with an exponent that is 8 less.
+inline Register half_levels(const std::uint8_t* bytes) noexcept {
+  constexpr short kBits = static_cast<short>(0xbf80);  // of a sign, 4 bits of exponent and 3 of mantissa
+#if defined(__AVX512F__)
+  const __m256i top = _mm256_slli_epi16(_mm256_cvtepu8_epi16(load_few<16>(bytes)), 8);
+  const __m256i half = _mm256_and_si256(_mm256_srai_epi16(top, 1), _mm256_set1_epi16(kBits));
+  return _mm512_maskz_cvtph_ps(0xffff, half) * 0x1p8f;
+#else
+  const __m128i top = _mm_slli_epi16(_mm_cvtepu8_epi16(load_few<8>(bytes)), 8);
+  const __m128i half = _mm_and_si128(_mm_srai_epi16(top, 1), _mm_set1_epi16(kBits));
+  return _mm256_cvtph_ps(half) * 0x1p8f;
+#endif
+}
+#endif
+
 /// Levels of a group of 16 bytes: those of line `p` of its elements, register `r`.
 template <Codec codec>
 Register levels_of(const std::uint8_t* group, int p, std::size_t r) noexcept {
@@ -39,9 +55,67 @@ Register levels_of(const std::uint8_t* group, int p, std::size_t r) noexcept {
     const Words top = load_bytes(bytes) << (32 - C::kBits * (p + 1));
     return __builtin_convertvector(bits_as<Integers>(top) >> (32 - C::kBits), Register);
   } else {
+#if defined(__F16C__)
+    if constexpr (codec == Codec::e4m3) return half_levels(bytes);
+#endif
     return C::template wide_level<Register>(load_bytes(bytes));
   }
 }
+
+/// What the codes of a block stand for: scale * level, or weight * (scale * level). The latter are looked up
+/// where a register holds as many numbers as there are codes; for the former that is no gain.
+template <Codec codec, bool weighted>
+class Values {
+  static constexpr int kBits = CodecOf<codec>::kBits;
+#if defined(__AVX512F__)
+  static constexpr bool kLooksUp = weighted && kBits < 8;
+#elif defined(__AVX2__)
+  static constexpr bool kLooksUp = weighted && kBits < 4;
+#else
+  static constexpr bool kLooksUp = false;
+#endif
+
+ public:
+  Values() noexcept = default;
+  explicit Values(float scale, float weight = 1.0f) noexcept : scale_(scale), weight_(weight) {
+    if constexpr (kLooksUp) {
+      // Bits above a code's are those of the codes after it.
+      Register level;
+      for (std::size_t j = 0; j < kStep; ++j) level[j] = CodecOf<codec>::level(static_cast<std::uint8_t>(j));
+      table_ = of_levels(level);
+    }
+  }
+
+  /// Those of line `p` of a group, register `r`.
+  Register of(const std::uint8_t* group, int p, std::size_t r) const noexcept {
+    if constexpr (kLooksUp) {
+      return look_up(load_bytes(group + r * kStep) >> (kBits * p));
+    } else {
+      return of_levels(levels_of<codec>(group, p, r));
+    }
+  }
+
+ private:
+  Register of_levels(Register level) const noexcept {
+    const Register value = scale_ * level;
+    if constexpr (weighted) return weight_ * value;
+    return value;
+  }
+
+  Register look_up(Words index) const noexcept {
+#if defined(__AVX512F__)
+    return _mm512_maskz_permutexvar_ps(0xffff, reinterpret_cast<__m512i>(index), table_);
+#elif defined(__AVX2__)
+    return _mm256_permutevar8x32_ps(table_, reinterpret_cast<__m256i>(index));
+#else
+    return of_levels(__builtin_convertvector(index, Register));  // not asked for
+#endif
+  }
+
+  float scale_;
+  float weight_;
+  Register table_;
+};
 
 /// M messages at one piece of a block.
 template <Codec codec, std::size_t M>
@@ -50,14 +124,12 @@ struct Piece {
   static constexpr int kPer = static_cast<int>(kGroup / kLine);  // lines of a group
 
   const std::uint8_t* codes[M];  ///< where the piece starts
-  float scale[M];
-  float weight[M];
+  Values<codec, true> values[M];
 
   Piece(const QuantMessage* messages, std::size_t index, std::size_t first) noexcept {
     for (std::size_t k = 0; k < M; ++k) {
       codes[k] = messages[k].codes + first / kGroup * kLine;
-      scale[k] = messages[k].scales[index];
-      weight[k] = messages[k].weight;
+      values[k] = Values<codec, true>(messages[k].scales[index], messages[k].weight);
     }
   }
 
@@ -69,7 +141,7 @@ struct Piece {
           F32* at = out + g * kGroup + static_cast<std::size_t>(p) * kLine + r * kStep;
           Register total = load(at);
           for (std::size_t k = 0; k < M; ++k) {
-            total = total + weight[k] * (scale[k] * levels_of<codec>(codes[k] + g * kLine, p, r));
+            total = total + values[k].of(codes[k] + g * kLine, p, r);
           }
           store(total, at);
         }
@@ -117,10 +189,11 @@ void accumulate_piece(const QuantMessage* messages, std::size_t m, std::size_t i
 template <Codec codec>
 void decode_groups(const std::uint8_t* codes, float scale, std::size_t n, F32* out) noexcept {
   constexpr std::size_t kGroup = group_of(codec);
+  const Values<codec, false> values(scale);
   for (std::size_t g = 0; g < n / kGroup; ++g) {
     for (int p = 0; p < static_cast<int>(kGroup / kLine); ++p) {
       for (std::size_t r = 0; r < kSteps; ++r) {
-        store(scale * levels_of<codec>(codes + g * kLine, p, r),
+        store(values.of(codes + g * kLine, p, r),
               out + g * kGroup + static_cast<std::size_t>(p) * kLine + r * kStep);
       }
     }

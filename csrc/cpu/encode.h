@@ -4,7 +4,7 @@
 //   first(i)             elements i, i + 1, ... of what is encoded; may write them to memory
 //   again(i)             the same elements once more
 //   settle(i, a, value)  takes note of what is sent of them: `value` of `a`
-//   ahead(i)             asks for what first(i) will read later
+//   ahead(i)             may ask for what first(i) will read later
 //   from(n)              the same source without its first n elements
 //   staged(from, rest)   a source of the `rest` elements from `from` on, in `room`, followed by zeros
 //   unstage(from, rest)  copies what it wrote back
@@ -235,12 +235,12 @@ std::size_t emit_block(const Source& source, const Source& tail, const Int8Rule&
   return 1;
 }
 
-/// Encodes all blocks; returns how many got the scale NaN. A few blocks are measured before they are coded:
-/// the latency of one's scale, a chain of two divisions, hides behind the others.
+/// Encodes all blocks; returns how many got the scale NaN. Two blocks are measured before they are coded:
+/// the latency of one's scale, a chain of two divisions, hides behind the other.
 template <Codec codec, bool stochastic, class Source>
 std::size_t encode_blocks(Source source, const EncodeJob& job) noexcept {
   constexpr std::size_t kGroup = group_of(codec);
-  constexpr std::size_t kBatch = 4;
+  constexpr std::size_t kBatch = 2;  // measured: more starve the memory while they are coded
   const std::uint64_t seed = stochastic ? draw_seed(job.draw->key) : 0;
   const std::uint64_t origin = stochastic ? job.draw->first : 0;
   CodeSink sink(job.codes, job.stream);

@@ -27,10 +27,7 @@ struct Feedback {
   F32* residual;
 
   Feedback from(std::size_t n) const noexcept { return {x + n, residual + n}; }
-  void ahead(std::size_t i) const noexcept {
-    prefetch_ahead<kFarBytes>(x + i, 4 * kLine * sizeof(float));
-    prefetch_ahead<kFarBytes>(residual + i, 4 * kLine * sizeof(float));
-  }
+  void ahead(std::size_t) const noexcept {}  // measured: the hardware does better with two arrays
   Register first(std::size_t i) const noexcept {
     const Register a = load(x + i) + load(residual + i);
     store(a, residual + i);
@@ -53,10 +50,7 @@ struct Difference {
   const F32* y;
 
   Difference from(std::size_t n) const noexcept { return {x + n, y + n}; }
-  void ahead(std::size_t i) const noexcept {
-    prefetch_ahead<kFarBytes>(x + i, 4 * kLine * sizeof(float));
-    prefetch_ahead<kFarBytes>(y + i, 4 * kLine * sizeof(float));
-  }
+  void ahead(std::size_t) const noexcept {}  // measured: the hardware does better with two arrays
   Register first(std::size_t i) const noexcept { return load(x + i) - load(y + i); }
   Register again(std::size_t i) const noexcept { return first(i); }
   void settle(std::size_t, Register, Register) const noexcept {}

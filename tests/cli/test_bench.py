@@ -31,9 +31,11 @@ def test_the_kernel_suite_writes_its_rows(tmp_path, capsys):
         else:
             assert row["unit"] == "ms"
             assert row["floor_fraction"] > 0
-        if row["ratio"] is None:  # a library that is not installed, and how to install it
+        if (
+            row["ratio"] is None
+        ):  # a library that is not installed, and how to install it, or too slow a start
             assert row["peer_value"] is None
-            assert "install" in row["peer"]
+            assert "install" in row["peer"] or row["peer"] == "torch.compile: not compiled for quick runs"
         else:
             assert math.isclose(row["ratio"], row["peer_value"] / row["value"])
     assert {row["params"]["threads"] for row in rows} == {1, 2}
