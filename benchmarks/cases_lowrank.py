@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from pydec import compress
+from pydec import compress, kernels
 from pydec.compress.powersgd import PowerSGD
 
 from .cases import Case, vectors
@@ -119,8 +119,71 @@ def powersgd_accumulate(n: int, rank: int, m: int) -> Case:
     return Case("PowerSGD decode + accumulate", params, 8 * n, ours, {"torch eager": peer}, check)
 
 
+SIDE, COEFFICIENTS = 64, 32
+
+
+def _cosines(side: int) -> torch.Tensor:
+    i = torch.arange(side, dtype=torch.float64)
+    matrix = torch.cos((2 * i + 1) * i[:, None] * math.pi / (2 * side)) * math.sqrt(2 / side)
+    matrix[0] /= math.sqrt(2)
+    return matrix.float()
+
+
+def demo(n: int, beta: float | None) -> Case:
+    """The largest coefficients of every tile, alone or taken out of a momentum; n is a multiple of the tile.
+
+    The peer is DeMo's own formulation: transforms as products with a matrix, then top-k, gather and scatter.
+    """
+    x, start = vectors(2, n)
+    records = np.zeros(kernels.demo_bytes(n, SIDE, COEFFICIENTS, "float32"), np.uint8)
+    residual = None if beta is None else start.copy()
+    momentum = torch.from_numpy(start.copy()).view(-1, SIDE, SIDE)
+    tensor, matrix = torch.from_numpy(x).view(-1, SIDE, SIDE), _cosines(SIDE)
+    spectrum = torch.zeros(n // SIDE**2, SIDE**2)
+
+    def ours() -> None:
+        kernels.demo_encode(x, residual, records, SIDE, COEFFICIENTS, beta=1.0 if beta is None else beta)
+
+    def peer() -> torch.Tensor:
+        if beta is None:
+            a = tensor
+        else:
+            a = momentum.mul_(beta).add_(tensor)
+        coefficients = torch.einsum("ui,tij,vj->tvu", matrix, a, matrix).reshape(spectrum.shape)
+        chosen = torch.topk(coefficients.abs(), COEFFICIENTS, dim=1, sorted=False).indices
+        sent = torch.gather(coefficients, 1, chosen)
+        if beta is not None:
+            spectrum.zero_()
+            spectrum.scatter_(1, chosen, sent)
+            momentum.sub_(torch.einsum("ui,tvu,vj->tij", matrix, spectrum.view(-1, SIDE, SIDE), matrix))
+        return sent
+
+    def check() -> None:
+        if residual is not None:
+            residual[:] = start
+            momentum.copy_(torch.from_numpy(start).view_as(momentum))
+        ours()
+        values = records.reshape(n // SIDE**2, -1)[:, : 4 * COEFFICIENTS].copy().view(np.float32)
+        theirs = np.sort(np.abs(peer().numpy()), axis=1)
+        np.testing.assert_allclose(np.sort(np.abs(values), axis=1), theirs, atol=1e-4)
+        if residual is not None:
+            difference = residual - momentum.numpy().reshape(-1)
+            assert (
+                np.mean(np.abs(difference) > 1e-4) < 1e-3
+            )  # where another of two nearly equal ones was sent
+            sent = kernels.demo_decode(records, np.empty(n, np.float32), SIDE, COEFFICIENTS, "float32")
+            np.testing.assert_allclose(residual + sent, x + np.float32(beta or 0.0) * start, atol=1e-5)
+
+    name = "DeMo encode" if beta is None else "DeMo encode with momentum"
+    params = {"n": n, "side": SIDE, "k": COEFFICIENTS}
+    n_bytes = (4 if beta is None else 12) * n + records.size
+    return Case(name, params, n_bytes, ours, {"DeMo's steps in torch": peer}, check)
+
+
 MAKERS: list[Callable[[int], Case]] = [
     lambda n: powersgd(n, 4),
     lambda n: powersgd(n, 1),
     lambda n: powersgd_accumulate(n, 4, 2),
+    lambda n: demo(n, None),
+    lambda n: demo(n, 0.999),
 ]

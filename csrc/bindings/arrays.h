@@ -173,6 +173,7 @@ void bind_cast(py::module_& m);
 void bind_choco(py::module_& m);
 void bind_block_topk(py::module_& m);
 void bind_copy(py::module_& m);
+void bind_demo(py::module_& m);
 void bind_distance(py::module_& m);
 void bind_mix(py::module_& m);
 void bind_powersgd(py::module_& m);

@@ -42,6 +42,7 @@ PYBIND11_MODULE(_native, m) {
   pydec::bindings::bind_choco(m);
   pydec::bindings::bind_block_topk(m);
   pydec::bindings::bind_copy(m);
+  pydec::bindings::bind_demo(m);
   pydec::bindings::bind_distance(m);
   pydec::bindings::bind_mix(m);
   pydec::bindings::bind_powersgd(m);

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydec.compress import (
     bf16,
     block_topk,
+    demo,
     fp8,
     fp16,
     int2,
@@ -35,6 +36,7 @@ __all__ = [
     "bf16",
     "block_topk",
     "compressors",
+    "demo",
     "draw_key",
     "fp8",
     "fp16",

@@ -21,6 +21,7 @@ from pydec.kernels.buckets import mix_many, quant_accumulate_many, quant_encode_
 from pydec.kernels.cast import cast_accumulate, cast_count_nonfinite, cast_decode, cast_encode
 from pydec.kernels.choco import ChocoStep, choco_absorb
 from pydec.kernels.copy import stream_copy
+from pydec.kernels.demo import demo_accumulate, demo_bytes, demo_check, demo_decode, demo_encode
 from pydec.kernels.distance import clip_accumulate, gram, squared_distances
 from pydec.kernels.gaps import (
     GAPS_BAD_INDEX,
@@ -94,6 +95,11 @@ __all__ = [
     "clip_accumulate",
     "count_nonfinite",
     "cuda_status",
+    "demo_accumulate",
+    "demo_bytes",
+    "demo_check",
+    "demo_decode",
+    "demo_encode",
     "gaps_bound",
     "gaps_pack",
     "gaps_unpack",

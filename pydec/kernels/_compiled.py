@@ -27,6 +27,10 @@ WRITES: dict[str, tuple[str, ...]] = {
     "count_nonfinite": (),
     "gaps_pack": ("out",),
     "gaps_unpack": ("indices",),
+    "demo_accumulate": ("out",),
+    "demo_check": (),
+    "demo_decode": ("out",),
+    "demo_encode": ("residual", "records"),
     "gram": ("out",),
     "mean_around_median": ("out",),
     "median": ("out",),
@@ -67,8 +71,8 @@ WRITES: dict[str, tuple[str, ...]] = {
 """Every kernel that is an operator, and its parameters that are written, in any order."""
 
 CONSTANT = (
-    "block_topk_count", "gaps_bound", "quant_blocks", "quant_bytes", "quant_group", "randk_count",
-    "topk_int8_bound",
+    "block_topk_count", "demo_bytes", "gaps_bound", "quant_blocks", "quant_bytes", "quant_group",
+    "randk_count", "topk_int8_bound",
 )  # fmt: skip
 """Functions of numbers alone: the compiler calls them and keeps the answer."""
 

@@ -26,7 +26,14 @@ from pydec.kernels._compiled import WRITES
 from pydec.kernels.quant import Codec
 
 _TENSORS = {"Vector", "V", "Doubles", "Bytes", "UInt16s", "UInt32s", "Halves"}
-_NUMBERS = {"int": "SymInt", "float": "float", "bool": "bool", "Codec": "str", "Half": "str"}
+_NUMBERS = {
+    "int": "SymInt",
+    "float": "float",
+    "bool": "bool",
+    "Codec": "str",
+    "Half": "str",
+    "DemoValues": "str",
+}
 _RESULTS = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}
 _KEY_SPAN = 1 << 64  # operators take signed integers: keys from 2^63 on become negative ones
 

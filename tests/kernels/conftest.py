@@ -67,6 +67,8 @@ def call_of(name: str) -> Call:
     top, largest = np.zeros(20, np.uint32), np.zeros(20, np.float32)
     kernels.topk_select(x, 20, top, largest)
     left, right = f32(11)[: 3 * -(-N // 40)], f32(12)[: 3 * 40]
+    records = np.zeros(kernels.demo_bytes(N, 16, 9, "bf16"), np.uint8)
+    kernels.demo_encode(x, None, records, 16, 9, "bf16")
     halves = (x.astype(np.float16).view(np.uint16), y.astype(np.float16).view(np.uint16))
     packed = np.zeros(kernels.gaps_bound(N, 20), np.uint8)
     packed = packed[: kernels.gaps_pack(top, packed)]
@@ -98,6 +100,10 @@ def call_of(name: str) -> Call:
         "count_nonfinite": (x,),
         "gaps_pack": (top, np.zeros(packed.size + 999, np.uint8)),
         "gaps_unpack": (packed, N, top),
+        "demo_accumulate": ([records, records], [0.5, 2.0], out, 16, 9, "bf16"),
+        "demo_check": (records, N, 16, 9, "bf16"),
+        "demo_decode": (records, out, 16, 9, "bf16"),
+        "demo_encode": (y, residual, records, 16, 9, "bf16", 0.75),
         "gram": (xs, y),
         "mean_around_median": (xs, 1),
         "median": (xs,),
@@ -171,8 +177,8 @@ def call_of(name: str) -> Call:
 
 
 WITHOUT_VECTORS = {
-    "block_topk_count", "cuda_status", "gaps_bound", "num_threads", "quant_blocks", "quant_bytes",
-    "quant_group", "randk_count", "set_num_threads", "set_target", "target", "targets",
+    "block_topk_count", "cuda_status", "demo_bytes", "gaps_bound", "num_threads", "quant_blocks",
+    "quant_bytes", "quant_group", "randk_count", "set_num_threads", "set_target", "target", "targets",
     "topk_int8_bound",
 }  # fmt: skip
 CALLS = [name for name in kernels.__all__ if callable(getattr(kernels, name)) and name not in WITHOUT_VECTORS]
