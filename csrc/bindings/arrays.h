@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "bindings/module.h"
 #include "bindings/tensor.h"
 
 namespace pydec::bindings {
@@ -40,6 +41,7 @@ struct Array {
     span.require(object, argument, span.dtype == other ? other : dtype_of<T>, device);
     data = static_cast<T*>(span.data);
     size = span.size;
+    device_id = span.device_id;
     writeable = span.writeable;
   }
 
@@ -74,6 +76,7 @@ struct Array {
 
   T* data = nullptr;
   std::size_t size = 0;
+  std::int32_t device_id = 0;
   bool writeable = false;
   Name name;
 };
@@ -169,24 +172,24 @@ class Room {
   std::size_t size_ = 0;
 };
 
-void bind_cast(py::module_& m);
-void bind_choco(py::module_& m);
-void bind_block_topk(py::module_& m);
-void bind_copy(py::module_& m);
-void bind_demo(py::module_& m);
-void bind_distance(py::module_& m);
-void bind_mix(py::module_& m);
-void bind_powersgd(py::module_& m);
-void bind_quant(py::module_& m);
-void bind_topk(py::module_& m);
-void bind_reduce(py::module_& m);
-void bind_robust(py::module_& m);
-void bind_update(py::module_& m);
-void bind_randk(py::module_& m);
-void bind_gaps(py::module_& m);
-void bind_topk_int8(py::module_& m);
-void bind_sparse(py::module_& m);
+void bind_cast(Module& m);
+void bind_choco(Module& m);
+void bind_block_topk(Module& m);
+void bind_copy(Module& m);
+void bind_demo(Module& m);
+void bind_distance(Module& m);
+void bind_mix(Module& m);
+void bind_powersgd(Module& m);
+void bind_quant(Module& m);
+void bind_topk(Module& m);
+void bind_reduce(Module& m);
+void bind_robust(Module& m);
+void bind_update(Module& m);
+void bind_randk(Module& m);
+void bind_gaps(Module& m);
+void bind_topk_int8(Module& m);
+void bind_sparse(Module& m);
 void bind_threads(py::module_& m);
-void bind_threshold(py::module_& m);
+void bind_threshold(Module& m);
 
 }  // namespace pydec::bindings

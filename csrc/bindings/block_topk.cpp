@@ -160,7 +160,7 @@ void accumulate_f32(const py::sequence& indices, const py::sequence& values, con
 
 }  // namespace
 
-void bind_block_topk(py::module_& m) {
+void bind_block_topk(Module& m) {
   m.def("block_topk_select_f32", select_f32, py::arg("x"), py::arg("residual"), py::arg("block"),
         py::arg("k"), py::arg("indices"), py::arg("values"));
   m.def("block_topk_check", check, py::arg("indices"), py::arg("n"), py::arg("block"), py::arg("k"));

@@ -89,7 +89,7 @@ std::size_t count_nonfinite(py::handle codes_object, const std::string& half) {
 
 }  // namespace
 
-void bind_cast(py::module_& m) {
+void bind_cast(Module& m) {
   m.def("cast_encode_f32", encode_f32, py::arg("x"), py::arg("residual"), py::arg("codes"), py::arg("half"));
   m.def("cast_decode_f32", decode_f32, py::arg("codes"), py::arg("out"), py::arg("half"));
   m.def("cast_accumulate_f32", accumulate_f32, py::arg("codes"), py::arg("weights"), py::arg("out"),

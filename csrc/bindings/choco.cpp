@@ -72,7 +72,7 @@ void absorb_f32(py::handle x, py::handle estimate, py::handle mixed, double gamm
 
 }  // namespace
 
-void bind_choco(py::module_& m) {
+void bind_choco(Module& m) {
   m.def("choco_step_f32", step_f32, py::arg("x"), py::arg("estimate"), py::arg("mixed"),
         py::arg("gradient").none(true), py::arg("gamma"), py::arg("own_weight"), py::arg("lr"),
         py::arg("codes"), py::arg("scales"), py::arg("codec"), py::arg("block"), py::arg("key"),

@@ -20,7 +20,7 @@ void stream_f32(py::handle x_object, py::handle out_object) {
 
 }  // namespace
 
-void bind_copy(py::module_& m) {
+void bind_copy(Module& m) {
   m.def("stream_f32", stream_f32, py::arg("x"), py::arg("out"));
 }
 

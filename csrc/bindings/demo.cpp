@@ -155,7 +155,7 @@ void accumulate_f32(const py::sequence& records, const py::sequence& weights, py
 
 }  // namespace
 
-void bind_demo(py::module_& m) {
+void bind_demo(Module& m) {
   m.def("demo_bytes", bytes, py::arg("n"), py::arg("side"), py::arg("k"), py::arg("values"));
   m.def("demo_encode_f32", encode_f32, py::arg("x"), py::arg("residual"), py::arg("records"), py::arg("side"),
         py::arg("k"), py::arg("values"), py::arg("beta"));

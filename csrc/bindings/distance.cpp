@@ -114,7 +114,7 @@ std::size_t clip_accumulate_f32(const py::sequence& x, const py::sequence& weigh
 
 }  // namespace
 
-void bind_distance(py::module_& m) {
+void bind_distance(Module& m) {
   m.def("gram_f32", gram_f32, py::arg("x"), py::arg("centre").none(true), py::arg("gram"));
   m.def("clip_accumulate_f32", clip_accumulate_f32, py::arg("x"), py::arg("weights"), py::arg("distances"),
         py::arg("radii"), py::arg("centre"), py::arg("out"));

@@ -60,7 +60,7 @@ unsigned unpack(py::handle data_object, std::size_t n, py::handle indices_object
 
 }  // namespace
 
-void bind_gaps(py::module_& m) {
+void bind_gaps(Module& m) {
   m.def("gaps_bound", bound, py::arg("n"), py::arg("k"));
   m.def("gaps_pack", pack, py::arg("indices"), py::arg("out"));
   m.def("gaps_unpack", unpack, py::arg("data"), py::arg("n"), py::arg("indices"));

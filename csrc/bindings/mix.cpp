@@ -73,7 +73,7 @@ void mix_many_f32(const py::sequence& x, const py::sequence& weights, const py::
 
 }  // namespace
 
-void bind_mix(py::module_& m) {
+void bind_mix(Module& m) {
   m.def("mix_many_f32", mix_many_f32, py::arg("x"), py::arg("weights"), py::arg("out"));
   m.def("mix_f32", mix_f32, py::arg("x"), py::arg("weights"), py::arg("out"));
 }

@@ -100,7 +100,7 @@ void accumulate_f32(const py::sequence& left, const py::sequence& right, const p
 
 }  // namespace
 
-void bind_powersgd(py::module_& m) {
+void bind_powersgd(Module& m) {
   m.def("powersgd_start_f32", start_f32, py::arg("x"), py::arg("residual"), py::arg("seed"),
         py::arg("start"));
   m.def("powersgd_iterate_f32", iterate_f32, py::arg("x"), py::arg("residual"), py::arg("columns"),

@@ -201,7 +201,7 @@ void accumulate_many_f32(const py::sequence& codes, const py::sequence& scales, 
 
 }  // namespace
 
-void bind_quant(py::module_& m) {
+void bind_quant(Module& m) {
   m.def("quant_encode_many_f32", encode_many_f32, py::arg("x"), py::arg("residual"), py::arg("codes"),
         py::arg("scales"), py::arg("codec"), py::arg("block"), py::arg("key"), py::arg("first"));
   m.def("quant_accumulate_many_f32", accumulate_many_f32, py::arg("codes"), py::arg("scales"),

@@ -111,7 +111,7 @@ void accumulate_f32(const py::sequence& values, const py::sequence& chunks, cons
 
 }  // namespace
 
-void bind_randk(py::module_& m) {
+void bind_randk(Module& m) {
   m.def("randk_key_f32", key_f32, py::arg("x"), py::arg("residual"), py::arg("seed"));
   m.def("randk_count", count, py::arg("n"), py::arg("chunk"), py::arg("k"), py::arg("key"));
   m.def("randk_gather_f32", gather_f32, py::arg("x"), py::arg("chunk"), py::arg("k"), py::arg("key"),

@@ -80,7 +80,7 @@ std::size_t count_nonfinite_f32(py::handle x_object) {
 
 }  // namespace
 
-void bind_reduce(py::module_& m) {
+void bind_reduce(Module& m) {
   m.def("sqnorm_f32", sqnorm_f32, py::arg("x"));
   m.def("sqdist_f32", sqdist_f32, py::arg("x"), py::arg("y"));
   m.def("sqdists_f32", sqdists_f32, py::arg("x"), py::arg("y"), py::arg("out"));

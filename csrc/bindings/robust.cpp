@@ -68,7 +68,7 @@ void mean_around_median_f32(const py::sequence& x, std::ptrdiff_t f_option, py::
 
 }  // namespace
 
-void bind_robust(py::module_& m) {
+void bind_robust(Module& m) {
   m.def("median_f32", median_f32, py::arg("x"), py::arg("out"));
   m.def("trimmed_mean_f32", trimmed_mean_f32, py::arg("x"), py::arg("f"), py::arg("out"));
   m.def("mean_around_median_f32", mean_around_median_f32, py::arg("x"), py::arg("f"), py::arg("out"));

@@ -99,7 +99,7 @@ void accumulate_f32(const py::sequence& indices, const py::sequence& values, con
 
 }  // namespace
 
-void bind_sparse(py::module_& m) {
+void bind_sparse(Module& m) {
   m.def("sparse_check", check, py::arg("indices"), py::arg("values"));
   m.def("sparse_decode_f32", decode_f32, py::arg("indices"), py::arg("values"), py::arg("out"));
   m.def("sparse_accumulate_f32", accumulate_f32, py::arg("indices"), py::arg("values"), py::arg("weights"),

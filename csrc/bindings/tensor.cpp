@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "bindings/module.h"
+
 namespace pydec::bindings {
 namespace {
 
@@ -225,9 +227,11 @@ void Span::refuse(py::handle object, const Name& name, Dtype expected, dlpack::D
     const std::string way = device == dlpack::kCpu ? name + ".cpu()"
                             : tensor               ? name + ".cuda()"
                                                    : "torch.from_numpy(" + name + ").cuda()";
-    throw py::value_error(name + " is on " + device_text(device_type, device_id) +
-                          ", but this call works on " +
-                          (device == dlpack::kCpu ? "the CPU" : "a CUDA device") + "; use " + way);
+    const std::string what = name + " is on " + device_text(device_type, device_id) +
+                             ", but this call works on " +
+                             (device == dlpack::kCpu ? "the CPU" : "a CUDA device") + "; use " + way;
+    if (device == dlpack::kCpu && device_type == dlpack::kCuda) throw OnGpu(what);
+    throw py::value_error(what);
   }
   if (tensor && size == 1) {
     throw py::value_error(name + " is a negated view of other memory; use " + name + ".resolve_neg()");

@@ -86,7 +86,7 @@ void scatter_f32(py::handle indices_object, py::handle values_object, double wei
 
 }  // namespace
 
-void bind_topk(py::module_& m) {
+void bind_topk(Module& m) {
   m.def("topk_select_f32", select_f32, py::arg("x"), py::arg("residual"), py::arg("k"), py::arg("indices"),
         py::arg("values"));
   m.def("scatter_accumulate_f32", scatter_f32, py::arg("indices"), py::arg("values"), py::arg("weight"),

@@ -154,7 +154,7 @@ py::tuple accumulate_f32(const py::sequence& bodies, const py::sequence& counts,
 
 }  // namespace
 
-void bind_topk_int8(py::module_& m) {
+void bind_topk_int8(Module& m) {
   m.def("topk_int8_bound", bound, py::arg("n"), py::arg("k"), py::arg("block"));
   m.def("topk_int8_encode_f32", encode_f32, py::arg("x"), py::arg("residual"), py::arg("k"), py::arg("block"),
         py::arg("body"));

@@ -87,7 +87,7 @@ void momentum_f32(const py::sequence& x, const py::sequence& weights, py::handle
 
 }  // namespace
 
-void bind_update(py::module_& m) {
+void bind_update(Module& m) {
   m.def("push_sum_f32", push_sum_f32, py::arg("x"), py::arg("weights"), py::arg("divisor"), py::arg("out"),
         py::arg("ratio"));
   m.def("tracking_f32", tracking_f32, py::arg("x"), py::arg("weights"), py::arg("gradient"),

@@ -55,22 +55,6 @@ void sqdist_f32(const std::uint8_t* codes, const F32* scales, const F32* x, std:
   if (n > 0) *sums = sum_of_lanes(lane);
 }
 
-/// Nonzero bits where one of the codes in a byte is one that no encoder makes; T is a byte or many.
-template <Codec codec, class T>
-auto invalid(T b) noexcept {
-  if constexpr (codec == Codec::int8) {
-    return b == 0x80;
-  } else if constexpr (codec == Codec::int4) {
-    return b & ~(b << 1) & ~(b << 2) & ~(b << 3) & 0x88;
-  } else if constexpr (codec == Codec::int2) {
-    return b & ~(b << 1) & 0xaa;
-  } else if constexpr (codec == Codec::e4m3) {
-    return (b & 0x7f) == 0x7f;
-  } else {
-    return (b & 0x7f) >= 0x7c;
-  }
-}
-
 /// Whether any byte holds an invalid code.
 template <Codec codec>
 bool any_invalid(const std::uint8_t* codes, std::size_t bytes) noexcept {
@@ -81,13 +65,13 @@ bool any_invalid(const std::uint8_t* codes, std::size_t bytes) noexcept {
     for (std::size_t k = 0; k < 4; ++k) {
       Bytes b;
       __builtin_memcpy(&b, codes + i + k * sizeof b, sizeof b);
-      found[k] |= reinterpret_cast<Bytes>(invalid<codec>(b));
+      found[k] |= reinterpret_cast<Bytes>(invalid_codes<codec>(b));
     }
   }
   const Bytes all = (found[0] | found[1]) | (found[2] | found[3]);
   unsigned any = 0;
   for (std::size_t j = 0; j < sizeof all; ++j) any |= all[j];
-  for (; i < bytes; ++i) any |= static_cast<unsigned>(invalid<codec>(static_cast<unsigned>(codes[i])));
+  for (; i < bytes; ++i) any |= static_cast<unsigned>(invalid_codes<codec>(static_cast<unsigned>(codes[i])));
   return any != 0;
 }
 
@@ -103,7 +87,7 @@ unsigned check(const std::uint8_t* codes, const F32* scales, std::size_t n, std:
     const std::uint32_t bits = bits_of(scales[b]);
     largest = bits > largest ? bits : largest;
   }
-  if (largest >= kInfinityBits || bits_of(float_of(largest) * C::kTop) >= kInfinityBits) faults |= kBadScale;
+  if (is_bad_scale(float_of(largest), C::kTop)) faults |= kBadScale;
   const std::size_t bytes = code_bytes(codec, n);
   if constexpr (codec != Codec::sign) faults |= any_invalid<codec>(codes, bytes) ? kBadCode : 0u;
   constexpr std::size_t kGroup = group_of(codec);

@@ -48,8 +48,8 @@ def room(like: object, shape: int | tuple[int, ...], dtype: str) -> Any:
     """
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(like, torch.Tensor):
-        device = like.device if like.device.type == "cuda" else "cpu"
-        return torch.empty(shape, dtype=getattr(torch, dtype), device=device)
+        home = like if like.device.type == "cuda" else torch.empty(0)
+        return home.new_empty(shape, dtype=getattr(torch, dtype))
     return np.empty(shape, dtype)
 
 

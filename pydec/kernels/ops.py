@@ -130,7 +130,9 @@ def _implementation(name: str) -> Callable[..., Any]:
         device = next(_tensors(args)).device
         return _outcome(
             [
-                torch.tensor(_signed(number), dtype=dtype, device=device)
+                number.reshape(()).to(dtype)  # of a GPU kernel, which waits for nothing
+                if isinstance(number, torch.Tensor)
+                else torch.tensor(_signed(number), dtype=dtype, device=device)
                 for number, dtype in zip(numbers, types, strict=False)
             ]
         )

@@ -175,6 +175,30 @@ struct CodecOf<Codec::e4m3> : Float8Codec<3, 7, 448> {};
 template <>
 struct CodecOf<Codec::e5m2> : Float8Codec<2, 15, 57344> {};
 
+/// Nonzero bits where one of the codes in a byte is one that no encoder makes; T is a byte, or many side by
+/// side whose comparisons give a mask each. Every code of `sign` is one.
+template <Codec codec, class T>
+PYDEC_ELEMENT auto invalid_codes(T b) {
+  if constexpr (codec == Codec::int8) {
+    return b == 0x80;
+  } else if constexpr (codec == Codec::int4) {
+    return b & ~(b << 1) & ~(b << 2) & ~(b << 3) & 0x88;
+  } else if constexpr (codec == Codec::int2) {
+    return b & ~(b << 1) & 0xaa;
+  } else if constexpr (codec == Codec::e4m3) {
+    return (b & 0x7f) == 0x7f;
+  } else {
+    return (b & 0x7f) >= 0x7c;
+  }
+}
+
+/// Whether no encoder makes this scale: negative, NaN, infinite, or so large that the top level decodes to
+/// infinity. The bits of scales that are not negative are ordered like these.
+PYDEC_ELEMENT bool is_bad_scale(float scale, float top) {
+  const std::uint32_t bits = bits_of(scale);
+  return bits >= kInfinityBits || bits_of(scale * top) >= kInfinityBits;
+}
+
 }  // namespace
 
 /// Where the random numbers of a vector come from: 15 bits for every element, from the key and the

@@ -19,6 +19,9 @@ struct ThresholdPlan {
   std::size_t most;         ///< entries that are sent at the most, at most n
 };
 
+/// The plan for about k of n >= 1 elements, between `least` and `most`; depends on nothing else.
+ThresholdPlan plan_threshold(std::size_t n, std::size_t k, std::size_t least, std::size_t most) noexcept;
+
 /// Contract of every entry: pointers are valid for the stated length and may be unaligned; inputs
 /// and outputs do not overlap; nothing is checked, thrown or allocated. Indices are uint32, so n <= 2^32.
 ///

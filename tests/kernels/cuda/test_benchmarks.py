@@ -1,0 +1,52 @@
+"""The cases of `pydec bench cuda` give right answers; where there is no GPU the suite says so."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from pydec.cli import bench
+from pydec.errors import SetupError
+
+torch = pytest.importorskip("torch")
+
+
+def module(name):
+    bench.suites()  # finds the package
+    return importlib.import_module(f"pydec._benchmarks.{name}")
+
+
+@dataclass(frozen=True)
+class Place:
+    """``cases_cuda.Device`` on the emulator or a GPU."""
+
+    gpu: object
+
+    def normal(self, n, seed):
+        return self.gpu.tensor(np.random.default_rng([n, seed]).standard_normal(n).astype(np.float32))
+
+    def zeros(self, n, dtype=torch.float32):
+        return self.gpu.tensor(torch.zeros(n, dtype=dtype).numpy())
+
+
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit:DeprecationWarning"
+)  # torch's compiler loads what it deprecates
+@pytest.mark.parametrize("number", range(6))
+def test_cases_are_right(gpu, number):
+    case = module("cases_cuda").MAKERS[number](Place(gpu))
+    case.check(case.make(20_480, 1))
+    assert case.bytes_per_element > 4
+    eager = next(name for name in case.peers if name.startswith("torch ") or name == "torch.topk")
+    case.peers[eager](case.make(20_480, 2))
+
+
+def test_without_a_gpu_it_says_so():
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    suite, harness = module("suite_cuda"), module("harness")
+    with pytest.raises(SetupError, match="pydec bench cuda measures a GPU, and torch sees none here"):
+        next(iter(suite.rows(harness.Options(quick=True))))
