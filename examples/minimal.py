@@ -12,7 +12,7 @@ x, y = x[peer.rank :: peer.size], y[peer.rank :: peer.size]  # 2: every peer kee
 
 model = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.GELU(), torch.nn.Linear(64, 1))
 adamw = torch.optim.AdamW(model.parameters(), lr=3e-3)
-opt = pydec.DecentralizedOptimizer(adamw, peer, topology="one-peer-exponential", compressor="int8")  # 3
+opt = pydec.DecentralizedOptimizer(adamw, peer, compressor="int8", iid=True)  # 3: shares of one distribution
 
 for _ in range(300):
     batch = torch.randint(len(x), (64,))
