@@ -22,6 +22,10 @@ class FrameError(PydecError, ValueError):
     """Bytes that are no valid frame or payload. Decoders raise nothing else, whatever the bytes."""
 
 
+class SignatureError(PydecError, ValueError):
+    """A signature that is not one of that key over that message."""
+
+
 class MismatchError(PydecError):
     """Ranks disagree on something that all must share; the message names it and both values."""
 
