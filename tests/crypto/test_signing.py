@@ -62,7 +62,7 @@ def test_the_same_signature_with_s_plus_the_order_is_refused():
 def test_keys_of_small_order_are_refused():
     neutral = (1).to_bytes(
         32, "little"
-    )  # R = A = the neutral element, s = 0 satisfies the cofactored equation
+    )  # R = A = neutral and s = 0 solve the equation
     with pytest.raises(SignatureError):
         verify(neutral, b"any message", neutral + bytes(32))
 
