@@ -60,9 +60,7 @@ def test_the_same_signature_with_s_plus_the_order_is_refused():
 
 
 def test_keys_of_small_order_are_refused():
-    neutral = (1).to_bytes(
-        32, "little"
-    )  # R = A = neutral and s = 0 solve the equation
+    neutral = (1).to_bytes(32, "little")  # R = A = neutral and s = 0 solve the equation
     with pytest.raises(SignatureError):
         verify(neutral, b"any message", neutral + bytes(32))
 
