@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from pydec.comm.baton import Abandoned, Deadlock
 from pydec.comm.buffers import check_peer, check_post, check_tag, flat
-from pydec.comm.transport import Pending, Stream, Transport
+from pydec.comm.transport import Background, Pending, Stream, Transport
 from pydec.comm.virtual import (
     EAGER_BYTES,
     POST,
@@ -46,14 +46,14 @@ class LocalTransport(Endpoint):
         self.size = net.size
         self._streams: dict[Stream, LocalTransport] = {stream: self}
 
-    def isend(self, peer: int, tag: int, data: memoryview) -> Pending:
+    def isend(self, peer: int, tag: int, data: memoryview, *, matched: bool = False) -> Pending:
         """See ``Transport.isend``."""
         check_peer(peer, self.size)
         check_tag(tag)
         view = flat(data, writable=False)
         what = f"receive of {len(view)} bytes by rank {peer} ({self._where(tag)})"
         send = Operation(self, peer, what, view, n_bytes=len(view))
-        send.complete = len(view) <= EAGER_BYTES and peer not in self.net.lost
+        send.complete = len(view) <= EAGER_BYTES and not matched and peer not in self.net.lost
         self.bytes_sent += len(view)
         self.net.send((peer, self.stream_id, self.rank, tag), bytes(view), send)
         return send
@@ -98,6 +98,13 @@ class LocalTransport(Endpoint):
         self.bytes_received += len(data)
         return sender, data
 
+    def advance(self) -> None:
+        """See ``Transport.advance``; messages here move by themselves."""
+
+    def background(self, tick: Callable[[], bool]) -> Background:
+        """See ``Transport.background``."""
+        return _Background(self.net.backgrounds.setdefault(self.rank, []), tick)
+
     def set_interrupt(self, interrupt: Callable[[], None] | None) -> None:
         """See ``Transport.set_interrupt``."""
         if interrupt is None:
@@ -120,6 +127,19 @@ class LocalTransport(Endpoint):
 
     def _where(self, tag: int) -> str:
         return f"stream {self.stream_id.name}, tag {tag}"
+
+
+class _Background:
+    """A tick in its rank's list, until it is closed."""
+
+    def __init__(self, ticks: list[Callable[[], bool]], tick: Callable[[], bool]) -> None:
+        self._ticks, self._tick = ticks, tick
+        ticks.append(tick)
+
+    def close(self) -> None:
+        """See ``Background.close``."""
+        if self._tick in self._ticks:
+            self._ticks.remove(self._tick)
 
 
 class LocalCluster:
@@ -181,11 +201,11 @@ class LocalCluster:
         def body(rank: int) -> None:
             try:
                 results[rank] = program(LocalTransport(net, rank))
+                net.end(rank, None)
             except BaseException as error:
                 self.errors[rank] = error
                 order.append(rank)
-                net.lost[rank] = f"its program raised {type(error).__name__}: {error}"
-                net.baton.wake_all()
+                net.end(rank, f"its program raised {type(error).__name__}: {error}")
 
         net.baton.run([partial(body, rank) for rank in range(self.size)])
         if order:

@@ -25,7 +25,8 @@ from pydec.comm.detect import check_world, first_line, launch, no_mpi
 from pydec.comm.failing import install_excepthook
 from pydec.comm.mpi_posts import Posts
 from pydec.comm.mpi_requests import MpiPending, Requests
-from pydec.comm.transport import TAG_BITS, Pending, Stream
+from pydec.comm.progress import Engine
+from pydec.comm.transport import TAG_BITS, Background, Pending, Stream
 from pydec.errors import ConfigError, SetupError
 
 _INTERRUPT_S = 1e-3  # how often a wait calls the interrupt function
@@ -53,6 +54,7 @@ class Job:
         self.opened = 0
         self.clean = True  # whether all peers have said goodbye, each time
         self.transports: dict[Stream, MpiTransport] = {}
+        self.engines: list[Engine] = []
         tag_limit = self.world.Get_attr(mpi.TAG_UB)
         if tag_limit is not None and tag_limit < (1 << TAG_BITS) - 1:
             raise SetupError(f"{self.library} has tags up to {tag_limit}, pydec needs 2**{TAG_BITS} - 1")
@@ -124,19 +126,19 @@ class MpiTransport:
             n for n in levels if getattr(self.job.mpi, f"THREAD_{n}") == self.job.thread_level
         ).lower()
 
-    def isend(self, peer: int, tag: int, data: memoryview) -> Pending:
+    def isend(self, peer: int, tag: int, data: memoryview, *, matched: bool = False) -> Pending:
         """See ``Transport.isend``."""
         check_peer(peer, self.size)
         check_tag(tag)
         view = flat(data, writable=False)
         self.bytes_sent += len(view)
-        return MpiPending(self, peer, tag, view, receives=False)
+        return MpiPending(self, peer, tag, view, self.comm.Issend if matched else self.comm.Isend)
 
     def irecv(self, peer: int, tag: int, into: memoryview) -> Pending:
         """See ``Transport.irecv``."""
         check_peer(peer, self.size)
         check_tag(tag)
-        return MpiPending(self, peer, tag, flat(into, writable=True), receives=True)
+        return MpiPending(self, peer, tag, flat(into, writable=True), self.comm.Irecv, receives=True)
 
     def stream(self, stream: Stream) -> MpiTransport:
         """See ``Transport.stream``."""
@@ -162,6 +164,18 @@ class MpiTransport:
             self.bytes_received += len(note[1])
         return note
 
+    def advance(self) -> None:
+        """See ``Transport.advance``."""
+        self.job.mpi.COMM_SELF.Iprobe(0, 0)  # any call lets MPI move everything; this one cannot fail
+
+    def background(self, tick: Callable[[], bool]) -> Background | None:
+        """See ``Transport.background``."""
+        if self.job.thread_level != self.job.mpi.THREAD_MULTIPLE:
+            return None
+        engine = Engine(tick)
+        self.job.engines.append(engine)
+        return engine
+
     def set_interrupt(self, interrupt: Callable[[], None] | None) -> None:
         """See ``Transport.set_interrupt``."""
         self.job.interrupt = interrupt
@@ -173,6 +187,8 @@ class MpiTransport:
     def close(self) -> None:
         """Say goodbye to all peers, for at most ``deadline_s``; MPI itself ends with the process."""
         job = self.job
+        while job.engines:
+            job.engines.pop().close()
         if job.transports:
             job.transports.clear()
             job.interrupt = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from typing import Any
@@ -32,6 +33,7 @@ class Posts:
         requests.listen = self._hear_goodbyes
         self._sent: dict[int, deque[tuple[Any, bytes]]] = {}
         self._arriving: dict[int, deque[tuple[Any, int, bytearray]]] = {}
+        self._polling = threading.Lock()  # a thread beside the program asks for farewells, too
 
     def post(self, peer: int, tag: int, data: bytes) -> None:
         """Send a small message that nobody waits for; dropped if the peer is gone."""
@@ -49,6 +51,10 @@ class Posts:
 
     def poll(self, tag: int) -> tuple[int, bytes] | None:
         """The next posted message with this tag, if one has arrived."""
+        with self._polling:
+            return self._next(tag)
+
+    def _next(self, tag: int) -> tuple[int, bytes] | None:
         notes = self._arriving.setdefault(tag, deque())
         status = self._mpi.Status()
         try:

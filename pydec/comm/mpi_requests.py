@@ -143,7 +143,16 @@ class MpiPending:
         "peer",
     )
 
-    def __init__(self, owner: MpiTransport, peer: int, tag: int, memory: memoryview, receives: bool) -> None:
+    def __init__(
+        self,
+        owner: MpiTransport,
+        peer: int,
+        tag: int,
+        memory: memoryview,
+        start: Callable[..., Any],
+        *,
+        receives: bool = False,
+    ) -> None:
         self._request: Any = None
         self.peer = peer
         self._owner = owner
@@ -157,7 +166,6 @@ class MpiPending:
         self._datatype: Any = None
         try:
             where, self._datatype = shared.buffer(memory)
-            start = owner.comm.Irecv if receives else owner.comm.Isend
             self._request = start(where, peer, tag)
         except shared.mpi.Exception as error:
             self._error = shared.peer_error(peer, error.Get_error_code(), self._what())

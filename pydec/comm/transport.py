@@ -51,6 +51,13 @@ class Pending(Protocol):
         """Give up: the buffer is the caller's again when this returns (sends may still arrive)."""
 
 
+class Background(Protocol):
+    """Work that goes on beside the program; see ``Transport.background``."""
+
+    def close(self) -> None:
+        """End it: nothing of it runs any more when this returns; idempotent."""
+
+
 class Transport(Protocol):
     """Point-to-point messages between ``size`` peers, on one stream.
 
@@ -66,8 +73,13 @@ class Transport(Protocol):
     bytes_received: int
     deadline_s: float
 
-    def isend(self, peer: int, tag: int, data: memoryview) -> Pending:
-        """Start to send ``data`` to ``peer``; 0 <= tag < 2**TAG_BITS."""
+    def isend(self, peer: int, tag: int, data: memoryview, *, matched: bool = False) -> Pending:
+        """Start to send ``data`` to ``peer``; 0 <= tag < 2**TAG_BITS.
+
+        A small message may be done long before ``peer`` looks at it. With ``matched`` none is done before a
+        receive of ``peer`` has taken it, so that a sender that waits for one before the next never fills
+        the memory of a slower receiver.
+        """
 
     def irecv(self, peer: int, tag: int, into: memoryview) -> Pending:
         """Start to receive at most ``len(into)`` bytes from ``peer`` with exactly this tag.
@@ -83,6 +95,24 @@ class Transport(Protocol):
 
     def poll(self) -> tuple[int, bytes] | None:
         """The next message that somebody posted to this rank as (sender, bytes), or None."""
+
+    def advance(self) -> None:
+        """Let what is under way on any stream move on; returns at once, from any thread."""
+
+    def background(self, tick: Callable[[], bool]) -> Background | None:
+        """Call ``tick`` now and then beside the program, whenever messages of this rank may have moved.
+
+        On MPI a thread does so, at once again while ``tick`` returns True and with growing sleeps of at most
+        a millisecond else; on the local cluster every message that reaches this rank, or leaves it, is such a
+        moment, on the virtual clock. ``tick`` must not wait.
+
+        Args:
+            tick: returns whether it found anything to do; may use streams that the program leaves alone
+                meanwhile.
+
+        Returns:
+            None where nothing can run beside the program: an MPI without MPI_THREAD_MULTIPLE.
+        """
 
     def set_interrupt(self, interrupt: Callable[[], None] | None) -> None:
         """Function called now and then inside every wait; what it raises leaves the wait."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from typing import TypeVar
@@ -66,11 +67,8 @@ class Endpoint:
     def interrupt(self) -> None:
         """Run the rank's interrupt function, if it has one; polls in there cost no time."""
         if self.rank in self.net.interrupts and self.rank not in self.net.interrupting:
-            self.net.interrupting.add(self.rank)
-            try:
+            with self.net.undisturbed(self.rank):
                 self.net.interrupts[self.rank]()
-            finally:
-                self.net.interrupting.remove(self.rank)
 
     def pause(self, what: Callable[[], str]) -> None:
         """What an unsuccessful poll costs: others run, and time passes, more of it each time."""
@@ -149,7 +147,7 @@ class Receive(Operation):
             self.view[: self.n_bytes] = message.data
             self.owner.bytes_received += self.n_bytes
         message.taken()
-        self.owner.net.baton.wake(self.owner.rank)
+        self.owner.net.stir(self.owner.rank)
 
     def _withdraw(self) -> None:
         posted = self.owner.net.posted
@@ -172,7 +170,7 @@ class Message:
             if bytes(send.view) != self.data:
                 send.error = PydecError(f"a send buffer changed before its send was done ({send.what})")
             send.complete = True
-            send.owner.net.baton.wake(send.owner.rank)
+            send.owner.net.stir(send.owner.rank)
 
 
 @dataclass(frozen=True)
@@ -224,11 +222,46 @@ class Network:
     lost: dict[int, str] = field(default_factory=dict)  # rank: why
     interrupts: dict[int, Callable[[], None]] = field(default_factory=dict)
     interrupting: set[int] = field(default_factory=set)
+    backgrounds: dict[int, list[Callable[[], bool]]] = field(default_factory=dict)
+    _stirred: set[int] = field(default_factory=set)
     _random: dict[tuple[int, int], random.Random] = field(default_factory=dict)
     _latest_s: dict[Key, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.baton = Baton(self.size)
+
+    def stir(self, rank: int) -> None:
+        """An operation of ``rank`` has ended: it may run on, and what it does beside its program, too."""
+        self.baton.wake(rank)
+        if self.backgrounds.get(rank) and rank not in self._stirred:
+            self._stirred.add(rank)
+            self.baton.at(self.baton.time_s, lambda: self._run_background(rank))
+
+    def _run_background(self, rank: int) -> None:
+        self._stirred.discard(rank)
+        with self.undisturbed(rank):
+            for tick in tuple(self.backgrounds.get(rank, ())):
+                while tick():
+                    pass
+
+    @contextmanager
+    def undisturbed(self, rank: int) -> Iterator[None]:
+        """Within, unsuccessful polls of ``rank`` take no time."""
+        outer = rank in self.interrupting
+        self.interrupting.add(rank)
+        try:
+            yield
+        finally:
+            if not outer:
+                self.interrupting.remove(rank)
+
+    def end(self, rank: int, why: str | None) -> None:
+        """The program of ``rank`` has returned, or raised; ``why`` tells those who wait for it."""
+        self.backgrounds.pop(rank, None)
+        if why is not None:
+            self.lost[rank] = why
+            for other in range(self.size):
+                self.stir(other)
 
     def send(self, key: Key, data: bytes, operation: Operation | None) -> None:
         """Put one message on its way; ``operation`` waits for it to be taken."""

@@ -166,3 +166,39 @@ def test_interrupt_leaves_a_wait(mpi_transport):
     finally:
         mpi_transport.set_interrupt(None)
     receive.cancel()
+
+
+def test_a_matched_send_waits_for_its_receiver(mpi_transport):
+    following, previous = around(mpi_transport)
+    send = mpi_transport.isend(following, 11, memoryview(b"x"), matched=True)
+    time.sleep(0.05)
+    assert not send.done()
+    agree(mpi_transport, {})  # everybody has looked, and nobody had posted a receive
+    into = bytearray(1)
+    mpi_transport.irecv(previous, 11, memoryview(into)).wait()
+    send.wait()
+    assert into == b"x"
+
+
+def test_messages_move_in_the_background_of_a_computation(mpi_transport):
+    """A large message arrives although its receiver never asks for it in the program's own thread."""
+    following, previous = around(mpi_transport)
+    out, into = np.full(8_000_000, mpi_transport.rank, np.uint8), np.zeros(8_000_000, np.uint8)
+    receive = mpi_transport.irecv(previous, 12, memoryview(into))
+    send = mpi_transport.isend(following, 12, memoryview(out))
+    arrived = []
+
+    def tick():
+        mpi_transport.advance()
+        if not arrived and receive.done() and send.done():
+            arrived.append(True)
+        return False
+
+    work = mpi_transport.background(tick)
+    assert work is not None
+    until_s = time.monotonic() + 20.0
+    while not arrived and time.monotonic() < until_s:
+        time.sleep(0.01)
+    work.close()
+    assert arrived
+    assert into.min() == into.max() == previous
