@@ -24,6 +24,7 @@ COMMANDS = {
     "run": "start a command on several ranks with the right flags for mpirun",
     "list": "every topology, compressor, algorithm, mixing, optimizer and task, with its options",
     "topology": "facts and a picture of a graph",
+    "keys": "make and show the key files that name nodes",
     "bench": "measure kernels and training against their peers",
     "doctor": "what this machine and its MPI can do, with the fix for each thing missing",
 }
