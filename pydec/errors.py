@@ -26,6 +26,10 @@ class SignatureError(PydecError, ValueError):
     """A signature that is not one of that key over that message."""
 
 
+class LedgerError(PydecError, RuntimeError):
+    """Files of the ledger that are damaged, full, in use by another process, or of another chain or key."""
+
+
 class MismatchError(PydecError):
     """Ranks disagree on something that all must share; the message names it and both values."""
 

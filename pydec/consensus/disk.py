@@ -1,0 +1,120 @@
+"""The system calls that durable files are made of, in one place so that tests can fail each of them.
+
+A write is durable when ``sync`` has returned, a new name when ``sync_directory`` of its directory has: a
+rename without that lost validator state elsewhere (cometbft issue 6031). After a failed sync the page cache
+may hold less than the program believes, and a second sync may succeed all the same (Rebello et al., "Can
+Applications Recover from fsync Failures?", ATC 2020); so whoever sees one fail gives the file up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydec.errors import LedgerError
+
+_fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+
+
+class Disk:
+    """This machine's file system. Every method raises OSError as the system does."""
+
+    def open(self, path: Path, *, write: bool = True, create: bool = False) -> int:
+        """A descriptor for reading, and writing unless told otherwise; ``create`` demands a new file."""
+        flags = (os.O_RDWR if write else os.O_RDONLY) | (os.O_CREAT | os.O_EXCL if create else 0)
+        return os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor."""
+        os.close(descriptor)
+
+    def size(self, descriptor: int) -> int:
+        """Length of the file, bytes."""
+        return os.fstat(descriptor).st_size
+
+    def read(self, descriptor: int, n_bytes: int, offset: int) -> bytes:
+        """Up to ``n_bytes`` from ``offset``; fewer only at the end of the file."""
+        found = bytearray()
+        while len(found) < n_bytes:
+            piece = os.pread(descriptor, n_bytes - len(found), offset + len(found))
+            if not piece:
+                break
+            found += piece
+        return bytes(found)
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+        """Write all of ``data`` at ``offset``; what a failure leaves behind is any part of it."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(descriptor, view, offset)
+            view, offset = view[written:], offset + written
+
+    def truncate(self, descriptor: int, n_bytes: int) -> None:
+        """Cut the file to ``n_bytes``."""
+        os.ftruncate(descriptor, n_bytes)
+
+    def sync(self, descriptor: int) -> None:
+        """Return when data and length are on the disk."""
+        _fdatasync(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file another name, replacing what has it."""
+        os.replace(source, target)
+
+    def remove(self, path: Path) -> None:
+        """Remove a name, if it is there."""
+        path.unlink(missing_ok=True)
+
+    def exists(self, path: Path) -> bool:
+        """Whether the name is there."""
+        return path.exists()
+
+    def sync_directory(self, path: Path) -> None:
+        """Return when the names in a directory are on the disk."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+DISK = Disk()
+
+
+def create_whole(disk: Disk, path: Path, content: bytes) -> None:
+    """Make a file whole or not at all, durable with its name; replaces what has the name.
+
+    Raises:
+        OSError: what failed; the old file, if any, is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        disk.remove(temporary)
+        descriptor = disk.open(temporary, create=True)
+        try:
+            disk.write(descriptor, content, 0)
+            disk.sync(descriptor)
+        finally:
+            disk.close(descriptor)
+        disk.rename(temporary, path)
+        disk.sync_directory(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            disk.remove(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Path, doing: str) -> Iterator[None]:
+    """Turn an OSError inside into a LedgerError that names the file and what could not be done."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason = f"the disk is full ({error.strerror}); what was there before is kept; free some space"
+        else:
+            reason = error.strerror or str(error)
+        raise LedgerError(f"{path} cannot be {doing}: {reason}") from error
