@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pydec import compress, gossip, topology
 from pydec.comm.local import LocalCluster
+from pydec.comm.transport import Transport
+from pydec.compress.base import Compressor
 from pydec.gossip.exchange import Exchange
+from pydec.topology.base import Topology
 
 from .harness import Options, Row
 from .jobs import run_ranks
@@ -22,9 +25,10 @@ ELEMENTS = 10_000_000  # 40 MB
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Time of a round over shared memory, then buffers in units of the model."""
+    """Time of a round over shared memory; buffers, then bytes sent in a round, in units of the model."""
     yield from _rounds(options)
     yield from _memory(1 << 16 if options.quick else 1 << 20)
+    yield from _growth((4, 8) if options.quick else (4, 8, 16, 32, 64))
 
 
 def _rounds(options: Options) -> Iterator[Row]:
@@ -89,3 +93,43 @@ def _memory(n: int) -> Iterator[Row]:
             chosen.budget,
             chosen.budget / models,
         )
+
+
+def _growth(sizes: Sequence[int]) -> Iterator[Row]:
+    """Bytes that the busiest rank sends in a round, headers included, over one period of the graph."""
+    elements = 1 << 14
+    for graph, compressor in (
+        ("one-peer-exponential", "none"),
+        ("one-peer-exponential", "int8"),
+        ("base-k:k=1", "none"),
+        ("ring", "none"),
+        ("exponential", "none"),
+        ("complete", "none"),
+    ):
+        for size in sizes:
+            schedule = topology.make(graph, size=size)
+            part = compress.make(compressor)
+
+            def program(
+                transport: Transport, schedule: Topology = schedule, part: Compressor = part
+            ) -> tuple[int, int]:
+                mixer = gossip.make("dpsgd").mixer(np.zeros(elements, np.float32), part, schedule.degree)
+                exchange = Exchange(transport, schedule, [mixer], budget=2)
+                for round in range(schedule.period):
+                    exchange.run(round)
+                exchange.flush()
+                return transport.bytes_sent, schedule.period
+
+            counted = LocalCluster(size).run(program)
+            models = max(sent / rounds for sent, rounds in counted) / (4 * elements)
+            ring = 2 * (size - 1) / size
+            yield Row(
+                "gossip",
+                f"bytes per rank and round, {graph}",
+                {"compressor": compressor, "ranks": size},
+                models,
+                "models",
+                "ring all-reduce",
+                ring,
+                ring / models,
+            )

@@ -42,7 +42,7 @@ class Entry:
 
     Args:
         spec: the algorithm's options.
-        optimizer: its local optimiser; momentum SGD, or plain SGD where the algorithm brings its own, if empty.
+        optimizer: its local optimiser; if empty, SGD with momentum unless the algorithm brings its own.
         compressor: how packets are encoded.
         local_steps: between rounds.
         graphs: what to run it on.
