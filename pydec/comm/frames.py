@@ -65,6 +65,9 @@ class Kind(IntEnum):
     """What the payload is."""
 
     GOSSIP = 1  # one bucket of one round; the wire_id says how it is encoded
+    LATEST = 2  # one bucket of the sender's newest model; the round counts its versions
+    PAIR = 3  # one bucket of an average of two; see gossip/pairwise.py
+    ENDED = 4  # which ranks have ended, one bit each; flags 1: the sender's last message
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class LocalTransport(Endpoint):
 
     def background(self, tick: Callable[[], bool]) -> Background:
         """See ``Transport.background``."""
-        return _Background(self.net.backgrounds.setdefault(self.rank, []), tick)
+        return _Background(self.net, self.rank, tick)
 
     def set_interrupt(self, interrupt: Callable[[], None] | None) -> None:
         """See ``Transport.set_interrupt``."""
@@ -132,9 +132,14 @@ class LocalTransport(Endpoint):
 class _Background:
     """A tick in its rank's list, until it is closed."""
 
-    def __init__(self, ticks: list[Callable[[], bool]], tick: Callable[[], bool]) -> None:
-        self._ticks, self._tick = ticks, tick
-        ticks.append(tick)
+    def __init__(self, net: Network, rank: int, tick: Callable[[], bool]) -> None:
+        self._net, self._rank, self._tick = net, rank, tick
+        self._ticks = net.backgrounds.setdefault(rank, [])
+        self._ticks.append(tick)
+
+    def kick(self) -> None:
+        """See ``Background.kick``."""
+        self._net.stir(self._rank)
 
     def close(self) -> None:
         """See ``Background.close``."""

@@ -170,6 +170,11 @@ class MpiPending:
         except shared.mpi.Exception as error:
             self._error = shared.peer_error(peer, error.Get_error_code(), self._what())
 
+    @property
+    def n_bytes(self) -> int:
+        """See ``Pending.n_bytes``."""
+        return self._n_bytes
+
     def done(self) -> bool:
         """See ``Pending.done``."""
         if self._error is not None:

@@ -27,9 +27,14 @@ class Engine:
     def __init__(self, tick: Callable[[], bool], name: str = "pydec messages") -> None:
         self._tick = tick
         self._closing = False
+        self._kicked = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+
+    def kick(self) -> None:
+        """Look soon, with short sleeps again."""
+        self._kicked = True
 
     def close(self) -> None:
         """End the thread and wait for it; idempotent.
@@ -48,7 +53,8 @@ class Engine:
         backoff = Backoff(spin_s=0.0, least_s=_LEAST_S, most_s=_MOST_S)
         try:
             while not self._closing:
-                if self._tick():
+                if self._tick() or self._kicked:
+                    self._kicked = False
                     backoff.reset()
                 else:
                     backoff.pause(time.monotonic())

@@ -28,6 +28,10 @@ class Pending(Protocol):
 
     peer: int
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes moved, once it is done."""
+
     def done(self) -> bool:
         """Whether it has completed; makes progress, never blocks.
 
@@ -53,6 +57,9 @@ class Pending(Protocol):
 
 class Background(Protocol):
     """Work that goes on beside the program; see ``Transport.background``."""
+
+    def kick(self) -> None:
+        """The program has made something to do: look at once."""
 
     def close(self) -> None:
         """End it: nothing of it runs any more when this returns; idempotent."""

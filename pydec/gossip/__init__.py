@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pydec.gossip.adsgd import ADSGD
 from pydec.gossip.allreduce import AllReduce
+from pydec.gossip.asynchronous import Asynchronous
 from pydec.gossip.base import Algorithm, Mixer, algorithms
 from pydec.gossip.choco import Choco, ChocoMixer
 from pydec.gossip.decentlam import DecentLaM
@@ -12,17 +14,20 @@ from pydec.gossip.dsgdm import DSGDm
 from pydec.gossip.exact_diffusion import D2, ExactDiffusion
 from pydec.gossip.exchange import Exchange
 from pydec.gossip.gasloc import GASLoC
+from pydec.gossip.latest import LatestExchange
 from pydec.gossip.qg_dsgdm import QGDSGDm
 from pydec.gossip.rule import Gradients, LocalOptimizer, Rule
 from pydec.gossip.sgp import SGP
 from pydec.gossip.tracking import GradientTracking, MomentumTracking
 
 __all__ = [
+    "ADSGD",
     "D2",
     "DPSGD",
     "SGP",
     "Algorithm",
     "AllReduce",
+    "Asynchronous",
     "AverageMixer",
     "Choco",
     "ChocoMixer",
@@ -35,6 +40,7 @@ __all__ = [
     "GossipDiLoCo",
     "GradientTracking",
     "Gradients",
+    "LatestExchange",
     "LocalOptimizer",
     "Mixer",
     "MomentumTracking",

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pydec.comm.transport import Transport
 from pydec.compress.base import Bytes, Compressor, Vector
 from pydec.errors import FrameError
 from pydec.gossip.rule import LocalOptimizer, Rule
 from pydec.registry import Registry
 from pydec.topology.base import Topology
+
+if TYPE_CHECKING:
+    from pydec.gossip.asynchronous import Asynchronous
 
 Order = Literal["atc", "cta"]
 ORDERS: tuple[Order, ...] = ("atc", "cta")
@@ -149,6 +153,8 @@ class Algorithm(ABC):
     """Whether the rule takes the local step itself, in place of the wrapped optimiser."""
     plain_mixing: ClassVar[bool] = True
     """Whether each rank's own steps are averaged and nothing corrects for what ranks do differently."""
+    asynchronous: ClassVar[bool] = False
+    """Whether ranks step at their own pace, by ``connect``'s exchange, in place of rounds."""
     order: Order = "atc"
     """"atc" adapts, then combines; "cta" combines the models of before the gradient, so that the
     packets travel during forward and backward."""
@@ -159,6 +165,20 @@ class Algorithm(ABC):
 
     def check_local(self, local: LocalOptimizer) -> None:  # noqa: B027  # most cover every optimiser
         """Raise ConfigError for a local optimiser that the equations do not cover."""
+
+    def connect(
+        self, transport: Transport, topology: Topology, mixers: Sequence[Mixer], *, epoch: int, seed: int
+    ) -> Asynchronous:
+        """The exchange of an asynchronous algorithm.
+
+        Args:
+            transport: the stream to use.
+            topology: checked.
+            mixers: one per vector.
+            epoch: written into every frame.
+            seed: what randomised compressors and choices of partners draw from.
+        """
+        raise NotImplementedError(f"{type(self).__name__} works in rounds")
 
     def rounds(self, topology: Topology) -> int:
         """Rounds of gossip after the local steps, one after the other: 1 unless overridden."""

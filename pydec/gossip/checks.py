@@ -9,6 +9,7 @@ from pydec.topology.base import Topology
 
 BIG = 1 << 20
 """Vector length, in elements, at which combinations are judged."""
+_LEAST_GAP = 1e-9  # a ring of 60,000 ranks has more
 _LEAST_DELTA = 0.5  # below this a packet is not the model any more, only its largest entries
 
 
@@ -50,6 +51,20 @@ def require_doubly_stochastic(name: str, topology: Topology) -> None:
             f"{name} needs doubly stochastic weights, and rows and columns of {topology.name} do not both "
             "sum to 1, so the mean model would drift; use algorithm='sgp', which carries push-sum weights "
             "along, or another topology, for example base-k"
+        )
+
+
+def require_static_connected(name: str, topology: Topology) -> None:
+    """Refuse graphs that change from round to round, or that fall into parts."""
+    if not topology.is_static:
+        raise ConfigError(
+            f"{name} keeps its neighbours for the whole run, and those of {topology.name} change every "
+            "round; use ring, torus, exponential, hypercube or random-regular, or algorithm='dpsgd' with it"
+        )
+    if topology.spectral_gap() < _LEAST_GAP:
+        raise ConfigError(
+            f"{topology.name} of {topology.size} ranks does not connect them all: parts of it would "
+            f"never hear of one another; {name} needs a connected graph, such as ring"
         )
 
 

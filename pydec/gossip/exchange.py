@@ -9,49 +9,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from pydec.comm.frames import HEADER_BYTES, Frame, Kind, Template, unpack
+from pydec.comm.frames import HEADER_BYTES, Kind, Template
 from pydec.comm.transport import Pending, Transport
 from pydec.compress import draw_key
 from pydec.compress.base import Bytes
 from pydec.errors import FrameError, PeerTimeout, ProtocolError
 from pydec.gossip.base import Mixer
 from pydec.gossip.memory import align, aligned_bytes
+from pydec.gossip.packets import BUCKET_TAG_BITS, Packet, malformed, packets_of, read_frame
 from pydec.topology.base import Topology
 
 Late = Literal["raise", "drop"]
 
-BUCKET_TAG_BITS = 13
-_ROUND_TAGS = 1 << 10
+_ROUND_TAGS = 1 << 9  # a quarter million tags and more are left to gossip/asynchronous.py
 _RING = 4  # buckets of outbox and inbox of an exchange that does not overlap with computation
 _AHEAD = 2  # buckets encoded before the first is mixed: hides one neighbour's encoding
-
-
-@dataclass(frozen=True)
-class _Packet:
-    """One bucket of one mixer: where it lives in the outbox and how long it may be."""
-
-    mixer: Mixer
-    bucket: int
-    offset: int
-    capacity: int
-
-    @property
-    def span(self) -> tuple[int, int]:
-        return self.mixer.buckets[self.bucket]
-
-
-def _culprit(packet: _Packet, peers: Sequence[int], bodies: Sequence[Bytes]) -> int:
-    """The first peer whose packet does not decode by itself."""
-    return next(
-        peer
-        for peer, body in zip(peers, bodies, strict=True)
-        if not packet.mixer.decodes(packet.bucket, body)
-    )
 
 
 class Exchange:
@@ -107,23 +83,18 @@ class Exchange:
         self.measure = measure
         self.moved = 0.0
         self._overlap = overlap
-        parts = [(mixer, bucket) for mixer in self.mixers for bucket in range(len(mixer.buckets))]
-        if len(parts) >= 1 << BUCKET_TAG_BITS:
-            raise ValueError(f"{len(parts)} buckets do not fit in {BUCKET_TAG_BITS} tag bits")
-        capacities = [mixer.capacity(bucket) for mixer, bucket in parts]
-        slots = [align(HEADER_BYTES + capacity) for capacity in capacities]
+        self._packets = packets_of(self.mixers)
+        self._capacities = [packet.capacity for packet in self._packets]
+        slots = [align(HEADER_BYTES + capacity) for capacity in self._capacities]
         self._slot = max(slots, default=0)
-        if overlap or len(parts) <= _RING:
-            offsets = [sum(slots[:number]) for number in range(len(parts))]
+        if overlap or len(slots) <= _RING:
+            self._offsets = [sum(slots[:number]) for number in range(len(slots))]
             self._outbox = aligned_bytes(sum(slots))
         else:
-            offsets = [number % _RING * self._slot for number in range(len(parts))]
+            self._offsets = [number % _RING * self._slot for number in range(len(slots))]
             self._outbox = aligned_bytes(_RING * self._slot)
-        self._packets = [
-            _Packet(mixer, bucket, offset, capacity)
-            for (mixer, bucket), offset, capacity in zip(parts, offsets, capacities, strict=True)
-        ]
-        self._headers = [self._template(number) for number in range(len(parts))]
+        rank = transport.rank
+        self._headers = [Template(packet.frame(Kind.GOSSIP, epoch, rank)) for packet in self._packets]
         self._lengths = [0] * len(self._packets)
         self._sends: dict[int, list[Pending]] = {}  # by offset in the outbox
         self._heard: dict[int, float] = {}
@@ -210,11 +181,12 @@ class Exchange:
         """Encode one bucket and send it; without neighbours there is nothing to encode for."""
         if self._heard or self._listeners:
             packet = self._packets[number]
-            for send in self._sends.pop(packet.offset, ()):
+            offset = self._offsets[number]
+            for send in self._sends.pop(offset, ()):
                 self._wait(send)
             message = self._encode(number, packet)
             tag = self._tag(number)
-            self._sends[packet.offset] = [self.transport.isend(p, tag, message) for p in self._listeners]
+            self._sends[offset] = [self.transport.isend(p, tag, message) for p in self._listeners]
 
     def _settle(self, number: int, *, mix: bool = True) -> None:
         """Wait for one bucket of every neighbour and mix it."""
@@ -236,14 +208,12 @@ class Exchange:
 
     def _absorb(self, number: int, heard: list[int], bodies: list[Bytes]) -> None:
         packet = self._packets[number]
-        start = packet.offset + HEADER_BYTES
+        start = self._offsets[number] + HEADER_BYTES
         own = self._outbox[start : start + self._lengths[number]]
         try:
             packet.mixer.absorb(packet.bucket, own, bodies, [self._heard[peer] for peer in heard])
         except FrameError as error:
-            raise ProtocolError(
-                _culprit(packet, heard, bodies), f"sent a malformed packet in round {self.round}: {error}"
-            ) from error
+            raise malformed(packet, heard, bodies, f"in round {self.round}", error) from error
         if self.measure and packet.mixer.move_scale:
             first, last = packet.span
             moved = packet.mixer.compressor.sqdist(own, packet.mixer.x[first:last])
@@ -267,36 +237,19 @@ class Exchange:
     def _tag(self, number: int) -> int:
         return (self.round % _ROUND_TAGS) << BUCKET_TAG_BITS | number
 
-    def _template(self, number: int) -> Template:
-        packet = self._packets[number]
-        first, last = packet.span
-        frame = Frame(
-            kind=Kind.GOSSIP,
-            epoch=self.epoch,
-            sender=self.transport.rank,
-            round=0,
-            bucket=number,
-            buckets=len(self._packets),
-            offset=first,
-            count=last - first,
-            length=0,
-            wire_id=packet.mixer.compressor.wire_id,
-        )
-        return Template(frame)
-
-    def _encode(self, number: int, packet: _Packet) -> memoryview:
-        start = packet.offset + HEADER_BYTES
+    def _encode(self, number: int, packet: Packet) -> memoryview:
+        offset = self._offsets[number]
+        start = offset + HEADER_BYTES
         key = draw_key(self.seed, self.transport.rank, self.round, number)
-        length = packet.mixer.encode(packet.bucket, self._outbox[start : start + packet.capacity], key)
+        room = self._outbox[start : start + self._capacities[number]]
+        length = packet.mixer.encode(packet.bucket, room, key)
         self._lengths[number] = length
-        self._outbox[packet.offset : start] = self._headers[number].fill(
-            self.transport.rank, self.round, length
-        )
-        return memoryview(self._outbox[packet.offset : start + length])
+        self._outbox[offset:start] = self._headers[number].fill(self.transport.rank, self.round, length)
+        return memoryview(self._outbox[offset : start + length])
 
     def _slot_of(self, number: int, place: int) -> Bytes:
         start = ((number % self._window) * max(1, self.topology.degree) + place) * self._slot
-        return self._inbox[start : start + HEADER_BYTES + self._packets[number].capacity]
+        return self._inbox[start : start + HEADER_BYTES + self._capacities[number]]
 
     def _post(self, number: int) -> None:
         """Post the receives of one packet from every neighbour."""
@@ -335,29 +288,11 @@ class Exchange:
 
     def _refuse(self, number: int, peer: int, message: Bytes) -> None:
         """Name what is wrong with a header that is not the expected one; an older round is no fault."""
-        try:
-            frame = unpack(message)
-        except FrameError as error:
-            raise ProtocolError(peer, f"sent bytes that are no frame: {error}") from error
+        frame = read_frame(peer, message)
         if frame.epoch == self.epoch and frame.round < self.round:
             return
         packet = self._packets[number]
-        first, last = packet.span
-        facts = {
-            "sender": (frame.sender, peer),
-            "epoch": (frame.epoch, self.epoch),
-            "round": (frame.round, self.round),
-            "bucket": (frame.bucket, number),
-            "number of buckets": (frame.buckets, len(self._packets)),
-            "offset": (frame.offset, first),
-            "count": (frame.count, last - first),
-            "compressor's wire id": (frame.wire_id, packet.mixer.compressor.wire_id),
-        }
-        for name, (got, expected) in facts.items():
-            if got != expected:
-                raise ProtocolError(
-                    peer, f"sent a packet whose {name} is {got}, expected {expected} in round {self.round}"
-                )
+        packet.check(frame, peer, self.round, self.epoch, Kind.GOSSIP)
         raise ProtocolError(peer, f"sent a packet with flags {frame.flags} on stream {frame.stream.name}")
 
     def _wait(self, pending: Pending) -> int:

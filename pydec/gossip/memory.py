@@ -23,3 +23,28 @@ def aligned_bytes(n_bytes: int) -> NDArray[np.uint8]:
 def aligned_floats(n: int) -> NDArray[np.float32]:
     """Zeroed float32 array of shape (n,) whose first byte lies on a 64-byte boundary."""
     return aligned_bytes(4 * n).view(np.float32)
+
+
+class Slots:
+    """Pieces of one buffer, each large enough for any message.
+
+    Args:
+        count: how many.
+        n_bytes: of the largest message.
+    """
+
+    def __init__(self, count: int, n_bytes: int) -> None:
+        self.count = count
+        self._step = align(n_bytes)
+        self._memory = aligned_bytes(count * self._step)
+        self._size = n_bytes
+        self.free = list(range(count))
+
+    def __getitem__(self, slot: int) -> NDArray[np.uint8]:
+        """The slot's memory."""
+        return self._memory[slot * self._step : slot * self._step + self._size]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all."""
+        return self._memory.nbytes

@@ -13,7 +13,7 @@ from pydec import compress, gossip
 from pydec.comm.transport import Stream
 from pydec.compress.base import Compressor
 from pydec.errors import ConfigError
-from pydec.gossip import Algorithm, Exchange, Rule
+from pydec.gossip import Algorithm, Asynchronous, Exchange, Rule
 from pydec.gossip.consensus import Estimator, NumbersMixer
 from pydec.gossip.control import Adaptive, Control, Controller
 from pydec.gossip.exchange import Late
@@ -59,6 +59,11 @@ class Plan:
         if self.measures and self.late == "drop":
             raise ConfigError(
                 "an estimated consensus distance and adaptive mixing need every packet; use late='raise'"
+            )
+        if self.algorithm.asynchronous and (self.measures or self.control.most > 1):
+            raise ConfigError(
+                f"{name} has no rounds that all ranks share, so none can be measured or repeated; use "
+                "mixing='fixed' and estimate=False, or an algorithm with rounds, such as 'dpsgd'"
             )
         if self.algorithm.averages == "gradients":
             if self.local_steps > 1 or self.measures or self.control.most > 1:
@@ -158,17 +163,7 @@ class Rounds:
             self.estimator = Estimator(plan.topology, numbers)
             if isinstance(plan.control, Adaptive):
                 self.controller = Controller(plan.control, plan.topology, numbers)
-        self.exchange = Exchange(
-            peer.transport.stream(Stream.GOSSIP),
-            plan.topology,
-            mixers,
-            budget=plan.algorithm.budget,
-            late=plan.late,
-            epoch=peer.view.epoch,
-            seed=peer.view.seed,
-            overlap=plan.algorithm.order == "cta",
-            measure=plan.measures,
-        )
+        self.exchange = _exchange(peer, plan, mixers)
 
     @property
     def buffer_bytes(self) -> int:
@@ -275,6 +270,7 @@ class Rounds:
         if self.exchange.pending:
             self.finish()
         self.exchange.flush()
+        self.store()
 
     def load(self) -> None:
         """Bring the vectors up to date with the tensors."""
@@ -330,6 +326,7 @@ class Rounds:
             vectors[name][...] = vector.numpy()
         if self.exchange.pending:
             self.exchange.finish(mix=False)
+        self.exchange.flush()
         for part, numbers in zip(self.parts, saved["numbers"], strict=True):
             part.rule.load_numbers(numbers)
         if self.estimator is not None:
@@ -345,6 +342,23 @@ class Rounds:
         for number, part in enumerate(self.parts):
             found.update({f"{number}.{name}": vector for name, vector in part.rule.state().items()})
         return found
+
+
+def _exchange(peer: PeerLike, plan: Plan, mixers: Sequence[gossip.Mixer]) -> Exchange | Asynchronous:
+    link, epoch, seed = peer.transport.stream(Stream.GOSSIP), peer.view.epoch, peer.view.seed
+    if plan.algorithm.asynchronous:
+        return plan.algorithm.connect(link, plan.topology, mixers, epoch=epoch, seed=seed)
+    return Exchange(
+        link,
+        plan.topology,
+        mixers,
+        budget=plan.algorithm.budget,
+        late=plan.late,
+        epoch=epoch,
+        seed=seed,
+        overlap=plan.algorithm.order == "cta",
+        measure=plan.measures,
+    )
 
 
 def _buffer_mixer(arena: Arena, plain: Compressor, degree: int) -> gossip.AverageMixer:

@@ -1,0 +1,108 @@
+"""Packets: the buckets of all mixers of an exchange, numbered, with the headers that they travel under."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pydec.comm.frames import Frame, Kind, unpack
+from pydec.compress.base import Bytes
+from pydec.errors import FrameError, ProtocolError
+from pydec.gossip.base import Mixer
+
+BUCKET_TAG_BITS = 13
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One bucket of one mixer.
+
+    Args:
+        mixer: what encodes and absorbs it.
+        bucket: which of the mixer's buckets.
+        number: which of all packets, from 0.
+        total: how many packets there are.
+    """
+
+    mixer: Mixer
+    bucket: int
+    number: int
+    total: int
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """(start, stop) in the mixer's vector."""
+        return self.mixer.buckets[self.bucket]
+
+    @property
+    def capacity(self) -> int:
+        """Largest payload, in bytes."""
+        return self.mixer.capacity(self.bucket)
+
+    def frame(self, kind: Kind, epoch: int, sender: int) -> Frame:
+        """The header, of round 0 and without a payload."""
+        first, last = self.span
+        return Frame(
+            kind=kind,
+            epoch=epoch,
+            sender=sender,
+            round=0,
+            bucket=self.number,
+            buckets=self.total,
+            offset=first,
+            count=last - first,
+            length=0,
+            wire_id=self.mixer.compressor.wire_id,
+        )
+
+    def check(self, frame: Frame, peer: int, round: int, epoch: int, kind: Kind) -> None:
+        """Raise ProtocolError, naming the field, unless a received header is that of this packet.
+
+        Args:
+            frame: what was received.
+            peer: from whom.
+            round, epoch, kind: what it must say.
+        """
+        expected = replace(self.frame(kind, epoch, peer), round=round)
+        words = {"wire_id": "compressor's wire id", "buckets": "number of buckets"}
+        for name in ("kind", "sender", "epoch", "round", "bucket", "buckets", "offset", "count", "wire_id"):
+            got, wanted = getattr(frame, name), getattr(expected, name)
+            if got != wanted:
+                what = f"whose {words.get(name, name)} is {got}, expected {wanted}"
+                raise ProtocolError(peer, f"sent a packet {what} in round {round}")
+
+
+def packets_of(mixers: Sequence[Mixer]) -> list[Packet]:
+    """The packets of all mixers, in order: parameters that come first travel first.
+
+    Raises:
+        ValueError: there are more than tags can count.
+    """
+    parts = [(mixer, bucket) for mixer in mixers for bucket in range(len(mixer.buckets))]
+    if len(parts) >= 1 << BUCKET_TAG_BITS:
+        raise ValueError(f"{len(parts)} buckets do not fit in {BUCKET_TAG_BITS} tag bits")
+    return [Packet(mixer, bucket, number, len(parts)) for number, (mixer, bucket) in enumerate(parts)]
+
+
+def read_frame(peer: int, message: Bytes) -> Frame:
+    """The header of what a peer sent.
+
+    Raises:
+        ProtocolError: it has none.
+    """
+    try:
+        return unpack(message)
+    except FrameError as error:
+        raise ProtocolError(peer, f"sent bytes that are no frame: {error}") from error
+
+
+def malformed(
+    packet: Packet, peers: Sequence[int], bodies: Sequence[Bytes], when: str, error: FrameError
+) -> ProtocolError:
+    """The error for packets that ``absorb`` refused: names the first peer whose packet does not decode."""
+    culprit = next(
+        peer
+        for peer, body in zip(peers, bodies, strict=True)
+        if not packet.mixer.decodes(packet.bucket, body)
+    )
+    return ProtocolError(culprit, f"sent a malformed packet {when}: {error}")

@@ -1,0 +1,79 @@
+"""Asynchronous gossip over MPI: a slow rank holds nobody up, and all meet at the end."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from pydec import compress, gossip, topology
+from pydec.comm.collect import exact_mean
+
+pytestmark = [pytest.mark.mpi(min_size=3), pytest.mark.timeout(120)]
+N, ETA, SLOW = 50_000, np.float32(0.3), 1
+
+
+def optima(size):
+    return np.random.default_rng(3).standard_normal((size, 8)).astype(np.float32)
+
+
+def connect(transport, x, code="none"):
+    schedule, algorithm = topology.make("complete", size=transport.size), gossip.make("adsgd")
+    mixer = algorithm.mixer(x, compress.make(code), schedule.degree)
+    return algorithm.connect(transport, schedule, [mixer], epoch=0, seed=1)
+
+
+def step(exchange, x, b, pause_s):
+    """One step towards ``b``; 200 kB to every neighbour."""
+    exchange.begin(0)
+    time.sleep(pause_s)
+    change = ETA * (x - b)
+    exchange.finish()
+    x -= change
+
+
+@pytest.mark.parametrize("code", ["none", "int8"])
+def test_a_slow_rank_holds_nobody_up_and_counts_no_less(mpi_transport, code):
+    size, rank = mpi_transport.size, mpi_transport.rank
+    b = np.resize(optima(size)[rank], N)
+    x = np.zeros(N, np.float32)
+    exchange = connect(mpi_transport, x, code)
+    steps = 0
+    if rank == SLOW:
+        for _ in range(60):
+            step(exchange, x, b, 8e-3)
+            steps += 1
+    else:
+        while exchange.versions[SLOW][0] < 60:  # the others go on for as long as it takes
+            step(exchange, x, b, 1e-3)
+            steps += 1
+    exchange.flush()
+    counts = np.zeros(size)
+    counts[rank] = steps
+    exact_mean(mpi_transport, counts)
+    assert np.delete(counts, SLOW).min() > counts[SLOW]
+    eta = float(ETA)
+    weights = topology.make("complete", size=size).weights(0)
+    expected = np.linalg.solve(np.eye(size) * (1 + eta) - weights, eta * optima(size).astype(np.float64))
+    tolerance = 1e-3 if code == "none" else 0.1  # the slow rank's 60 steps; the quantiser's rounding
+    np.testing.assert_allclose(x[:8], expected[rank], atol=tolerance)
+
+
+def test_a_rank_that_ends_early_waits_and_all_merge_exactly(mpi_transport):
+    size, rank = mpi_transport.size, mpi_transport.rank
+    b = np.resize(optima(size)[rank], N)
+    x = np.zeros(N, np.float32)
+    exchange = connect(mpi_transport, x)
+    for _ in range(2 if rank == 0 else 40):
+        step(exchange, x, b, 2e-3)
+    exchange.flush()
+    assert all(versions == [0] * len(versions) for versions in exchange.versions.values())
+    own = x.astype(np.float64)
+    exact_mean(mpi_transport, own)
+    x[:] = own
+    for _ in range(3):  # and train on
+        step(exchange, x, x.copy(), 0.0)
+    exchange.flush()
+    np.testing.assert_allclose(x, own, atol=1e-6)
+    assert exchange.wait_s > 0.0
