@@ -29,6 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     length = parser.add_argument_group("length")
     length.add_argument("--steps", type=_count, metavar="N", help="steps of every rank")
     length.add_argument("--epochs", type=_positive, metavar="X", help="passes of every rank over its share")
+    length.add_argument(
+        "--duration",
+        type=_positive,
+        metavar="SECONDS",
+        help="as many steps as every rank can take in that time (asynchronous algorithms)",
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--data", metavar="DIR", help="directory of the task's data")
     data.add_argument("--batch-size", type=_count, metavar="N", help="samples per rank and step")
@@ -150,6 +156,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         data=args.data or "",
         steps=args.steps or 0,
         epochs=args.epochs or 0.0,
+        duration_s=args.duration or 0.0,
         batch_size=args.batch_size or 0,
         lr=args.lr or 0.0,
         schedule=args.schedule or "",

@@ -33,7 +33,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     """Wraps a torch optimiser so that ``step`` also averages the model with a few neighbours.
 
     Parameter groups, state, learning-rate schedulers, gradient clipping and ``zero_grad`` work as
-    with the wrapped optimiser. All ranks construct it together and call ``step`` equally often.
+    with the wrapped optimiser. All ranks construct it together and call ``step`` equally often; of an
+    asynchronous algorithm ("adsgd") each as often as it can, and ``close`` or ``merge`` together at the end.
 
     Args:
         optimizer: any ``torch.optim.Optimizer``; its dense, real CPU parameters with
@@ -65,7 +66,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         MismatchError: ranks disagree on the model, the configuration or the version.
 
     Memory: two model-sized buffers for dpsgd, three for choco, up to six for others, whatever the number
-    of neighbours (``buffer_bytes`` has the number); a steady-state step allocates none.
+    of neighbours (``buffer_bytes`` has the number); a steady-state step allocates none. Asynchronous
+    algorithms keep a packet of every neighbour's model and send from one or two of their own.
     """
 
     _step_supports_amp_scaling = True  # GradScaler then calls step even where it found an overflow

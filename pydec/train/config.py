@@ -19,6 +19,9 @@ from pydec.train.task import Task
 Schedule = Literal["constant", "cosine"]
 NanPolicy = Literal["raise", "skip", "continue"]
 
+_LOG_STEPS = 10  # between reports, where nobody knows how many steps there will be
+_LEAST_WARM = 0.01  # of the learning rate, at the first step of a run that is timed
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -29,6 +32,8 @@ class TrainConfig:
         data: directory of the task's data.
         steps: steps of every rank; excludes ``epochs``.
         epochs: passes of every rank over its share.
+        duration_s: seconds of training, in which every rank takes as many steps as it can; asynchronous
+            algorithms only; excludes ``steps`` and ``epochs``.
         batch_size: samples per rank and step.
         lr: peak learning rate.
         schedule: "constant", or "cosine": linear warm-up over the first 5 % of the steps, then half
@@ -54,6 +59,7 @@ class TrainConfig:
     data: str = ""
     steps: int = 0
     epochs: float = 0.0
+    duration_s: float = 0.0
     batch_size: int = 0
     lr: float = 0.0
     schedule: str = ""
@@ -78,7 +84,7 @@ class TrainConfig:
         for name in ("steps", "batch_size", "log_every", "eval_every", "threads", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{flag(name)} must be at least 1, got {getattr(self, name)}")
-        for name in ("epochs", "lr", "clip_norm", "alpha"):
+        for name in ("epochs", "duration_s", "lr", "clip_norm", "alpha"):
             value = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):
                 raise ConfigError(f"{flag(name)} must be above 0 and finite, got {value}")
@@ -88,6 +94,8 @@ class TrainConfig:
             raise ConfigError(f"--local-steps must be at least 1, got {self.local_steps}")
         if self.steps and self.epochs:
             raise ConfigError("--steps and --epochs exclude each other; give one of them")
+        if self.duration_s and (self.steps or self.epochs):
+            raise ConfigError("--duration excludes --steps and --epochs; give one of them")
         if self.schedule not in ("", *get_args(Schedule)):
             raise ConfigError(
                 f"--schedule must be one of {', '.join(get_args(Schedule))}, got {self.schedule!r}"
@@ -123,7 +131,21 @@ class TrainConfig:
         if not steps:
             steps = max(1, round((self.epochs or defaults.epochs) * (share // batch_size)))
         name = self.algorithm.partition(":")[0].strip()
-        lossless = name in algorithms and getattr(algorithms.get(name), "lossless", False)
+        algorithm = algorithms.get(name) if name in algorithms else None
+        lossless = getattr(algorithm, "lossless", False)
+        asynchronous = getattr(algorithm, "asynchronous", False)
+        if self.duration_s and not asynchronous:
+            raise ConfigError(
+                f"--duration lets every rank take as many steps as it can, and {name} needs as many of all; "
+                "use --steps or --epochs, or an asynchronous algorithm, such as --algorithm adsgd"
+            )
+        if self.eval_every and asynchronous:
+            raise ConfigError(
+                f"--eval-every needs all ranks at the same step, and {name} has each at its own; leave it "
+                "out: the averaged model is evaluated at the end"
+            )
+        if self.duration_s:
+            steps = 0
         return replace(
             self,
             steps=steps,
@@ -133,7 +155,7 @@ class TrainConfig:
             schedule=self.schedule or defaults.schedule,
             optimizer=self.optimizer or defaults.optimizer,
             compressor=self.compressor or ("none" if lossless else "int8"),
-            log_every=self.log_every or max(1, steps // 50),
+            log_every=self.log_every or max(1, steps // 50 if steps else _LOG_STEPS),
             eval_every=self.eval_every or max(1, steps // 5),
         )
 
@@ -152,10 +174,21 @@ class TrainConfig:
         own = {"threads", "data"}
         return {flag(key): str(value) for key, value in asdict(self).items() if key not in own}
 
-    def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0, of a resolved configuration."""
+    def rate(self, step: int, elapsed_s: float = 0.0) -> float:
+        """Learning rate of a step of a resolved configuration.
+
+        Args:
+            step: counted from 0.
+            elapsed_s: seconds since the first began; with ``duration_s`` the schedule follows them.
+        """
         if self.schedule != "cosine":
             return self.lr
+        if self.duration_s:
+            done, warm_part = min(1.0, elapsed_s / self.duration_s), 0.05
+            if done < warm_part:
+                return self.lr * max(_LEAST_WARM, done / warm_part)
+            done = (done - warm_part) / (1.0 - warm_part)
+            return self.lr * (0.55 + 0.45 * math.cos(math.pi * done))
         warm = max(1, self.steps // 20)
         if step < warm:
             return self.lr * (step + 1) / warm

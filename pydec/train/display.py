@@ -63,7 +63,7 @@ class Lines(Silent):
 
     Args:
         title: first word of every line.
-        total: steps of the run.
+        total: steps of the run; 0 if nobody knows.
     """
 
     def __init__(self, title: str, total: int) -> None:
@@ -75,12 +75,12 @@ class Lines(Silent):
     def report(self, done: int, figures: Mapping[str, float]) -> None:
         """Print a line unless the last one is too young."""
         now_s = time.monotonic()
-        if now_s - self._shown_s < _LINE_S and done < self._total:
+        if now_s - self._shown_s < _LINE_S and (done < self._total or not self._total):
             return
         self._shown_s = now_s
         rate = done / max(1e-9, now_s - self._started_s)
-        width = len(str(self._total))
-        self.say(f"{self._title}  step {done:{width}d}/{self._total}  {words(figures)}  {rate:.1f} steps/s")
+        of = f"{done:{len(str(self._total))}d}/{self._total}" if self._total else str(done)
+        self.say(f"{self._title}  step {of}  {words(figures)}  {rate:.1f} steps/s")
 
     def say(self, text: str) -> None:
         """Print at once, also into a pipe."""
@@ -92,7 +92,7 @@ class Bar(Silent):
 
     Args:
         title: what the bar is about.
-        total: steps of the run.
+        total: steps of the run; 0 if nobody knows.
         columns: width of the terminal.
     """
 
@@ -121,7 +121,7 @@ class Bar(Silent):
             redirect_stderr=False,
         )
         self._progress.start()
-        self._task = self._progress.add_task(self._title, total=self._total, figures="", rate="")
+        self._task = self._progress.add_task(self._title, total=self._total or None, figures="", rate="")
         self._started_s = time.monotonic()
         return self
 
@@ -130,7 +130,7 @@ class Bar(Silent):
         assert self._progress is not None
         assert self._task is not None
         now_s = time.monotonic()
-        if now_s - self._drawn_s >= _REFRESH_S or done >= self._total:
+        if now_s - self._drawn_s >= _REFRESH_S or 0 < self._total <= done:
             self._drawn_s = now_s
             rate = done / max(1e-9, now_s - self._started_s)
             self._progress.update(self._task, completed=done, rate=f"{rate:.1f}/s", refresh=True)

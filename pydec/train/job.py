@@ -223,7 +223,7 @@ def _finish(peer: Peer, setup: Setup, loop: Loop, directory: RunDir, train_s: fl
 
     averaged = loop.evaluate(save if peer.rank == 0 else None)
     last = worst(setup.task, setup.task.model, peer)
-    rows = table(peer, [loop.bytes_sent, loop.bytes_received, setup.optimizer.wait_s, train_s])
+    rows = table(peer, [loop.bytes_sent, loop.bytes_received, setup.optimizer.wait_s, train_s, progress.step])
     progress.bytes_sent = round(float(rows[:, 0].sum()))
     if peer.rank:
         return {}
@@ -236,8 +236,10 @@ def _finish(peer: Peer, setup: Setup, loop: Loop, directory: RunDir, train_s: fl
         "bytes_received": round(float(rows[:, 1].sum())),
         "wait_s": float(rows[:, 2].max()),
         "ranks_finished": peer.size,
-        "dense_bytes": comparison(peer.size, setup.config.steps, _parameters(setup.task)),
+        "dense_bytes": comparison(peer.size, round(float(rows[:, 4].mean())), _parameters(setup.task)),
     }
+    if setup.optimizer.algorithm.asynchronous:
+        result["steps_by_rank"] = rows[:, 4].astype(int).tolist()
     directory.write("summary.json", result)
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -61,8 +62,9 @@ class Progress:
 class Loop:
     """Trains this rank's model together with the others.
 
-    Evaluations and reports need all ranks and come at the same steps on all. The bytes counted are those
-    of ``opt.step`` alone; what evaluations and reports send is left out.
+    Evaluations and reports need all ranks and come at the same steps on all; with an asynchronous
+    algorithm a rank reports its own loss, and nothing is evaluated before the end. The bytes counted are
+    those of ``opt.step`` and of gossip beside it; what evaluations and reports send is left out.
 
     Args:
         config: resolved.
@@ -91,15 +93,26 @@ class Loop:
         self.metrics = metrics
         self.display = display
         self.progress = Progress()
-        self.bytes_sent = 0
-        self.bytes_received = 0
         self._batches = batches
-        self._links = [peer.transport.stream(stream) for stream in (Stream.GOSSIP, Stream.COLLECT)]
+        self._gossip = peer.transport.stream(Stream.GOSSIP)  # carries nothing else, and never rests
+        self._collect = peer.transport.stream(Stream.COLLECT)
+        self._before = self._gossip.bytes_sent, self._gossip.bytes_received
+        self._collected = [0, 0]
         self._losses: list[float] = []
         self._started_s = 0.0
 
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that training has sent so far, from this rank."""
+        return self._gossip.bytes_sent - self._before[0] + self._collected[0]
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes that training has received so far, on this rank."""
+        return self._gossip.bytes_received - self._before[1] + self._collected[1]
+
     def run(self) -> None:
-        """Train for ``config.steps`` steps, then finish the communication under way.
+        """Train for ``config.steps`` steps or ``config.duration_s`` seconds, and finish what is under way.
 
         Raises:
             Stopped: a signal stopped the job.
@@ -108,7 +121,8 @@ class Loop:
         """
         self._started_s = time.perf_counter()
         before_s, before_wait_s = self._started_s, self.optimizer.wait_s
-        for step, loss in steps(self.config, self.task, self._batches, self.optimizer, self._traffic):
+        alone = self.optimizer.algorithm.asynchronous
+        for step, loss, rate in steps(self.config, self.task, self._batches, self.optimizer, self._traffic):
             self.peer.check()
             self.progress.step = step
             now_s, wait_s = time.perf_counter(), self.optimizer.wait_s
@@ -117,7 +131,7 @@ class Loop:
                 "step": step,
                 "time_s": now_s - self._started_s,
                 "loss": loss,
-                "lr": self.config.rate(step - 1),
+                "lr": rate,
                 "bytes_sent": self.bytes_sent,
                 "bytes_received": self.bytes_received,
                 "step_s": now_s - before_s,
@@ -127,13 +141,16 @@ class Loop:
                 row["bits_per_byte"] = loss / math.log(2.0)
             self._losses.append(loss)
             if step % self.config.log_every == 0 or step == self.config.steps:
-                self._report()
-                row["consensus_distance"] = self.progress.consensus_distance
+                self._report(alone)
+                if not alone:
+                    row["consensus_distance"] = self.progress.consensus_distance
             self.metrics.add(row)
-            if step % self.config.eval_every == 0 and step < self.config.steps:
+            if not alone and step % self.config.eval_every == 0 and step < self.config.steps:
                 self.evaluate()
             self.display.step(step)
             before_s, before_wait_s = time.perf_counter(), self.optimizer.wait_s
+        if alone and self._losses:
+            self._report(alone)
         self._traffic(self.optimizer.close)
 
     def merge(self) -> None:
@@ -165,31 +182,33 @@ class Loop:
             )
         return score
 
-    def _report(self) -> None:
+    def _report(self, alone: bool) -> None:
+        """Figures since the last report: of all ranks, or of this one, which then waits for nobody."""
         known = [loss for loss in self._losses if math.isfinite(loss)]
         self._losses.clear()
-        rows = table(self.peer, [sum(known), len(known), self.bytes_sent])
-        total, count, sent = rows.sum(axis=0)
+        mine = [sum(known), len(known), self.bytes_sent]
+        total, count, sent = np.array(mine) if alone else table(self.peer, mine).sum(axis=0)
         progress = self.progress
         progress.loss = float(total / count) if count else math.nan
         progress.bytes_sent = round(float(sent))
-        progress.consensus_distance = self.optimizer.consensus_distance()
+        if not alone:
+            progress.consensus_distance = self.optimizer.consensus_distance()
         figures = {"loss": progress.loss}
         if self.task.loss_is_nats_per_byte:
             figures["bits_per_byte"] = progress.loss / math.log(2.0)
         elif self.task.metric is not None and self.task.metric_name in progress.score:
             figures[self.task.metric_name] = progress.score[self.task.metric_name]
-        figures["consensus_distance"] = progress.consensus_distance
+        if not alone:
+            figures["consensus_distance"] = progress.consensus_distance
         figures["mb"] = progress.bytes_sent / 1e6
         self.display.report(progress.step, figures)
 
     def _traffic(self, send: Callable[[], object]) -> None:
         """Do something that trains and count what it moves."""
-        sent = sum(link.bytes_sent for link in self._links)
-        received = sum(link.bytes_received for link in self._links)
+        sent, received = self._collect.bytes_sent, self._collect.bytes_received
         send()
-        self.bytes_sent += sum(link.bytes_sent for link in self._links) - sent
-        self.bytes_received += sum(link.bytes_received for link in self._links) - received
+        self._collected[0] += self._collect.bytes_sent - sent
+        self._collected[1] += self._collect.bytes_received - received
 
 
 def steps(
@@ -198,8 +217,10 @@ def steps(
     batches: Batches,
     optimizer: Optimizer,
     around: Callable[[Callable[[], object]], object],
-) -> Iterator[tuple[int, float]]:
-    """Take ``config.steps`` steps and yield (steps done, loss of the batch) after each.
+) -> Iterator[tuple[int, float, float]]:
+    """Take the steps of a run and yield (steps done, loss of the batch, learning rate) after each.
+
+    There are ``config.steps`` of them; or none begins after ``config.duration_s`` seconds.
 
     Args:
         config: resolved.
@@ -216,8 +237,14 @@ def steps(
     groups = getattr(optimizer, "param_groups", [])
     base = [group["lr"] for group in groups]
     model.train()
-    for step, batch in zip(range(config.steps), batches, strict=False):
-        factor = config.rate(step) / config.lr
+    counted = itertools.count() if config.duration_s else range(config.steps)
+    started_s = time.perf_counter()
+    for step, batch in zip(counted, batches, strict=False):
+        elapsed_s = time.perf_counter() - started_s
+        if config.duration_s and elapsed_s >= config.duration_s:
+            return
+        rate = config.rate(step, elapsed_s)
+        factor = rate / config.lr
         for group, lr in zip(groups, base, strict=True):
             group["lr"] = lr * factor
         loss = forward(task, model, batch)
@@ -226,7 +253,7 @@ def steps(
             nn.utils.clip_grad_norm_(parameters, config.clip_norm)
         around(optimizer.step)
         optimizer.zero_grad()
-        yield step + 1, loss.item()
+        yield step + 1, loss.item(), rate
 
 
 def forward(task: Task, model: nn.Module, batch: Batch) -> Tensor:
@@ -289,7 +316,7 @@ def train_solo(
     torch.manual_seed(config.seed)
     started_s = time.perf_counter()
     losses: list[float] = []
-    for step, loss in steps(config, task, batches, optimizer, lambda take: take()):
+    for step, loss, _ in steps(config, task, batches, optimizer, lambda take: take()):
         peer.check()
         losses.append(loss)
         if step % config.log_every == 0 or step == config.steps:

@@ -162,3 +162,26 @@ def test_one_rank_that_fails_ends_the_job_with_its_reason(mpirun, tmp_path):
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["status"] == "failed"
     assert summary["reason"].startswith("rank 1: the gradient of weight holds ")
+
+
+@pytest.mark.timeout(120)
+def test_ranks_of_different_speed_train_for_the_same_time(mpirun, tmp_path):
+    """Rank 1 sleeps in every step; in the same time it takes fewer, and all end with one model."""
+    slow = """
+import time
+
+if os.environ["OMPI_COMM_WORLD_RANK"] == "1":
+    plain = cross_entropy
+    cross_entropy = lambda a, b: (time.sleep(0.05), plain(a, b))[1]
+
+def blobs"""
+    gossip = ["--algorithm", "adsgd", "--topology", "ring", "--merge"]
+    words = ["program:blobs", *gossip, "--duration", "2", "--run-dir", "timed"]
+    done = mpirun(program(*words).replace("def blobs", slow), 3)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "timed/summary.json").read_text())
+    steps = summary["steps_by_rank"]
+    assert (summary["status"], summary["ranks_finished"]) == ("done", 3)
+    assert 0 < steps[1] < min(steps[0], steps[2])
+    assert summary["consensus_distance"] < 1e-5
+    assert {f"rank-{rank}.jsonl" for rank in range(3)} == set(losses(tmp_path / "timed"))

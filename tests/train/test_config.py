@@ -34,6 +34,7 @@ def test_what_is_left_open_is_taken_from_the_task():
     ("options", "message"),
     [
         ({"steps": 3, "epochs": 1.0}, "--steps and --epochs exclude each other"),
+        ({"steps": 3, "duration_s": 1.0}, "--duration excludes --steps and --epochs"),
         ({"steps": -1}, "--steps must be at least 1, got -1"),
         ({"lr": float("nan")}, "--lr must be above 0 and finite, got nan"),
         ({"deadline_s": 0.0}, "--deadline must be above 0 seconds"),
@@ -80,3 +81,25 @@ def test_the_document_holds_what_a_second_run_needs():
     assert found["options"]["lr"] == 0.3
     assert found["versions"]["torch"] == torch.__version__ or found["versions"]["torch"] in torch.__version__
     assert found["split"] == "ab"
+
+
+def test_a_timed_run_counts_no_steps_and_its_schedule_follows_the_clock():
+    resolved = TrainConfig("t", algorithm="adsgd", duration_s=100.0, schedule="cosine", lr=1.0).resolve(
+        TASK, 4
+    )
+    assert (resolved.steps, resolved.log_every) == (0, 10)
+    assert "--duration 100.0" in " ".join(resolved.command())
+    rates = [resolved.rate(7, elapsed_s) for elapsed_s in (0.0, 2.5, 5.0, 52.5, 100.0, 110.0)]
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 0.55, 0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"duration_s": 5.0}, "dpsgd needs as many of all; use --steps or --epochs"),
+        ({"algorithm": "adsgd", "eval_every": 5}, "--eval-every needs all ranks at the same step, and adsgd"),
+    ],
+)
+def test_what_asynchronous_and_other_algorithms_do_not_share_is_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig("t", **options).resolve(TASK, 4)

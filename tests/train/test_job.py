@@ -180,3 +180,23 @@ def test_a_run_directory_is_named_after_task_and_time(toy):
     alone(TrainConfig(f"{toy}:blobs", steps=1), "")
     (made,) = Path("runs").iterdir()
     assert made.name.startswith("pydec-toy-blobs-20")
+
+
+@pytest.mark.parametrize("length", [{"steps": 40}, {"duration_s": 0.15}])
+def test_an_asynchronous_job_reports_alone_and_ends_together(toy, records, length):
+    config = TrainConfig(
+        f"{toy}:blobs", algorithm="adsgd", topology="ring", merge=True, log_every=5, **length
+    )
+    result = together(3, config)
+    assert result["status"] == "done"
+    assert result["consensus_distance"] < 1e-5
+    assert len(result["steps_by_rank"]) == 3
+    if "steps" in length:
+        assert result["steps_by_rank"] == [40] * 3
+    for rank in range(3):
+        rows = records(Path("run"), rank)
+        steps = [row for row in rows if row["kind"] == "step"]
+        assert len(steps) == result["steps_by_rank"][rank]
+        assert not any("consensus_distance" in row for row in steps)
+        assert [row["kind"] for row in rows].count("evaluation") == (rank == 0)
+    assert result["bytes_sent"] > 0
