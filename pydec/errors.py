@@ -26,6 +26,10 @@ class SignatureError(PydecError, ValueError):
     """A signature that is not one of that key over that message."""
 
 
+class TransactionError(PydecError, ValueError):
+    """A transaction that the ledger's state does not allow, or a block that holds one."""
+
+
 class LedgerError(PydecError, RuntimeError):
     """Files of the ledger that are damaged, full, in use by another process, or of another chain or key."""
 
