@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -17,10 +17,12 @@ from pydec.gossip import Algorithm, Asynchronous, Exchange, Rule
 from pydec.gossip.consensus import Estimator, NumbersMixer
 from pydec.gossip.control import Adaptive, Control, Controller
 from pydec.gossip.exchange import Late
+from pydec.gossip.two_level import LeaderExchange, can_lead
 from pydec.optim.arena import Arena
 from pydec.optim.facts import PeerLike
 from pydec.optim.gradients import FlatGradients
 from pydec.topology.base import Topology
+from pydec.topology.hierarchical import Hierarchical
 
 
 @dataclass(frozen=True)
@@ -344,10 +346,23 @@ class Rounds:
         return found
 
 
-def _exchange(peer: PeerLike, plan: Plan, mixers: Sequence[gossip.Mixer]) -> Exchange | Asynchronous:
+def _exchange(
+    peer: PeerLike, plan: Plan, mixers: Sequence[gossip.Mixer]
+) -> Exchange | LeaderExchange | Asynchronous:
     link, epoch, seed = peer.transport.stream(Stream.GOSSIP), peer.view.epoch, peer.view.seed
     if plan.algorithm.asynchronous:
         return plan.algorithm.connect(link, plan.topology, mixers, epoch=epoch, seed=seed)
+    if can_lead(plan.topology, mixers, measure=plan.measures):
+        return LeaderExchange(
+            link,
+            cast(Hierarchical, plan.topology),
+            mixers,
+            budget=plan.algorithm.budget,
+            late=plan.late,
+            epoch=epoch,
+            seed=seed,
+            overlap=plan.algorithm.order == "cta",
+        )
     return Exchange(
         link,
         plan.topology,

@@ -49,9 +49,9 @@ class Hierarchical(Topology):
     sizes m_g and m_h exchange with min(m_g, m_h) / m_g of the weight, which keeps rows and columns at 1;
     that takes symmetric rounds, and exactness is lost.
 
-    ``row`` and ``messages_per_round`` say who must know whose model. Whoever can average inside a node
-    over shared memory sends far less: the node means go from leader to leader along ``between``, with
-    the weights of ``node_row``, one message per edge, and the result is handed out inside the node.
+    ``row`` and ``messages_per_round`` say who must know whose model. ``pydec.gossip.two_level`` sends far
+    less: the node means go from leader to leader along ``between``, with the weights of ``node_row``, one
+    message per edge, and the result is handed out inside the node.
 
     Args:
         members: ranks of every node.
