@@ -1,0 +1,301 @@
+"""The whole state after one block, its root, and how the next block changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from pydec.consensus import wire
+from pydec.consensus.block import NO_HASH, Header
+from pydec.consensus.evidence import Evidence
+from pydec.consensus.leader import advance
+from pydec.consensus.roles import Role
+from pydec.consensus.rules import Rules
+from pydec.consensus.state import execute
+from pydec.consensus.state.draft import Draft
+from pydec.consensus.state.parts import (
+    DATASET,
+    RUN,
+    SUPPLY,
+    WORK,
+    Account,
+    DatasetRecord,
+    Presence,
+    Run,
+    Supply,
+    Work,
+)
+from pydec.consensus.transactions import kind_name
+from pydec.consensus.validators import Validator, ValidatorTable
+from pydec.crypto.hashing import sha256
+from pydec.errors import TransactionError
+
+_SEEN_LIMIT = 64
+_MASK = (1 << _SEEN_LIMIT) - 1
+
+
+@dataclass(frozen=True)
+class ChainState:
+    """Everything that the next block may depend on; immutable.
+
+    Args:
+        chain_id: hash of the genesis.
+        rules: of the chain.
+        height: of the block that this is the state after; 0 for genesis.
+        table: validators of height + 1.
+        leader, priorities: of round 0 of height + 1, and of the rotation after it; see ``LedgerState``.
+        accounts, datasets: by node id and by root.
+        run, work, supply: see ``parts``.
+        recent: hashes of the last blocks before this one, the newest last.
+        tables: of past epochs, as far as evidence reaches, the newest last.
+        presence: who signed the last commits, by validator in the table's order.
+        effect_round: training round at which the table's epoch takes effect.
+        changed: height of the block that made the table; 0: the genesis.
+    """
+
+    chain_id: bytes
+    rules: Rules
+    height: int
+    table: ValidatorTable
+    leader: int
+    priorities: tuple[int, ...]
+    accounts: Mapping[bytes, Account]
+    datasets: Mapping[bytes, DatasetRecord]
+    run: Run
+    work: Work
+    supply: Supply
+    recent: tuple[bytes, ...] = ()
+    tables: tuple[ValidatorTable, ...] = ()
+    presence: tuple[Presence, ...] = ()
+    effect_round: int = 0
+    changed: int = 0
+    parent: ChainState | None = field(default=None, repr=False, compare=False)
+    """The state that this one was made from, until its digests are taken over; no part of the value."""
+
+    @property
+    def decided_by(self) -> ValidatorTable:
+        """Validators that decided ``height``."""
+        return self.tables[-1] if self.changed == self.height and self.tables else self.table
+
+    @property
+    def max_transaction_bytes(self) -> int:
+        """Longer transactions are refused unseen."""
+        return self.rules.transaction_bytes
+
+    @property
+    def oldest_epoch(self) -> int:
+        """First epoch whose table is kept."""
+        return (self.tables[0] if self.tables else self.table).epoch
+
+    def missed(self, node_id: bytes) -> int:
+        """How many of the last ``downtime_blocks`` commits a validator did not sign; 0 before so many."""
+        for presence in self.presence:
+            if presence.node_id == node_id and presence.seen >= self.rules.downtime_blocks:
+                window = (1 << self.rules.downtime_blocks) - 1
+                return self.rules.downtime_blocks - (presence.signed & window).bit_count()
+        return 0
+
+    def execute(self, header: Header, transactions: Sequence[bytes]) -> ChainState:
+        """The state after the next block.
+
+        Raises:
+            TransactionError: the header does not follow, or a transaction is refused; the message names it.
+        """
+        draft = execute.draft_of(self, header)
+        for number, data in enumerate(transactions):
+            try:
+                execute.apply(draft, data)
+            except TransactionError as error:
+                raise TransactionError(f"transaction {number} ({kind_name(data)}): {error}") from None
+        return _finish(draft, header)
+
+    def select(self, header: Header, pool: Sequence[bytes], max_bytes: int) -> list[bytes]:
+        """What a proposer puts in: see ``LedgerState``."""
+        return execute.select(execute.draft_of(self, header), pool, max_bytes)
+
+    def check(self, transaction: bytes) -> None:
+        """Whether a transaction may wait in a pool: see ``LedgerState``.
+
+        Raises:
+            TransactionError: it may not.
+        """
+        # The hash of the last block is not known yet: a puzzle bound to it is refused until the next block.
+        execute.check(Draft(self, self.height + 1, NO_HASH), transaction)
+
+    def evidence_transaction(self, evidence: Evidence) -> bytes:
+        """The transaction that carries an evidence; it names who signed the two statements.
+
+        Raises:
+            TransactionError: no validator of that epoch did, or the epoch is forgotten.
+        """
+        return execute.evidence_transaction(Draft(self, self.height + 1, NO_HASH), evidence)
+
+    def root(self) -> bytes:
+        """SHA-256 over the digests of all parts, 32 bytes."""
+        return self._root
+
+    @cached_property
+    def _root(self) -> bytes:
+        table = self.table
+        return sha256(
+            b"pydec.state.v1", self.chain_id, self._rules_digest, wire.u64(self.height),
+            wire.u64(self.effect_round), wire.u64(self.changed), table.digest(), wire.u16(self.leader),
+            self._priorities(), self._accounts_digest, self._datasets_digest, self._run_digest,
+            sha256(*self.recent), self._tables_digest, self._presence(),
+        )  # fmt: skip
+
+    def _priorities(self) -> bytes:
+        return sha256(*(priority.to_bytes(9, "big", signed=True) for priority in self.priorities))
+
+    def _presence(self) -> bytes:
+        return sha256(*(p.node_id + wire.u64(p.signed) + bytes((p.seen,)) for p in self.presence))
+
+    # A part that no transaction touched is the same object as in the parent, and so is its digest.
+
+    @cached_property
+    def _rules_digest(self) -> bytes:
+        return self._kept("_rules_digest", self.rules, "rules") or sha256(self.rules.encode())
+
+    @cached_property
+    def _accounts_digest(self) -> bytes:
+        return self._kept("_accounts_digest", self.accounts, "accounts") or sha256(
+            *(self.accounts[node_id].encoded for node_id in sorted(self.accounts))
+        )
+
+    @cached_property
+    def _datasets_digest(self) -> bytes:
+        return self._kept("_datasets_digest", self.datasets, "datasets") or sha256(
+            *(DATASET.encode(self.datasets[root]) for root in sorted(self.datasets))
+        )
+
+    @cached_property
+    def _tables_digest(self) -> bytes:
+        return self._kept("_tables_digest", self.tables, "tables") or sha256(
+            *(t.digest() for t in self.tables)
+        )
+
+    @cached_property
+    def _run_digest(self) -> bytes:
+        parent = self.parent
+        if parent is not None and (parent.run, parent.work, parent.supply) == (
+            self.run,
+            self.work,
+            self.supply,
+        ):
+            return parent._run_digest
+        return sha256(RUN.encode(self.run), WORK.encode(self.work), SUPPLY.encode(self.supply))
+
+    def _kept(self, name: str, part: object, of: str) -> bytes | None:
+        if self.parent is None or getattr(self.parent, of) is not part:
+            return None
+        digest: bytes = getattr(self.parent, name)
+        return digest
+
+
+def validator_table(epoch: int, accounts: Iterable[Account]) -> ValidatorTable:
+    """The table of all accounts that are validators."""
+    return ValidatorTable.of(
+        epoch, (Validator(a.node_id, a.key, a.stake, a.address) for a in accounts if a.is_validator)
+    )
+
+
+def reached_round(accounts: Mapping[bytes, Account], table: ValidatorTable) -> int:
+    """The highest round that more than a third of the stake reports to have reached.
+
+    So at least one honest validator has: liars can hold the number back or push it no further.
+    """
+    weight = 0
+    for account in sorted(
+        (accounts[v.node_id] for v in table.validators if v.node_id in accounts), key=lambda a: -a.round
+    ):
+        weight += account.stake
+        if table.blocking(weight):
+            return account.round
+    return 0
+
+
+def rebased(old: ValidatorTable, priorities: Sequence[int], new: ValidatorTable) -> tuple[int, ...]:
+    """Priorities for a changed table: who stays keeps its own, who comes starts behind all others.
+
+    The sum is brought back to about 0, as it was. Source: Tendermint, spec/consensus/proposer-selection.md: a
+    newcomer starts at -1.125 W, so that leaving and coming back gains nothing.
+    """
+    behind = -(new.total + new.total // 8)
+    raw = []
+    for validator in new.validators:
+        index = old.index(validator.node_id)
+        raw.append(behind if index is None else priorities[index])
+    mean = sum(raw) // len(raw)
+    limit = 2 * new.total
+    return tuple(min(max(priority - mean, -limit), limit) for priority in raw)
+
+
+def presence_after(
+    state: ChainState, table: ValidatorTable, signers: frozenset[bytes] | None
+) -> tuple[Presence, ...]:
+    """Presence by validator of ``table``, after a commit that ``signers`` signed; None: there was none."""
+    before = {presence.node_id: presence for presence in state.presence}
+    found = []
+    for validator in table.validators:
+        old = before.get(validator.node_id) or Presence(validator.node_id, 0, 0)
+        if signers is None or (state.table.index(validator.node_id) is None and not old.seen):
+            found.append(old)
+            continue
+        signed = (old.signed << 1 | (validator.node_id in signers)) & _MASK
+        found.append(Presence(old.node_id, signed, min(old.seen + 1, _SEEN_LIMIT)))
+    return tuple(found)
+
+
+def _finish(draft: Draft, header: Header) -> ChainState:
+    """The state after the block, all of its transactions executed."""
+    state, signers = draft.state, None
+    if header.last_commit is not None:
+        signers = frozenset(state.decided_by[index].node_id for index in header.last_commit.signers())
+    table, tables, effect, accounts = state.table, state.tables, state.effect_round, draft.accounts
+    priorities, changed = state.priorities, state.changed
+    if draft.view_changed:
+        table = validator_table(state.table.epoch + 1, accounts.values())
+        tables = (*state.tables, state.table)[-state.rules.evidence_epochs :]
+        accounts = _unlocked(accounts, table.epoch)
+        priorities = rebased(state.table, priorities, table)
+        effect = max(effect, reached_round(accounts, state.table) + draft.number("margin_rounds"))
+        changed = draft.height
+    leader, priorities = advance(table, priorities, _eligible(table, signers))
+    after = ChainState(
+        state.chain_id, state.rules, draft.height, table, leader, priorities,
+        state.accounts if accounts == state.accounts else accounts,
+        state.datasets if draft.datasets == state.datasets else draft.datasets,
+        draft.run, draft.work, draft.supply, draft.recent, tables,
+        presence_after(state, table, signers), effect, changed, parent=state,
+    )  # fmt: skip
+    after.root()
+    object.__setattr__(after, "parent", None)  # its digests are taken over; or no state would ever be freed
+    return after
+
+
+def _eligible(table: ValidatorTable, signers: frozenset[bytes] | None) -> range | list[int]:
+    """Who may lead: those of the table that signed the commit in the block; all if there was none."""
+    if signers is None:
+        return range(len(table))
+    return [index for index, validator in enumerate(table.validators) if validator.node_id in signers]
+
+
+def trainers(state: ChainState) -> list[Account]:
+    """Members that take part in gossip, by node id."""
+    wanted = Role.TRAINER | Role.VALIDATOR
+    return [
+        state.accounts[node_id]
+        for node_id in sorted(state.accounts)
+        if state.accounts[node_id].roles & wanted
+    ]
+
+
+def _unlocked(accounts: dict[bytes, Account], epoch: int) -> dict[bytes, Account]:
+    """Accounts with the stake freed that evidence cannot reach any more."""
+    return {
+        node_id: replace(a, balance=a.balance + a.locked, locked=0, unlock_epoch=0)
+        if a.locked and a.unlock_epoch <= epoch
+        else a
+        for node_id, a in accounts.items()
+    }

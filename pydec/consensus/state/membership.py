@@ -1,0 +1,238 @@
+"""Who comes, who goes, and who loses its stake."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pydec.consensus.evidence import Evidence, EvidenceError, verify
+from pydec.consensus.puzzle import Puzzle
+from pydec.consensus.roles import SELF_CHOSEN, Role
+from pydec.consensus.state.draft import Draft
+from pydec.consensus.state.parts import Account
+from pydec.consensus.transactions import (
+    NO_DIGEST,
+    Evict,
+    EvidenceOf,
+    Join,
+    Key,
+    Leave,
+    Stake,
+    Transfer,
+)
+from pydec.crypto.runkey import RunCertificate
+from pydec.errors import FrameError, SignatureError, TransactionError
+
+
+def join(draft: Draft, sender: bytes, body: Join) -> None:
+    """Make the sender a member; its admission must be paid for."""
+    account = draft.accounts.get(sender) or Account(sender, sender)
+    asked, who = Role(body.roles), sender.hex()[:16]
+    if account.slashed:
+        raise TransactionError(f"{who} lost its stake by its own fault and may not join again")
+    if account.roles:
+        raise TransactionError(f"{who} is a member already")
+    if not asked:
+        raise TransactionError(f"{who} asks to join without a role")
+    admission = draft.option("admission", draft.state.rules.admission)
+    allowed = Role(account.granted) | (Role(0) if admission == "invite" else SELF_CHOSEN)
+    if asked & ~allowed:
+        raise TransactionError(f"{who} may not join as {(asked & ~allowed).names}; it may as {allowed.names}")
+    key = _voting_key(draft, sender, body.certificate)
+    stake, entry = _bonded(draft, account, body, admission)
+    check_puzzle(draft, sender, body, admission)
+    if stake:
+        draft.check_cap(sender, stake)
+        draft.check_churn(stake)
+        draft.count_churn(stake)
+    draft.supply = replace(draft.supply, minted=draft.supply.minted + entry)
+    draft.work = replace(draft.work, joins=draft.work.joins + 1)
+    draft.view_changed = True
+    draft.put(
+        replace(
+            account, key=key, address=body.address, roles=int(asked), stake=stake, entry=entry,
+            balance=account.balance - (stake - entry), joined=draft.height, round=0,
+        )
+    )  # fmt: skip
+
+
+def check_puzzle(draft: Draft, sender: bytes, body: Join, admission: str) -> None:
+    """Whether the JOIN carries what the admission asks for, and nothing else."""
+    if admission != "pow":
+        if body.nonce or body.block != NO_DIGEST:
+            raise TransactionError(f"admission is by {admission}, which takes no puzzle's solution")
+        return
+    if body.block not in draft.recent:
+        raise TransactionError(
+            f"the puzzle's block {body.block.hex()[:16]} is not one of the last {len(draft.recent)}; "
+            "solve it again"
+        )
+    state, work = draft.state, draft.work
+    Puzzle(state.rules.puzzle, state.chain_id, work.period, body.block, sender, work.target).verify(
+        body.nonce
+    )
+
+
+def _bonded(draft: Draft, account: Account, body: Join, admission: str) -> tuple[int, int]:
+    """Stake of a joining account, and how much of it comes with the entry."""
+    who, least = account.node_id.hex()[:16], draft.state.rules.min_stake
+    if not body.roles & Role.VALIDATOR:
+        if body.stake:
+            raise TransactionError(f"{who} bonds {body.stake} but does not join as validator")
+        return 0, 0
+    if admission != "stake":
+        if body.stake:
+            raise TransactionError(
+                f"{who} bonds {body.stake}, but entry by {admission} brings {least} and no more"
+            )
+        return least, least
+    if not least <= body.stake <= account.balance:
+        raise TransactionError(
+            f"{who} bonds {body.stake}; it has a balance of {account.balance} and needs at least {least}"
+        )
+    return body.stake, 0
+
+
+def _voting_key(draft: Draft, sender: bytes, certificate: bytes) -> bytes:
+    """The key that a certificate, or its absence, names; nobody else's."""
+    key = sender
+    if certificate:
+        try:
+            run = RunCertificate.decode(certificate)
+            run.verify(draft.state.chain_id, draft.epoch + 1)
+        except (FrameError, SignatureError) as error:
+            raise TransactionError(str(error)) from None
+        if run.identity != sender:
+            raise TransactionError(
+                f"the run certificate is of {run.identity.hex()[:16]}, not of its sender {sender.hex()[:16]}"
+            )
+        key = run.key
+    for account in draft.accounts.values():
+        if account.node_id != sender and key in (account.key, account.node_id):
+            raise TransactionError(f"key {key.hex()[:16]} is that of {account.node_id.hex()[:16]}")
+    return key
+
+
+def leave(draft: Draft, sender: bytes, body: Leave) -> None:
+    """End the sender's membership."""
+    account = draft.account(sender)
+    if not account.roles:
+        raise TransactionError(f"{sender.hex()[:16]} is no member")
+    remove(draft, account, "leave")
+
+
+def remove(draft: Draft, account: Account, action: str) -> None:
+    """Take an account out of the members; its stake stays locked for the evidence window."""
+    draft.check_not_last(account, action)
+    if account.is_validator:
+        draft.check_churn(account.stake)
+        draft.count_churn(account.stake)
+    draft.view_changed = True
+    draft.put(unbonded(draft, replace(account, roles=0), account.stake))
+
+
+def unbonded(draft: Draft, account: Account, amount: int) -> Account:
+    """``account`` with ``amount`` of its stake locked; the part that entry brought is burned."""
+    burned = max(0, account.entry - (account.stake - amount))
+    draft.supply = replace(draft.supply, burned=draft.supply.burned + burned)
+    return replace(
+        account, stake=account.stake - amount, entry=account.entry - burned,
+        locked=account.locked + amount - burned, unlock_epoch=draft.epoch + 1 +
+        draft.state.rules.evidence_epochs,
+    )  # fmt: skip
+
+
+def stake(draft: Draft, sender: bytes, body: Stake) -> None:
+    """Bond or unbond."""
+    account, who = draft.account(sender), sender.hex()[:16]
+    if not account.is_validator:
+        raise TransactionError(f"{who} is no validator and bonds nothing; join as one")
+    if not body.amount:
+        raise TransactionError(f"{who} bonds or unbonds 0")
+    if body.more:
+        if body.amount > account.balance:
+            raise TransactionError(f"{who} bonds {body.amount} of a balance of {account.balance}")
+        draft.check_cap(sender, account.stake + body.amount)
+    else:
+        least = max(draft.state.rules.min_stake, account.entry)
+        if account.stake - body.amount < least:
+            raise TransactionError(
+                f"{who} unbonds {body.amount} of {account.stake}; {least} must stay, or leave"
+            )
+    draft.check_churn(body.amount)
+    draft.count_churn(body.amount)
+    draft.view_changed = True
+    if body.more:
+        draft.put(replace(account, balance=account.balance - body.amount, stake=account.stake + body.amount))
+    else:
+        draft.put(unbonded(draft, account, body.amount))
+
+
+def transfer(draft: Draft, sender: bytes, body: Transfer) -> None:
+    """Move free balance."""
+    account = draft.account(sender)
+    if not 0 < body.amount <= account.balance:
+        raise TransactionError(
+            f"{sender.hex()[:16]} transfers {body.amount} of a balance of {account.balance}"
+        )
+    if body.to == sender:
+        raise TransactionError(f"{sender.hex()[:16]} transfers to itself")
+    target = draft.accounts.get(body.to) or Account(body.to, body.to)
+    if any(body.to == other.key for other in draft.accounts.values() if other.node_id != body.to):
+        raise TransactionError(f"{body.to.hex()[:16]} is a run key; transfer to its identity")
+    draft.put(replace(account, balance=account.balance - body.amount))
+    draft.put(replace(target, balance=target.balance + body.amount))
+
+
+def key(draft: Draft, sender: bytes, body: Key) -> None:
+    """Vote with another key from the next epoch on."""
+    account = draft.account(sender)
+    if not account.is_validator:
+        raise TransactionError(f"{sender.hex()[:16]} is no validator and has no voting key")
+    new = _voting_key(draft, sender, body.certificate)
+    if new == account.key:
+        raise TransactionError(f"{sender.hex()[:16]} votes with key {new.hex()[:16]} already")
+    draft.view_changed = True
+    draft.put(replace(account, key=new))
+
+
+def evict(draft: Draft, body: Evict) -> None:
+    """Remove a validator that the chain shows to be absent; its stake is locked and it may join again."""
+    missed = draft.state.missed(body.node)
+    blocks = draft.state.rules.downtime_blocks
+    if 2 * missed <= blocks:
+        raise TransactionError(
+            f"{body.node.hex()[:16]} missed {missed} of the last {blocks} blocks, not over half"
+        )
+    account = draft.account(body.node)
+    if not account.is_validator:
+        raise TransactionError(f"{body.node.hex()[:16]} is no validator any more")
+    remove(draft, account, "be evicted")
+
+
+def evidence(draft: Draft, body: EvidenceOf) -> None:
+    """Take the stake of who signed two statements that contradict each other."""
+    who = body.node.hex()[:16]
+    try:
+        found = Evidence.decode(body.evidence)
+    except FrameError as error:
+        raise TransactionError(f"evidence against {who}: {error}") from None
+    table = draft.table_of(found.epoch, 0)
+    index = table.index(body.node)
+    if index is None:
+        raise TransactionError(f"{who} was no validator of epoch {found.epoch}")
+    account = draft.account(body.node)
+    if not account.stake and not account.locked:
+        raise TransactionError(f"{who} has nothing left to lose")
+    try:
+        verify(found, table[index].key, draft.state.chain_id)
+    except (EvidenceError, SignatureError) as error:
+        raise TransactionError(f"evidence against {who}: {error}") from None
+    slash(draft, account)
+
+
+def slash(draft: Draft, account: Account) -> None:
+    """Burn everything bonded and end the membership for good. The churn limit does not protect the guilty."""
+    draft.check_not_last(account, "be slashed")
+    draft.supply = replace(draft.supply, burned=draft.supply.burned + account.stake + account.locked)
+    draft.view_changed = True
+    draft.put(replace(account, roles=0, granted=0, stake=0, entry=0, locked=0, slashed=1))

@@ -1,0 +1,190 @@
+"""The immutable parts of the state, and the one encoding of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from pydec.consensus import fields
+from pydec.consensus.fields import AMOUNT, DIGEST, U8, U32, U64
+from pydec.consensus.roles import ALL_ROLES, Role
+from pydec.consensus.transactions import MOST_GRANT_BYTES, NO_DIGEST
+
+KEPT_CHECKPOINTS = 8
+KEPT_AUDITS = 64
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the chain knows of one identity; it is never forgotten, or its transactions could be replayed.
+
+    Args:
+        node_id: identity key.
+        key: the key that votes.
+        address: where it can be reached.
+        roles: as a member; 0 if it is none.
+        granted: roles that an admin gave.
+        balance: free stake.
+        stake: bonded; weighs its votes if it is a validator.
+        entry: part of ``stake`` that came with the entry and is burned when it leaves.
+        locked: unbonded, still to be lost by evidence until epoch ``unlock_epoch``.
+        slashed: 1 if it lost its stake by evidence or audit; it may never join again.
+        sequence: number of its executed transactions.
+        joined: height of its last JOIN.
+        round: training round that it last reported.
+    """
+
+    node_id: bytes
+    key: bytes
+    address: str = ""
+    roles: int = 0
+    granted: int = 0
+    balance: int = 0
+    stake: int = 0
+    entry: int = 0
+    locked: int = 0
+    unlock_epoch: int = 0
+    slashed: int = 0
+    sequence: int = 0
+    joined: int = 0
+    round: int = 0
+
+    @property
+    def is_validator(self) -> bool:
+        """Whether it is in the table of validators."""
+        return bool(self.roles & Role.VALIDATOR) and self.stake > 0
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """Canonical bytes."""
+        return ACCOUNT.encode(self)
+
+
+@dataclass(frozen=True)
+class Access:
+    """A data set's key of one generation, wrapped for one reader."""
+
+    grantee: bytes
+    generation: int
+    wrapped: bytes
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """A registered data set; see ``transactions.Dataset``. ``generation`` is that of keys for new chunks."""
+
+    root: bytes
+    owner: bytes
+    name: str
+    replicas: int
+    parity: int
+    encrypted: int
+    parent: bytes
+    generation: int
+    readers: tuple[Access, ...]
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """A checkpoint that a quorum holds, and the height that says so."""
+
+    round: int
+    root: bytes
+    epoch: int
+    height: int
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """A quorum's finding about one step of one peer."""
+
+    subject: bytes
+    round: int
+    guilty: int
+    digest: bytes
+    height: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """The training run.
+
+    Args:
+        options: pairs (name, value) sorted by name, from genesis and CONFIG.
+        run_id, config: of the run that began last; zero: none did.
+        began, ended: heights; 0: not yet.
+        end_round, end_root: of the model that a quorum agreed on at the end.
+        checkpoints, audits: the last ones, the newest last.
+    """
+
+    options: tuple[tuple[str, str], ...] = ()
+    run_id: bytes = NO_DIGEST
+    config: bytes = NO_DIGEST
+    began: int = 0
+    ended: int = 0
+    end_round: int = 0
+    end_root: bytes = NO_DIGEST
+    checkpoints: tuple[CheckpointRecord, ...] = ()
+    audits: tuple[AuditRecord, ...] = ()
+
+    @property
+    def running(self) -> bool:
+        """Whether a run has begun and not ended."""
+        return self.run_id != NO_DIGEST and not self.ended
+
+
+@dataclass(frozen=True)
+class Work:
+    """The entry puzzle's price: target now, and joins counted since the period ``period`` began."""
+
+    target: int
+    period: int = 0
+    joins: int = 0
+
+
+@dataclass(frozen=True)
+class Supply:
+    """Stake in all accounts = ``genesis`` + ``minted`` - ``burned``."""
+
+    genesis: int
+    minted: int = 0
+    burned: int = 0
+
+    @property
+    def total(self) -> int:
+        """Stake that there is."""
+        return self.genesis + self.minted - self.burned
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Bit k is 1 if a validator signed the commit of k blocks ago; ``seen`` counts blocks up to 64."""
+
+    node_id: bytes
+    signed: int
+    seen: int
+
+
+_FLAG = fields.integer(1, 0, 1)
+_ROLES = fields.integer(2, 0, int(ALL_ROLES))
+ACCOUNT = fields.record(
+    Account, node_id=DIGEST, key=DIGEST, address=fields.ADDRESS, roles=_ROLES, granted=_ROLES, balance=AMOUNT,
+    stake=AMOUNT, entry=AMOUNT, locked=AMOUNT, unlock_epoch=U64, slashed=_FLAG, sequence=U64, joined=U64,
+    round=U64,
+)  # fmt: skip
+_ACCESS = fields.record(Access, grantee=DIGEST, generation=U32, wrapped=fields.blob(MOST_GRANT_BYTES))
+DATASET = fields.record(
+    DatasetRecord, root=DIGEST, owner=DIGEST, name=fields.text(64), replicas=U8, parity=U8, encrypted=_FLAG,
+    parent=DIGEST, generation=U32, readers=fields.many(_ACCESS, 1 << 16, key=lambda a: (a.grantee,
+    a.generation)),
+)  # fmt: skip
+_CHECKPOINT = fields.record(CheckpointRecord, round=U64, root=DIGEST, epoch=U64, height=U64)
+_AUDIT = fields.record(AuditRecord, subject=DIGEST, round=U64, guilty=_FLAG, digest=DIGEST, height=U64)
+RUN = fields.record(
+    Run, options=fields.PAIRS, run_id=DIGEST, config=DIGEST, began=U64, ended=U64, end_round=U64,
+    end_root=DIGEST, checkpoints=fields.many(_CHECKPOINT, KEPT_CHECKPOINTS), audits=fields.many(_AUDIT,
+    KEPT_AUDITS),
+)  # fmt: skip
+WORK = fields.record(Work, target=fields.integer(32, 1), period=U64, joins=U32)
+SUPPLY = fields.record(Supply, genesis=AMOUNT, minted=U64, burned=U64)
+PRESENCE = fields.record(Presence, node_id=DIGEST, signed=U64, seen=fields.integer(1, 0, 64))
