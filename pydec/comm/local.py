@@ -101,7 +101,7 @@ class LocalTransport(Endpoint):
     def advance(self) -> None:
         """See ``Transport.advance``; messages here move by themselves."""
 
-    def background(self, tick: Callable[[], bool]) -> Background:
+    def background(self, tick: Callable[[], bool], *, most_s: float = 1e-3) -> Background:
         """See ``Transport.background``."""
         return _Background(self.net, self.rank, tick)
 

@@ -64,6 +64,9 @@ class Job:
         posts_comm = self._duplicate()
         self.requests = Requests(mpi, posts_comm)
         self.posts = Posts(self.requests, posts_comm)
+        self.requests.listen = self.posts.hear_goodbyes
+        # The ledger has a thread of its own, and peers that may stop taking messages at any time.
+        self.ledger_posts = Posts(self.requests, self._duplicate(), matched=True)
 
     def _duplicate(self) -> Any:
         comm = self.world.Dup()
@@ -102,6 +105,7 @@ class MpiTransport:
         self.job = job
         self.stream_id = stream
         self.comm = job.comms[stream]
+        self.posts = job.ledger_posts if stream is Stream.LEDGER else job.posts
         self.rank = job.rank
         self.size = job.size
         self.bytes_sent = 0
@@ -150,16 +154,16 @@ class MpiTransport:
         """See ``Transport.post``.
 
         Raises:
-            PeerTimeout: more than a thousand messages wait for the peer to take them.
+            PeerTimeout: more than a thousand messages, or 8 MiB, wait for the peer to take them.
         """
         check_peer(peer, self.size)
         check_post(len(data))
         self.bytes_sent += len(data)
-        self.job.posts.post(peer, int(self.stream_id), bytes(data))
+        self.posts.post(peer, int(self.stream_id), bytes(data))
 
     def poll(self) -> tuple[int, bytes] | None:
         """See ``Transport.poll``."""
-        note = self.job.posts.poll(int(self.stream_id))
+        note = self.posts.poll(int(self.stream_id))
         if note is not None:
             self.bytes_received += len(note[1])
         return note
@@ -168,11 +172,11 @@ class MpiTransport:
         """See ``Transport.advance``."""
         self.job.mpi.COMM_SELF.Iprobe(0, 0)  # any call lets MPI move everything; this one cannot fail
 
-    def background(self, tick: Callable[[], bool]) -> Background | None:
+    def background(self, tick: Callable[[], bool], *, most_s: float = 1e-3) -> Background | None:
         """See ``Transport.background``."""
         if self.job.thread_level != self.job.mpi.THREAD_MULTIPLE:
             return None
-        engine = Engine(tick)
+        engine = Engine(tick, most_s=most_s)
         self.job.engines.append(engine)
         return engine
 

@@ -12,46 +12,61 @@ from pydec.comm.mpi_requests import Requests
 from pydec.errors import PeerTimeout, SetupError
 
 _POSTS_LIMIT = 1024  # posted messages to one peer that it has not taken yet
+_BYTES_LIMIT = 8 << 20  # and their bytes: what a peer that takes nothing can cost
 _FAILING, _GOODBYE = 100, 101  # tags beside the streams'
 
 
 class Posts:
-    """Posted messages of one process, told apart by tag.
+    """Posted messages of one process, told apart by tag. One thread posts; any may poll.
 
     Args:
         requests: what all operations share.
         comm: a communicator that nothing else uses.
+        matched: whether a message counts as taken only once its receiver has looked at it. MPI keeps small
+            messages that nobody looks at in the receiver's memory, as many as come; with this at most the
+            limits' worth of each sender's.
     """
 
-    def __init__(self, requests: Requests, comm: Any) -> None:
+    def __init__(self, requests: Requests, comm: Any, *, matched: bool = False) -> None:
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
         self._requests = requests
         self._mpi = requests.mpi
         self._comm = comm
+        self._send = comm.Issend if matched else comm.Isend
         self._opening = 1
-        requests.listen = self._hear_goodbyes
         self._sent: dict[int, deque[tuple[Any, bytes]]] = {}
+        self._waiting_bytes: dict[int, int] = {}
         self._arriving: dict[int, deque[tuple[Any, int, bytearray]]] = {}
         self._polling = threading.Lock()  # a thread beside the program asks for farewells, too
 
     def post(self, peer: int, tag: int, data: bytes) -> None:
-        """Send a small message that nobody waits for; dropped if the peer is gone."""
+        """Send a small message that nobody waits for; dropped if the peer is gone.
+
+        Raises:
+            PeerTimeout: too many messages, or bytes, wait for the peer to take them.
+        """
         queue = self._sent.setdefault(peer, deque())
+        waiting = self._waiting_bytes.get(peer, 0)
         while queue and self._requests.settled(queue[0][0]):
-            queue.popleft()
+            waiting -= len(queue.popleft()[1])
+        self._waiting_bytes[peer] = waiting
         if peer in self._requests.lost:
             return
-        if len(queue) >= _POSTS_LIMIT:
-            raise PeerTimeout(peer, f"has not taken {len(queue)} posted messages; it may be gone")
+        if len(queue) >= _POSTS_LIMIT or waiting + len(data) > _BYTES_LIMIT:
+            raise PeerTimeout(
+                peer, f"has not taken {len(queue)} posted messages of {waiting} bytes; it may be gone"
+            )
         try:
-            queue.append((self._comm.Isend([data, len(data), self._mpi.BYTE], peer, tag), data))
+            queue.append((self._send([data, len(data), self._mpi.BYTE], peer, tag), data))
+            self._waiting_bytes[peer] += len(data)
         except self._mpi.Exception as error:
             self._requests.peer_error(peer, error.Get_error_code(), "posted message")
 
     def poll(self, tag: int) -> tuple[int, bytes] | None:
         """The next posted message with this tag, if one has arrived."""
         with self._polling:
+            self._requests.watch()
             return self._next(tag)
 
     def _next(self, tag: int) -> tuple[int, bytes] | None:
@@ -110,14 +125,15 @@ class Posts:
         backoff = Backoff()
         left, lost = self._requests.left, self._requests.lost
         while peers - left.keys() - lost and (now_s := time.monotonic()) < until_s:
-            self._hear_goodbyes()
+            self.hear_goodbyes()
             backoff.pause(now_s)
         complete = peers <= left.keys()
         left.clear()
         self._opening = opening + 1
         return complete
 
-    def _hear_goodbyes(self) -> None:
+    def hear_goodbyes(self) -> None:
+        """Note who has said goodbye."""
         while (note := self.poll(_GOODBYE)) is not None:
             sender, opening = note[0], int.from_bytes(note[1], "little")
             if opening == self._opening:

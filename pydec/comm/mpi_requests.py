@@ -36,7 +36,7 @@ class Requests:
         self.left: dict[int, float] = {}  # ranks that said goodbye, and when
         self.listen: Callable[[], None] = lambda: None  # updates ``left``; set by whoever receives goodbyes
         self._comm = comm
-        self._watch_at_s = 0.0
+        self._watch_at_s = self._listen_at_s = 0.0
         self._detects = hasattr(comm, "Get_failed")
         self._given_up: deque[tuple[Any, Any]] = deque()  # requests and memory that MPI may still use
         self._lock = threading.Lock()
@@ -93,9 +93,9 @@ class Requests:
             what: says what is awaited.
         """
         now_s = time.monotonic()
-        if now_s >= self._watch_at_s:
-            self._watch_at_s = now_s + _WATCH_S
-            self._look_for_dead()
+        if now_s >= self._listen_at_s:
+            self._listen_at_s = now_s + _WATCH_S
+            self.watch()
             self.listen()
         if peer in self.lost:
             raise PeerLost(peer, f"is gone: no {what()}")
@@ -111,10 +111,12 @@ class Requests:
         reason = first_line(self.mpi.Get_error_string(code))
         return PeerError(peer, f"cannot be reached ({reason}): no {what}")
 
-    def _look_for_dead(self) -> None:
-        # Open MPI completes a receive from a dead rank only after somebody has asked who is dead.
-        if not self._detects:
+    def watch(self) -> None:
+        """Now and then, ask MPI who is dead: only then do receives from a dead rank end."""
+        now_s = time.monotonic()
+        if not self._detects or now_s < self._watch_at_s:
             return
+        self._watch_at_s = now_s + _WATCH_S
         try:
             group = self._comm.Get_failed()
             if group.Get_size():

@@ -9,32 +9,37 @@ from collections.abc import Callable
 from pydec.comm.backoff import Backoff
 
 _LEAST_S, _MOST_S = 50e-6, 1e-3
+_PATIENCE = 8  # sleeps are a fraction of how long nothing has happened: 0.4 s of silence before 50 ms
 
 
 class Engine:
     """Calls a function again and again beside the program, in a thread of its own.
 
-    At once again while the function finds something to do; else after sleeps that grow from 50 us to 1 ms,
-    because the cores belong to the computation: a thread that spins would halve its speed where every core
-    has a rank.
+    At once again while the function finds something to do; else after sleeps that grow from 50 us to
+    ``most_s``, because the cores belong to the computation: a thread that spins would halve its speed where
+    every core has a rank.
 
     Args:
         tick: returns whether it found anything to do; what it raises ends the thread and is raised again
             by ``close``.
         name: of the thread.
+        most_s: longest sleep, in seconds; those above a millisecond come only after long silence.
     """
 
-    def __init__(self, tick: Callable[[], bool], name: str = "pydec messages") -> None:
+    def __init__(
+        self, tick: Callable[[], bool], name: str = "pydec messages", *, most_s: float = _MOST_S
+    ) -> None:
         self._tick = tick
+        self._most_s = most_s
+        self._kicked = threading.Event()
         self._closing = False
-        self._kicked = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def kick(self) -> None:
-        """Look soon, with short sleeps again."""
-        self._kicked = True
+        """Look soon, with short sleeps again; from any thread."""
+        self._kicked.set()
 
     def close(self) -> None:
         """End the thread and wait for it; idempotent.
@@ -43,6 +48,7 @@ class Engine:
             BaseException: what ``tick`` raised, once.
         """
         self._closing = True
+        self._kicked.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
         error, self._error = self._error, None
@@ -50,13 +56,23 @@ class Engine:
             raise error
 
     def _run(self) -> None:
-        backoff = Backoff(spin_s=0.0, least_s=_LEAST_S, most_s=_MOST_S)
+        backoff = Backoff(spin_s=0.0, least_s=_LEAST_S, most_s=min(_MOST_S, self._most_s))
+        busy_s = time.monotonic()
         try:
             while not self._closing:
-                if self._tick() or self._kicked:
-                    self._kicked = False
+                if self._tick():
                     backoff.reset()
+                    busy_s = time.monotonic()
+                elif self._kicked.is_set():
+                    self._kicked.clear()
+                    backoff.reset()
+                    busy_s = time.monotonic()
                 else:
-                    backoff.pause(time.monotonic())
+                    now_s = time.monotonic()
+                    sleep_s = min((now_s - busy_s) / _PATIENCE, self._most_s)
+                    if sleep_s > _MOST_S:
+                        self._kicked.wait(sleep_s)
+                    else:
+                        backoff.pause(now_s)
         except BaseException as error:
             self._error = error

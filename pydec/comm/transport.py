@@ -106,16 +106,17 @@ class Transport(Protocol):
     def advance(self) -> None:
         """Let what is under way on any stream move on; returns at once, from any thread."""
 
-    def background(self, tick: Callable[[], bool]) -> Background | None:
+    def background(self, tick: Callable[[], bool], *, most_s: float = 1e-3) -> Background | None:
         """Call ``tick`` now and then beside the program, whenever messages of this rank may have moved.
 
-        On MPI a thread does so, at once again while ``tick`` returns True and with growing sleeps of at most
-        a millisecond else; on the local cluster every message that reaches this rank, or leaves it, is such a
-        moment, on the virtual clock. ``tick`` must not wait.
+        On MPI a thread does so, at once again while ``tick`` returns True and with growing sleeps else; on
+        the local cluster every message that reaches this rank, or leaves it, is such a moment, on the virtual
+        clock. ``tick`` must not wait for messages.
 
         Args:
             tick: returns whether it found anything to do; may use streams that the program leaves alone
                 meanwhile.
+            most_s: longest sleep, in seconds.
 
         Returns:
             None where nothing can run beside the program: an MPI without MPI_THREAD_MULTIPLE.

@@ -300,7 +300,7 @@ class Network:
         receiver, stream, sender, tag = key
         if tag == POST:
             self.inbox[receiver, stream].append((sender, message.data))
-            self.baton.wake(receiver)  # the interrupt function may want to see it
+            self.stir(receiver)  # the interrupt function may want to see it, or what runs beside the program
         elif (receive := take_first(self.posted, key)) is not None:
             receive.take(message)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 
 import pytest
@@ -39,4 +40,22 @@ def test_an_error_ends_the_thread_and_is_raised_by_close() -> None:
     assert called.wait(10.0)
     with pytest.raises(ArithmeticError, match="bad tick"):
         engine.close()
+    engine.close()
+
+
+def test_a_kick_ends_a_long_sleep() -> None:
+    calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def tick() -> bool:
+        calls.put(None)
+        return False
+
+    engine = Engine(tick, most_s=3600.0)
+    while True:  # silence makes the sleeps grow, up to an hour
+        try:
+            calls.get(timeout=0.2)
+        except queue.Empty:
+            break
+    engine.kick()
+    calls.get(timeout=10.0)
     engine.close()
