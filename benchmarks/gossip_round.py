@@ -19,6 +19,7 @@ from pydec import compress, gossip, topology
 from pydec.comm.mpi import open_mpi
 from pydec.gossip.exchange import Exchange
 from pydec.gossip.memory import aligned_floats
+from pydec.gossip.switch import SwitchedExchange
 
 WARMUP = 3
 
@@ -34,12 +35,13 @@ def main(elements: int, rounds: int, result: Path) -> None:
 
     contenders: dict[str, Callable[[], None]] = {}
     vectors: dict[str, np.ndarray] = {}
-    for name in ("none", "int8"):
+    for name in ("none", "int8", "auto"):
         graph, part = topology.make("one-peer-exponential", size=transport.size), compress.make(name)
         vectors[name] = aligned_floats(elements)
         vectors[name][:] = start
         mixer = gossip.make("dpsgd").mixer(vectors[name], part, graph.degree)
-        contenders[name] = _round(Exchange(transport, graph, [mixer], overlap=False))
+        kind = SwitchedExchange if name == "auto" else Exchange
+        contenders[name] = _round(kind(transport, graph, [mixer], overlap=False))
     total = aligned_floats(elements)
 
     def allreduce() -> None:

@@ -45,8 +45,8 @@ def _rounds(options: Options) -> Iterator[Row]:
         "rounds": rounds,
         "topology": "one-peer-exponential",
     }
-    for compressor in ("none", "int8"):
-        for peer in ("Allreduce", "Sendrecv + average"):
+    for compressor in ("none", "int8", "auto"):
+        for peer in ("Allreduce", "Sendrecv + average", *(["none"] if compressor == "auto" else [])):
             yield Row(
                 "gossip",
                 f"round, {compressor}",

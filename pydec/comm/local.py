@@ -8,6 +8,7 @@ that would deadlock there deadlocks here, with a message that says who waits for
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -155,6 +156,7 @@ class LocalCluster:
         seed: decides every fault; same seed, same program: same trace and same bits.
         delay_s: seconds that a message takes, or (least, most).
         loss, duplicate, reorder: probabilities per message, see ``Faults``.
+        bytes_per_s: what each rank's outgoing link carries.
         deadline_s: the transports' deadline, on the virtual clock.
         trace: whether to keep every event in ``self.trace``.
 
@@ -172,6 +174,7 @@ class LocalCluster:
         loss: float = 0.0,
         duplicate: float = 0.0,
         reorder: float = 0.0,
+        bytes_per_s: float = math.inf,
         deadline_s: float = 60.0,
         trace: bool = False,
     ) -> None:
@@ -180,7 +183,11 @@ class LocalCluster:
         self.size = size
         self.seed = seed
         self.faults = Faults(
-            delay_s if isinstance(delay_s, tuple) else (delay_s, delay_s), loss, duplicate, reorder
+            delay_s if isinstance(delay_s, tuple) else (delay_s, delay_s),
+            loss,
+            duplicate,
+            reorder,
+            bytes_per_s,
         )
         self.deadline_s = deadline_s
         self.trace: list[TraceEvent] = []

@@ -182,12 +182,14 @@ class Faults:
         loss: probability that a message never arrives.
         duplicate: probability that it arrives twice.
         reorder: probability that it is held back while later ones with its tag pass.
+        bytes_per_s: what a rank's outgoing link carries, one message after the other.
     """
 
     delay_s: tuple[float, float] = (0.0, 0.0)
     loss: float = 0.0
     duplicate: float = 0.0
     reorder: float = 0.0
+    bytes_per_s: float = inf
 
     def __post_init__(self) -> None:
         low_s, high_s = self.delay_s
@@ -196,6 +198,8 @@ class Faults:
         for name in ("loss", "duplicate", "reorder"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} must be a probability in [0, 1], got {getattr(self, name)}")
+        if not self.bytes_per_s > 0.0:
+            raise ConfigError(f"bytes_per_s must be above 0, got {self.bytes_per_s}")
 
     @property
     def held_back_s(self) -> float:
@@ -226,6 +230,7 @@ class Network:
     _stirred: set[int] = field(default_factory=set)
     _random: dict[tuple[int, int], random.Random] = field(default_factory=dict)
     _latest_s: dict[Key, float] = field(default_factory=dict)
+    _free_s: dict[int, float] = field(default_factory=dict)  # when a rank's outgoing link is free
 
     def __post_init__(self) -> None:
         self.baton = Baton(self.size)
@@ -277,7 +282,9 @@ class Network:
         lost, doubled, held = (
             link.random() < p for p in (self.faults.loss, self.faults.duplicate, self.faults.reorder)
         )
-        arrivals_s = [self.baton.time_s + link.uniform(*self.faults.delay_s) for _ in range(1 + doubled)]
+        left_s = max(self.baton.time_s, self._free_s.get(sender, 0.0)) + len(data) / self.faults.bytes_per_s
+        self._free_s[sender] = left_s
+        arrivals_s = [left_s + link.uniform(*self.faults.delay_s) for _ in range(1 + doubled)]
         if held:
             arrivals_s[0] += link.uniform(0.0, self.faults.held_back_s)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pydec.compress import (
+    auto,
     bf16,
     block_topk,
     demo,
@@ -33,6 +34,7 @@ __all__ = [
     "Payload",
     "Vector",
     "WarmStart",
+    "auto",
     "bf16",
     "block_topk",
     "compressors",

@@ -125,6 +125,13 @@ class Compressor(ABC):
         """
         self.accumulate([own, *payloads], [own_weight, *weights], out)
 
+    def check(self, payload: Payload, n: int) -> None:
+        """Raise FrameError unless ``decode`` would take the payload for n elements.
+
+        Here by decoding to memory that is allocated for it; compressors that can look without do.
+        """
+        self.decode(payload, np.empty(n, np.float32))
+
     def sqdist(self, payload: Payload, x: Vector) -> float:
         """Squared distance ``sum_i (decode(payload)[i] - x[i])^2``, with the bits of ``kernels.sqdist``.
 
@@ -153,6 +160,14 @@ class Compressor(ABC):
             TypeError: this compressor is not lossless.
         """
         raise TypeError(f"{type(self).__name__} payloads hold no vector to view; use decode")
+
+    def views(self, payloads: Sequence[Payload], n: int) -> list[Vector] | None:
+        """``view`` of every payload, or None where compression may have lost something.
+
+        Raises:
+            FrameError: as ``decode``, of a payload that has a view.
+        """
+        return [self.view(payload, n) for payload in payloads] if self.lossless else None
 
     def encode(self, x: Vector) -> bytes:
         """Encode x into new bytes; the training path uses ``encode_into``."""

@@ -74,6 +74,10 @@ class Uncompressed(Compressor):
         vectors = [self.view(payload, out.size) for payload in payloads]
         kernels.mix([out, *vectors], [1.0, *weights], out)
 
+    def check(self, payload: Payload, n: int) -> None:
+        """As ``Compressor.check``, without decoding."""
+        self.view(payload, n)
+
     @classmethod
     def from_payload(cls, payload: Payload) -> Uncompressed:
         """There is nothing to read beyond the header's validity."""

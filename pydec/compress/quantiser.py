@@ -170,6 +170,10 @@ class Quantiser(Compressor):
         codes, scales = [body.codes for body in bodies], [body.scales for body in bodies]
         kernels.choco_absorb(x, estimate, mixed, gamma, codes, scales, weights, codec, block)
 
+    def check(self, payload: Payload, n: int) -> None:
+        """As ``Compressor.check``, without decoding."""
+        self._read(as_bytes(payload), n)
+
     def sqdist(self, payload: Payload, x: Vector) -> float:
         """As ``Compressor.sqdist``, in one pass that writes nothing."""
         check_vector("x", x)

@@ -18,6 +18,7 @@ from pydec.gossip.latest import LatestExchange
 from pydec.gossip.qg_dsgdm import QGDSGDm
 from pydec.gossip.rule import Gradients, LocalOptimizer, Rule
 from pydec.gossip.sgp import SGP
+from pydec.gossip.switch import Switch, SwitchedExchange
 from pydec.gossip.tracking import GradientTracking, MomentumTracking
 
 __all__ = [
@@ -46,6 +47,8 @@ __all__ = [
     "MomentumTracking",
     "QGDSGDm",
     "Rule",
+    "Switch",
+    "SwitchedExchange",
     "algorithms",
     "make",
 ]

@@ -35,9 +35,8 @@ class AverageMixer(Mixer):
         start, stop = self.buckets[bucket]
         x = self.x[start:stop]
         heard = sum(weights)
-        if self.compressor.lossless:
-            vectors = [self.compressor.view(packet, x.size) for packet in packets]
-            kernels.mix([x, *vectors], [1.0 - heard, *weights], out=x)
+        if (vectors := self.compressor.views([own, *packets], x.size)) is not None:
+            kernels.mix([x, *vectors[1:]], [1.0 - heard, *weights], out=x)
         else:
             self.compressor.accumulate_own(own, -heard, packets, weights, x)
 

@@ -36,12 +36,12 @@ class MomentumMixer(AverageMixer):
 
     def absorb(self, bucket: int, own: Bytes, packets: Sequence[Bytes], weights: Sequence[float]) -> None:
         """Mix one bucket, and take its step if armed."""
-        if self._armed is None or not self.compressor.lossless:
-            super().absorb(bucket, own, packets, weights)
-            return
         start, stop = self.buckets[bucket]
-        heard = [self.compressor.view(packet, stop - start) for packet in packets]
-        self._step(bucket, heard, [1.0 - sum(weights), *weights], *self._armed)
+        vectors = self.compressor.views([own, *packets], stop - start) if self._armed else None
+        if self._armed is None or vectors is None:
+            super().absorb(bucket, own, packets, weights)
+        else:
+            self._step(bucket, vectors[1:], [1.0 - sum(weights), *weights], *self._armed)
 
     def take_step(self, gradients: Gradients, lr: float, weight_decay: float) -> None:
         """Take the step of every bucket that has not taken it while it was mixed."""

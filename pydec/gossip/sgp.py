@@ -87,9 +87,8 @@ class PushSumMixer(Mixer):
         for packet, weight in zip(packets, weights, strict=True):
             mixed += weight * _weight(packet)
         bodies = [packet[_PREFIX:] for packet in packets]
-        if self.compressor.lossless:
-            vectors = [self.compressor.view(body, x.size) for body in bodies]
-            kernels.push_sum_mix([numerator, *vectors], [kept, *weights], mixed, numerator, x)
+        if (vectors := self.compressor.views([own[_PREFIX:], *bodies], x.size)) is not None:
+            kernels.push_sum_mix([numerator, *vectors[1:]], [kept, *weights], mixed, numerator, x)
         else:
             self.compressor.accumulate_own(own[_PREFIX:], kept - 1.0, bodies, weights, numerator)
             kernels.push_sum_mix([numerator], [1.0], mixed, numerator, x)

@@ -18,6 +18,7 @@ from pydec.gossip.choco import ChocoMixer, QuantisedChocoMixer
 from pydec.gossip.dpsgd import AverageMixer
 from pydec.gossip.exchange import Exchange, Late
 from pydec.gossip.memory import aligned_floats
+from pydec.gossip.switch import Switch, exchange_of
 from pydec.topology.base import Topology, uniform_row
 from pydec.topology.hierarchical import Hierarchical
 
@@ -74,7 +75,7 @@ class LeaderExchange:
         self._inside = Exchange(
             transport, inside, copies, budget=0, late=late, epoch=epoch, seed=seed, overlap=False
         )
-        self._between = Exchange(
+        self._between = exchange_of(mixers)(
             transport, between, mixers, budget=budget, late=late, epoch=epoch, seed=seed, overlap=overlap
         )
         leads = overlap and topology.leader(transport.rank) == transport.rank
@@ -85,6 +86,11 @@ class LeaderExchange:
     def pending(self) -> bool:
         """Whether a round has begun and is not finished."""
         return self._between.pending
+
+    @property
+    def switch(self) -> Switch | None:
+        """What decides on compression between the nodes, with compressor ``auto``."""
+        return getattr(self._between, "switch", None)
 
     @property
     def wait_s(self) -> float:

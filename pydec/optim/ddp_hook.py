@@ -20,6 +20,7 @@ from pydec.compress.keys import draw_key
 from pydec.compress.powersgd import PowerSGD
 from pydec.errors import ConfigError, MismatchError, ProtocolError
 from pydec.gossip.memory import ALIGNMENT, align, aligned_bytes, aligned_floats
+from pydec.gossip.switch import refuse_auto
 from pydec.optim.arena import check_tensor
 
 # A message is a length and the payload behind it, at the next cache line. It has room for the longest
@@ -316,6 +317,7 @@ def ddp_hook(
     """
     check_ddp(ddp)
     compressor = compress.make(compressor) if isinstance(compressor, str) else compressor
+    refuse_auto("DDP", compressor)
     n = sum(p.numel() for p in ddp.module.parameters() if p.requires_grad)
     expands = compressor.variance(n) is not None and compressor.delta(n) <= 0.0
     if feedback and expands:

@@ -166,6 +166,11 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         return self._rounds.rounds if self._rounds else 0
 
     @property
+    def compressing(self) -> bool:
+        """Whether packets are compressed now; with compressor="auto", what its last trial has shown."""
+        return self._rounds.compressing if self._rounds else False
+
+    @property
     def buffer_bytes(self) -> int:
         """Bytes held beyond parameters, gradients and the wrapped optimiser's own state."""
         staging = sum(arena.staging_bytes for arena in self._all_arenas)

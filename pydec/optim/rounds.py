@@ -17,6 +17,7 @@ from pydec.gossip import Algorithm, Asynchronous, Exchange, Rule
 from pydec.gossip.consensus import Estimator, NumbersMixer
 from pydec.gossip.control import Adaptive, Control, Controller
 from pydec.gossip.exchange import Late
+from pydec.gossip.switch import Switch, exchange_of, refuse_auto
 from pydec.gossip.two_level import LeaderExchange, can_lead
 from pydec.optim.arena import Arena
 from pydec.optim.facts import PeerLike
@@ -62,6 +63,8 @@ class Plan:
             raise ConfigError(
                 "an estimated consensus distance and adaptive mixing need every packet; use late='raise'"
             )
+        if self.algorithm.asynchronous:
+            refuse_auto(name, self.compressor)
         if self.algorithm.asynchronous and (self.measures or self.control.most > 1):
             raise ConfigError(
                 f"{name} has no rounds that all ranks share, so none can be measured or repeated; use "
@@ -166,6 +169,15 @@ class Rounds:
             if isinstance(plan.control, Adaptive):
                 self.controller = Controller(plan.control, plan.topology, numbers)
         self.exchange = _exchange(peer, plan, mixers)
+
+    @property
+    def _switch(self) -> Switch | None:
+        return getattr(self.exchange, "switch", None)
+
+    @property
+    def compressing(self) -> bool:
+        """Whether packets between the trials of compressor ``auto`` are compressed; of others, always."""
+        return self._switch.packed if self._switch else not self.plan.compressor.lossless
 
     @property
     def buffer_bytes(self) -> int:
@@ -303,6 +315,7 @@ class Rounds:
             "numbers": [part.rule.numbers() for part in self.parts],
             "estimator": self.estimator.numbers() if self.estimator else [],
             "controller": self.controller.numbers() if self.controller else [],
+            "switch": self._switch.numbers() if self._switch else [],
         }
 
     def check_state(self, saved: dict[str, Any]) -> None:
@@ -310,7 +323,8 @@ class Rounds:
         shapes = {name: tuple(vector.shape) for name, vector in saved["vectors"].items()}
         if shapes != {name: vector.shape for name, vector in self._vectors().items()}:
             raise ConfigError(f"the state's vectors {shapes} do not fit this model")
-        for name, part in (("estimator", self.estimator), ("controller", self.controller)):
+        measuring = {"estimator": self.estimator, "controller": self.controller, "switch": self._switch}
+        for name, part in measuring.items():
             if len(saved[name]) != (len(part.numbers()) if part else 0):
                 raise ConfigError(f"the state's {name} does not fit this optimiser's topology and options")
 
@@ -335,6 +349,8 @@ class Rounds:
             self.estimator.load_numbers(saved["estimator"])
         if self.controller is not None:
             self.controller.load_numbers(saved["controller"])
+        if self._switch is not None:
+            self._switch.load_numbers(saved["switch"])
         self.steps, self.rounds = saved["steps"], saved["rounds"]
         if saved["begun"]:
             self.begin()
@@ -363,7 +379,7 @@ def _exchange(
             seed=seed,
             overlap=plan.algorithm.order == "cta",
         )
-    return Exchange(
+    return exchange_of(mixers)(
         link,
         plan.topology,
         mixers,

@@ -395,3 +395,20 @@ def test_background_work_sees_that_a_peer_is_gone() -> None:
         LocalCluster(2).run(program)
     assert len(results) == 1
     assert "rank 1 is gone" in results[0]
+
+
+def test_a_link_carries_one_message_after_the_other_at_its_rate() -> None:
+    def program(transport: LocalTransport) -> Any:
+        if transport.rank == 0:
+            sends = [transport.isend(1, tag, memoryview(bytes(10_000))) for tag in range(3)]
+            return [send.wait() for send in sends] and transport.now()
+        times = []
+        for tag in range(3):
+            transport.irecv(0, tag, memoryview(bytearray(10_000))).wait()
+            times.append(transport.now())
+        return times
+
+    _, times = LocalCluster(2, bytes_per_s=1e6, delay_s=0.5).run(program)
+    assert times == pytest.approx([0.51, 0.52, 0.53])
+    with pytest.raises(ConfigError, match="bytes_per_s must be above 0, got 0"):
+        LocalCluster(2, bytes_per_s=0.0)

@@ -11,6 +11,8 @@ from pydec.errors import ConfigError, FrameError
 
 SPECS = [
     *compressors,
+    "auto:send=packed",
+    "auto:lossy=bf16,send=packed",
     "block-topk:k=3,block=64",
     "demo:k=200,tile=16,values=int8",
     "demo:tile=32,values=bf16",
@@ -32,7 +34,8 @@ SPECS = [
 DRAWN = {spec for spec in SPECS if spec.startswith(("powersgd", "randk"))}
 # What they decode has other coefficients again: those of the last tile's filling, and rounding of small ones.
 TRANSFORMED = {spec for spec in SPECS if spec.startswith("demo")}
-LOSSY = [spec for spec in SPECS if not compress.make(spec).lossless]
+# Switched off, auto sends what it is given.
+LOSSY = [spec for spec in SPECS if not compress.make(spec).lossless and spec != "auto"]
 BLOCKWISE = [spec for spec in SPECS if compress.make(spec).block]
 SIZES = [0, 1, 2, 15, 17, 255, 256, 257, 1000, 100_003]
 
@@ -69,6 +72,7 @@ def test_wire_ids_are_unique_and_never_change():
         "topk-int8": 13,
         "powersgd": 14,
         "demo": 15,
+        "auto": 16,
     }
 
 

@@ -91,6 +91,7 @@ if __name__ == "__main__":
 SGD = ("--optimizer", "sgd", "--lr", "0.1")
 TABLE = [
     ("--algorithm", "dpsgd:order=atc", "--mixing", "adaptive:rounds=3,early=2,after=2", "--merge"),
+    ("--algorithm", "dpsgd", "--compressor", "auto"),
     ("--algorithm", "choco", "--topology", "ring", "--compressor", "randk:fraction=0.25"),
     ("--algorithm", "dsgdm", "--compressor", "none", *SGD),
     ("--algorithm", "qg-dsgdm", *SGD),

@@ -274,6 +274,7 @@ def refusals() -> list[str]:
 
     refuse(lambda: pydec.ddp_hook(net(), "int8"))
     refuse(lambda: pydec.ddp_hook(DDP(net()), "no-such"))
+    refuse(lambda: pydec.ddp_hook(DDP(net()), "auto"))
     refuse(lambda: pydec.ddp_hook(DDP(net()), "randk:unbiased=true", feedback=True))
     refuse(lambda: pydec.ddp_hook(DDP(nn.Linear(2, 2, dtype=torch.complex64))))
     refuse(lambda: pydec.ddp_gossip(nn.Linear(2, 2)))
