@@ -16,6 +16,7 @@ from pydec.gossip.exchange import Exchange
 from pydec.gossip.gasloc import GASLoC
 from pydec.gossip.latest import LatestExchange
 from pydec.gossip.qg_dsgdm import QGDSGDm
+from pydec.gossip.relaysgd import RelaySGD
 from pydec.gossip.rule import Gradients, LocalOptimizer, Rule
 from pydec.gossip.sgp import SGP
 from pydec.gossip.switch import Switch, SwitchedExchange
@@ -46,6 +47,7 @@ __all__ = [
     "Mixer",
     "MomentumTracking",
     "QGDSGDm",
+    "RelaySGD",
     "Rule",
     "Switch",
     "SwitchedExchange",

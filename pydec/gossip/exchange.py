@@ -19,6 +19,7 @@ from pydec.compress import draw_key
 from pydec.compress.base import Bytes
 from pydec.errors import FrameError, PeerTimeout, ProtocolError
 from pydec.gossip.base import Mixer
+from pydec.gossip.edges import EdgeMixer
 from pydec.gossip.memory import align, aligned_bytes
 from pydec.gossip.packets import BUCKET_TAG_BITS, Packet, malformed, packets_of, read_frame
 from pydec.topology.base import Topology
@@ -83,16 +84,23 @@ class Exchange:
         self.measure = measure
         self.moved = 0.0
         self._overlap = overlap
+        for mixer in self.mixers:
+            if isinstance(mixer, EdgeMixer):
+                mixer.meet(transport.rank, list(topology.row(transport.rank, 0)[1]))
         self._packets = packets_of(self.mixers)
         self._capacities = [packet.capacity for packet in self._packets]
         slots = [align(HEADER_BYTES + capacity) for capacity in self._capacities]
         self._slot = max(slots, default=0)
-        if overlap or len(slots) <= _RING:
-            self._offsets = [sum(slots[:number]) for number in range(len(slots))]
-            self._outbox = aligned_bytes(sum(slots))
+        rooms = [
+            slot * (max(1, len(packet.mixer.peers)) if isinstance(packet.mixer, EdgeMixer) else 1)
+            for slot, packet in zip(slots, self._packets, strict=True)
+        ]
+        if overlap or len(rooms) <= _RING:
+            self._offsets = [sum(rooms[:number]) for number in range(len(rooms))]
+            self._outbox = aligned_bytes(sum(rooms))
         else:
-            self._offsets = [number % _RING * self._slot for number in range(len(slots))]
-            self._outbox = aligned_bytes(_RING * self._slot)
+            self._offsets = [number % _RING * max(rooms) for number in range(len(rooms))]
+            self._outbox = aligned_bytes(_RING * max(rooms))
         rank = transport.rank
         self._headers = [Template(packet.frame(Kind.GOSSIP, epoch, rank)) for packet in self._packets]
         self._lengths = [0] * len(self._packets)
@@ -184,9 +192,15 @@ class Exchange:
             offset = self._offsets[number]
             for send in self._sends.pop(offset, ()):
                 self._wait(send)
-            message = self._encode(number, packet)
             tag = self._tag(number)
-            self._sends[offset] = [self.transport.isend(p, tag, message) for p in self._listeners]
+            if isinstance(packet.mixer, EdgeMixer):
+                messages = [self._encode(number, packet, peer) for peer in self._listeners]
+            else:
+                messages = [self._encode(number, packet)] * len(self._listeners)
+            self._sends[offset] = [
+                self.transport.isend(peer, tag, message)
+                for peer, message in zip(self._listeners, messages, strict=True)
+            ]
 
     def _settle(self, number: int, *, mix: bool = True) -> None:
         """Wait for one bucket of every neighbour and mix it."""
@@ -210,8 +224,12 @@ class Exchange:
         packet = self._packets[number]
         start = self._offsets[number] + HEADER_BYTES
         own = self._outbox[start : start + self._lengths[number]]
+        weights = [self._heard[peer] for peer in heard]
         try:
-            packet.mixer.absorb(packet.bucket, own, bodies, [self._heard[peer] for peer in heard])
+            if isinstance(packet.mixer, EdgeMixer):
+                packet.mixer.absorb_from(heard, packet.bucket, bodies, weights)
+            else:
+                packet.mixer.absorb(packet.bucket, own, bodies, weights)
         except FrameError as error:
             raise malformed(packet, heard, bodies, f"in round {self.round}", error) from error
         if self.measure and packet.mixer.move_scale:
@@ -237,12 +255,18 @@ class Exchange:
     def _tag(self, number: int) -> int:
         return (self.round % _ROUND_TAGS) << BUCKET_TAG_BITS | number
 
-    def _encode(self, number: int, packet: Packet) -> memoryview:
-        offset = self._offsets[number]
+    def _encode(self, number: int, packet: Packet, peer: int = -1) -> memoryview:
+        """The message for all listeners, or for one of those of an ``EdgeMixer``."""
+        mixer, offset, capacity = packet.mixer, self._offsets[number], self._capacities[number]
+        if isinstance(mixer, EdgeMixer):
+            offset += mixer.peers.index(peer) * align(HEADER_BYTES + capacity)
         start = offset + HEADER_BYTES
         key = draw_key(self.seed, self.transport.rank, self.round, number)
-        room = self._outbox[start : start + self._capacities[number]]
-        length = packet.mixer.encode(packet.bucket, room, key)
+        room = self._outbox[start : start + capacity]
+        if isinstance(mixer, EdgeMixer):
+            length = mixer.encode_for(peer, packet.bucket, room, key)
+        else:
+            length = mixer.encode(packet.bucket, room, key)
         self._lengths[number] = length
         self._outbox[offset:start] = self._headers[number].fill(self.transport.rank, self.round, length)
         return memoryview(self._outbox[offset : start + length])

@@ -21,12 +21,14 @@ from pydec.topology import (
     ring,
     star,
     torus,
+    tree,
 )
 from pydec.topology.base import Matrix, Topology, check_size, topologies
 from pydec.topology.exact_mean import ExactMean, MeanStep
 from pydec.topology.graph import from_graph
 from pydec.topology.hierarchical import Alternating, Hierarchical
 from pydec.topology.matrix import from_matrix
+from pydec.topology.tree import is_tree, spanning_tree
 from pydec.topology.validate import validate
 
 __all__ = [
@@ -49,13 +51,16 @@ __all__ = [
     "from_matrix",
     "hierarchical",
     "hypercube",
+    "is_tree",
     "make",
     "random_matching",
     "random_regular",
     "ring",
+    "spanning_tree",
     "star",
     "topologies",
     "torus",
+    "tree",
     "validate",
 ]
 

@@ -104,6 +104,7 @@ TABLE = [
     ("--algorithm", "diloco", "--topology", "base-k", "--local-steps", "3"),
     ("--algorithm", "gossip-diloco", "--local-steps", "3"),
     ("--algorithm", "gasloc", "--local-steps", "3"),
+    ("--algorithm", "relaysgd", "--topology", "chain"),
 ]
 
 

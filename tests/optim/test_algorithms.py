@@ -99,6 +99,26 @@ def push_sum(g: Any, w: Any, rates: list[float], size: int, order: str = "atc") 
     return np.stack(path)
 
 
+def relay(g: Any, w: Any, rates: list[float], size: int) -> Matrix:
+    edges = [(i, j) for i in range(size) for j in range(size) if i != j and w(0)[i, j]]
+    x, path = np.zeros((size, D)), []
+    sums, counts = dict.fromkeys(edges, np.zeros(D)), dict.fromkeys(edges, 0)
+    for eta in rates:
+        half, old, known = x - eta * g(x), sums, counts
+        into = {edge: [(k, edge[0]) for k, end in edges if end == edge[0] and k != edge[1]] for edge in edges}
+        sums = {edge: half[edge[0]] + sum(old[other] for other in into[edge]) for edge in edges}
+        counts = {edge: 1 + sum(known[other] for other in into[edge]) for edge in edges}
+        x = np.stack(
+            [
+                (half[i] + sum(sums[k, i] for k, j in edges if j == i))
+                / (1 + sum(counts[k, i] for k, j in edges if j == i))
+                for i in range(size)
+            ]
+        )
+        path.append(x)
+    return np.stack(path)
+
+
 CASES = [
     ("dsgdm:order=atc", "ring", partial(dsgdm, order="atc")),
     ("dsgdm", "one-peer-exponential", dsgdm),
@@ -115,6 +135,8 @@ CASES = [
     ("momentum-tracking:momentum=0.5", "one-peer-exponential", partial(momentum_tracking, b=0.5)),
     ("sgp", "one-peer-exponential", push_sum),
     ("sgp:order=cta", "exponential", partial(push_sum, order="cta")),
+    ("relaysgd", "chain", relay),
+    ("relaysgd", "binary-tree", relay),
 ]
 
 
@@ -136,6 +158,7 @@ def test_trajectories_are_those_of_the_equations(
     ("algorithm", "graph"),
     [
         ("d2", "ring"),
+        *itertools.product(["relaysgd"], ["chain", "star", "binary-tree", "spanning-tree:of=torus"]),
         *itertools.product(
             ["exact-diffusion", "gradient-tracking", "momentum-tracking"],
             ["ring", "base-k:k=1", "random-matching"],
@@ -148,6 +171,8 @@ def test_exact_methods_reach_the_common_optimum(
     size = 5 if graph == "ring" else 6
     problem = quadratics(size)
     rates = [0.1] * 100 + [0.03] * 40 + [0.1] * 120  # the fixed point does not depend on the rate
+    if algorithm == "relaysgd":
+        rates += [0.1] * 150  # its delays make it slower
     got = paths(size, problem, rates, algorithm=algorithm, topology=graph)[-1]
     np.testing.assert_allclose(got, np.tile(problem.optimum, (size, 1)), atol=1e-5)
 
@@ -231,7 +256,7 @@ def test_a_rate_that_starts_at_zero_makes_no_nan(paths: Any, quadratics: Any, na
 
 def _fit(name: str) -> str:
     """A graph that every size of the algorithm's tests can use."""
-    return "base-k:k=1" if name == "diloco" else "ring"
+    return {"diloco": "base-k:k=1", "relaysgd": "chain"}.get(name, "ring")
 
 
 @pytest.mark.parametrize("order", ["atc", "cta"])

@@ -22,6 +22,9 @@ D = 6
 
 REFUSED = [
     ("d2", "one-peer-exponential", 4, {}, "symmetric|changes every round"),
+    ("relaysgd", "ring", 6, {}, "along a tree.*spanning-tree:of=ring"),
+    ("relaysgd", "base-k", 6, {}, "along a tree.*spanning-tree:of=torus"),
+    ("relaysgd", "chain", 6, {"compressor": "int8"}, "relayed to all ranks"),
     ("d2", "base-k:k=1", 6, {}, "diverges on graphs that change.*exact-diffusion"),
     ("d2", "ring", 6, {}, r"eigenvalue of -1/3.*-0.3333.*exact-diffusion"),
     ("exact-diffusion", "exponential", 6, {}, "symmetric graph.*directed.*gradient-tracking"),

@@ -27,7 +27,9 @@ EVERY = [
 
 def graph(algorithm: str) -> str:
     """One that the algorithm takes at any size."""
-    return "ring" if algorithm.split(":", maxsplit=1)[0] in ("choco", "d2", "decentlam") else "base-k:k=1"
+    name = algorithm.partition(":")[0]
+    fits = {"relaysgd": "chain"} | dict.fromkeys(("choco", "d2", "decentlam"), "ring")
+    return fits.get(name, "base-k:k=1")
 
 
 def net(seed: int = 0) -> nn.Sequential:

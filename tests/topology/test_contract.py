@@ -16,6 +16,7 @@ SPECS = [
     "simple-base-k:k=2",
     "torus:rows=2",
     "star:hub=1",
+    "spanning-tree:of=torus",
     "erdos-renyi:p=0.7",
     "random-regular:degree=6",
     "d-equistatic:shifts=1",
@@ -268,7 +269,7 @@ def test_factories_refuse_no_ranks_themselves(name):
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ConfigError, match=r"unknown topology 'moebius'; known: alternating, base-k, chain"):
+    with pytest.raises(ConfigError, match=r"unknown topology 'moebius'; known: alternating, base-k, bin"):
         make("moebius", 4)
 
 
