@@ -7,6 +7,7 @@ from pydec.gossip.allreduce import AllReduce
 from pydec.gossip.asynchronous import Asynchronous
 from pydec.gossip.base import Algorithm, Mixer, algorithms
 from pydec.gossip.choco import Choco, ChocoMixer
+from pydec.gossip.choco_peers import ChocoPeers
 from pydec.gossip.decentlam import DecentLaM
 from pydec.gossip.diloco import DiLoCo, GossipDiLoCo
 from pydec.gossip.dpsgd import DPSGD, AverageMixer
@@ -33,6 +34,7 @@ __all__ = [
     "AverageMixer",
     "Choco",
     "ChocoMixer",
+    "ChocoPeers",
     "DSGDm",
     "DecentLaM",
     "DiLoCo",

@@ -72,6 +72,11 @@ class Mixer(ABC):
         self.x = x
         self.compressor = compressor
         self.buckets = bucket_bounds(x.size, compressor.block, degree)
+        self.round = 0
+        """The round under way."""
+
+    def place(self, rank: int, topology: Topology) -> None:  # noqa: B027  # most mixers know no ranks
+        """An exchange takes the mixer: its rank, and who it will meet."""
 
     def open(self, total: float) -> None:  # noqa: B027  # most mixers need no notice
         """A round begins.

@@ -13,7 +13,8 @@ from pydec import kernels
 from pydec.compress.base import Bytes, Compressor, Vector
 from pydec.compress.quantiser import Quantiser
 from pydec.errors import ConfigError
-from pydec.gossip.base import ORDERS, Algorithm, Mixer, Order, algorithms
+from pydec.gossip.base import Algorithm, Mixer, Order, algorithms
+from pydec.gossip.checks import BIG, check_order
 from pydec.gossip.memory import aligned_floats
 from pydec.topology.base import Topology
 
@@ -104,14 +105,14 @@ class Choco(Algorithm):
 
     budget: ClassVar[int] = 3
     tolerates_loss: ClassVar[bool] = False
+    name: ClassVar[str] = "choco"
     gamma: float | None = None
     order: Order = "atc"
 
     def __post_init__(self) -> None:
-        if self.order not in ORDERS:
-            raise ConfigError(f"choco.order must be one of {', '.join(ORDERS)}, got {self.order!r}")
+        check_order(self.name, self.order)
         if self.gamma is not None and not 0.0 < self.gamma <= 1.0:
-            raise ConfigError(f"choco.gamma must be in (0, 1], got {self.gamma}")
+            raise ConfigError(f"{self.name}.gamma must be in (0, 1], got {self.gamma}")
 
     def check(self, topology: Topology, compressor: Compressor) -> None:
         """Refuse graphs that change: the estimates of former neighbours would be missing."""
@@ -119,13 +120,16 @@ class Choco(Algorithm):
             raise ConfigError(
                 f"choco keeps one sum of its neighbours' estimates, so its graph must not change, and "
                 f"{topology.name} changes every round; use ring, complete or exponential, or "
-                "algorithm='dpsgd' with a quantiser on this topology"
+                "algorithm='choco-peers', or 'dpsgd' with a quantiser, on this topology"
             )
+        self.check_contraction(compressor)
 
-        if compressor.delta(1 << 20) == 0:
+    def check_contraction(self, compressor: Compressor) -> None:
+        """Refuse compressors whose errors would add up in the estimates."""
+        if compressor.delta(BIG) == 0:
             raise ConfigError(
-                f"choco has no step size for {type(compressor).__name__}, whose errors can be as large as "
-                "what it encodes, so that its estimates would grow without bound; use a smaller block, "
+                f"{self.name} has no step size for {type(compressor).__name__}, whose errors can be as large "
+                "as what it encodes, so that its estimates would grow without bound; use a smaller block, "
                 "rounding=nearest or unbiased=false"
             )
 

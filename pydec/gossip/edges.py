@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pydec.compress.base import Bytes
 from pydec.gossip.base import Mixer
+from pydec.topology.base import Topology
 
 
 class EdgeMixer(Mixer):
@@ -20,6 +21,10 @@ class EdgeMixer(Mixer):
     """This rank."""
     peers: tuple[int, ...] = ()
     """Its neighbours, in increasing order."""
+
+    def place(self, rank: int, topology: Topology) -> None:
+        """The neighbours of all rounds are those of the first."""
+        self.meet(rank, list(topology.row(rank, 0)[1]))
 
     def meet(self, rank: int, peers: Sequence[int]) -> None:
         """Learn who the neighbours are, before anything else; state of edges is allocated here.

@@ -85,8 +85,7 @@ class Exchange:
         self.moved = 0.0
         self._overlap = overlap
         for mixer in self.mixers:
-            if isinstance(mixer, EdgeMixer):
-                mixer.meet(transport.rank, list(topology.row(transport.rank, 0)[1]))
+            mixer.place(transport.rank, topology)
         self._packets = packets_of(self.mixers)
         self._capacities = [packet.capacity for packet in self._packets]
         slots = [align(HEADER_BYTES + capacity) for capacity in self._capacities]
@@ -180,6 +179,7 @@ class Exchange:
         total = own + sum(self._heard.values())
         self.moved = 0.0
         for mixer in self.mixers:
+            mixer.round = round
             mixer.open(total)
         self._listeners = self.topology.listeners(self.transport.rank, round)
         for number in range(min(self._window, len(self._packets))):

@@ -93,6 +93,7 @@ TABLE = [
     ("--algorithm", "dpsgd:order=atc", "--mixing", "adaptive:rounds=3,early=2,after=2", "--merge"),
     ("--algorithm", "dpsgd", "--compressor", "auto"),
     ("--algorithm", "choco", "--topology", "ring", "--compressor", "randk:fraction=0.25"),
+    ("--algorithm", "choco-peers", "--compressor", "topk:fraction=0.25"),
     ("--algorithm", "dsgdm", "--compressor", "none", *SGD),
     ("--algorithm", "qg-dsgdm", *SGD),
     ("--algorithm", "decentlam", "--topology", "ring", *SGD),

@@ -256,7 +256,8 @@ def test_a_rate_that_starts_at_zero_makes_no_nan(paths: Any, quadratics: Any, na
 
 def _fit(name: str) -> str:
     """A graph that every size of the algorithm's tests can use."""
-    return {"diloco": "base-k:k=1", "relaysgd": "chain"}.get(name, "ring")
+    fits = {"diloco": "base-k:k=1", "choco-peers": "base-k:k=1", "relaysgd": "chain"}
+    return fits.get(name, "ring")
 
 
 @pytest.mark.parametrize("order", ["atc", "cta"])

@@ -203,6 +203,7 @@ def test_groups_schedulers_clipping_dtypes_tied_and_frozen_weights(
     [
         {"algorithm": "dpsgd:order=cta", "compressor": "int8"},
         {"algorithm": "choco:order=cta", "topology": "ring", "compressor": "topk:fraction=0.2"},
+        {"algorithm": "choco-peers:order=cta", "topology": "base-k", "compressor": "topk:fraction=0.2"},
     ],
     ids=lambda options: f"{options['algorithm']}",
 )
