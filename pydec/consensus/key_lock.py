@@ -1,6 +1,6 @@
 """One process per key: a lock that the system releases when its holder ends, however it ends.
 
-The file also counts how often it was taken. Peers are told this incarnation number, so that a message of an
+The file also counts the starts. Peers are told this incarnation number, so that a message of an
 earlier life is recognised. The lock is advisory and guards one directory: two machines with a copy of one key
 are caught by their contradicting votes instead, and slashed.
 """
@@ -27,7 +27,7 @@ class KeyLock:
         disk: the file system.
 
     Attributes:
-        incarnation: how often the lock has been taken, this time included; durable before anything is sent.
+        starts: how often ``begin`` was called with this file before.
 
     Raises:
         LedgerError: another process holds it (its number is named), or the file cannot be written.
@@ -49,6 +49,19 @@ class KeyLock:
         except BaseException:
             disk.close(self._file)
             raise
+
+    def begin(self) -> int:
+        """Count this start.
+
+        Returns:
+            The incarnation number, from 1; it is on the disk before anything can be sent with it.
+        """
+        self.starts += 1
+        with naming(self.path, "written"):
+            content = f"{self.starts} {os.getpid()}\n".encode().ljust(_MOST_BYTES)
+            self._disk.write(self._file, content, 0)
+            self._disk.sync(self._file)
+        return self.starts
 
     def release(self) -> None:
         """Let the next process have it; idempotent. The file stays, with its count."""
@@ -81,7 +94,4 @@ class KeyLock:
                     f"{self.path} is damaged: it must hold a count and a process number; write the number of "
                     "starts of this node, or more, into it"
                 )
-            self.incarnation = 1 + (int(words[0]) if words else 0)
-            content = f"{self.incarnation} {os.getpid()}\n".encode().ljust(_MOST_BYTES)
-            self._disk.write(self._file, content, 0)
-            self._disk.sync(self._file)
+            self.starts = int(words[0]) if words else 0

@@ -25,7 +25,9 @@ from pydec.errors import LedgerError
 
 SECTOR_BYTES = 512
 _MAGIC = b"pydec.safety.v1\0"
-_HEADER = struct.Struct(">16s32sII")  # magic, key, sectors in a slot, CRC of all that
+_HEADER = struct.Struct(
+    ">16s32sIII"
+)  # magic, key, sectors in a slot, 1 if a record was lost, CRC of all that
 _SECTOR = struct.Struct(">QHHI")  # sequence, slot, index modulo 2^16, CRC of the three and the content
 _FIRST = struct.Struct(">QI")  # in sector 0: sequence of the record before, length of this one
 _PAYLOAD = SECTOR_BYTES - _SECTOR.size
@@ -82,6 +84,7 @@ class SafetyFile:
         path: the file; made, with its two slots written in full, if it is not there.
         key: public key whose votes it covers, 32 bytes.
         disk: the file system.
+        lost: True if the file should be there and is not: the new one is DAMAGED until its first record.
 
     Attributes:
         standing: what was found; whoever gets anything but SOUND decides with the chain's help.
@@ -91,7 +94,7 @@ class SafetyFile:
         LedgerError: it cannot be read or made, or is another key's.
     """
 
-    def __init__(self, path: Path, key: bytes, disk: Disk = DISK) -> None:
+    def __init__(self, path: Path, key: bytes, disk: Disk = DISK, lost: bool = False) -> None:
         if len(key) != 32:
             raise ValueError(f"a public key has 32 bytes, got {len(key)}")
         self._path, self._key, self._disk = path, key, disk
@@ -101,7 +104,7 @@ class SafetyFile:
         self.record: bytes | None = None
         with naming(path, "opened"):
             if not disk.exists(path):
-                create_whole(disk, path, self._blank(_SECTORS))
+                create_whole(disk, path, self._blank(_SECTORS, lost))
             self._file = disk.open(path)
         try:
             with naming(path, "read"):
@@ -150,9 +153,9 @@ class SafetyFile:
     def _load(self) -> None:
         header = self._disk.read(self._file, SECTOR_BYTES, 0)
         try:
-            magic, key, sectors, crc = _HEADER.unpack_from(header)
+            magic, key, sectors, lost, crc = _HEADER.unpack_from(header)
         except struct.error:
-            magic, key, sectors, crc = b"", b"", 0, 0
+            magic, key, sectors, lost, crc = b"", b"", 0, 0, 0
         if magic != _MAGIC or crc != crc32(header[: _HEADER.size - 4]) or not 0 < sectors <= _MOST_SECTORS:
             raise LedgerError(f"{self._path} is no safety record of pydec, or its first sector is damaged")
         if key != self._key:
@@ -162,6 +165,8 @@ class SafetyFile:
         self._sectors = sectors
         slots = (self._slot(0), self._slot(1))
         self.standing, newest = _judge(slots)
+        if lost:
+            self.standing = Standing.DAMAGED
         self._sequence = max(slot.sequence for slot in slots)
         self._spare = 0 if newest is None else 1 - newest
         self._newest = 0 if newest is None else slots[newest].sequence
@@ -195,9 +200,9 @@ class SafetyFile:
     def _offset(self, slot: int) -> int:
         return SECTOR_BYTES * (1 + slot * self._sectors)
 
-    def _blank(self, sectors: int) -> bytes:
+    def _blank(self, sectors: int, lost: bool = False) -> bytes:
         """The content of a new file: every sector is written once, so that later writes need no new space."""
-        head = _HEADER.pack(_MAGIC, self._key, sectors, 0)[:-4]
+        head = _HEADER.pack(_MAGIC, self._key, sectors, lost, 0)[:-4]
         header = head + crc32(head).to_bytes(4, "big")
         return header.ljust(SECTOR_BYTES, b"\0") + bytes(2 * sectors * SECTOR_BYTES)
 

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from pydec.consensus.key_lock import KeyLock
 lock = KeyLock(Path(sys.argv[1]), bytes([1]) * 32)
-print(lock.incarnation, flush=True)
+print(lock.begin(), flush=True)
 sys.stdin.read()
 """
 
@@ -25,9 +25,11 @@ sys.stdin.read()
 def test_every_start_has_the_next_number(tmp_path):
     for start in (1, 2, 3):
         with KeyLock(tmp_path, KEY) as lock:
-            assert lock.incarnation == start
+            assert (lock.starts, lock.begin()) == (start - 1, start)
+    with KeyLock(tmp_path, KEY) as lock:  # taken, but not begun
+        assert lock.starts == 3
     with KeyLock(tmp_path, OTHER) as lock:
-        assert lock.incarnation == 1
+        assert lock.begin() == 1
 
 
 def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path):
@@ -44,7 +46,7 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path):
         holder.kill()
         holder.communicate()
     with KeyLock(tmp_path, KEY) as lock:
-        assert lock.incarnation == 2
+        assert lock.begin() == 2
 
 
 def test_the_same_process_is_refused_too(tmp_path):

@@ -251,6 +251,10 @@ def signed(world: World, name: str, kind: Kind, round: int, body: bytes, epoch: 
     return SignedStatement(kind, world.chain_id, epoch, 1, round, body, key(name).sign(text))
 
 
+def accusation(world: World, name: str, one: SignedStatement, other: SignedStatement) -> bytes:
+    return world.state.evidence_transaction(key(name).public, Evidence.of(one, other))
+
+
 A, B = bytes([1]) * 32, bytes([2]) * 32
 PAIRS = {
     "two proposals": ((Kind.PROPOSAL, 3, A), (Kind.PROPOSAL, 3, B)),
@@ -265,8 +269,8 @@ PAIRS = {
 def test_each_kind_of_evidence_takes_the_stake_once(pair):
     world = World()
     one, other = (signed(world, "d", *statement) for statement in PAIRS[pair])
-    data = world.state.evidence_transaction(Evidence.of(one, other))
-    assert data == world.state.evidence_transaction(Evidence.of(other, one))
+    data = accusation(world, "d", one, other)
+    assert data == accusation(world, "d", other, one)
     world.state.check(data)
     refused(world, "has nothing left to lose", data, data)
     world.add(data)
@@ -287,8 +291,6 @@ def test_forged_evidence_is_refused():
     refused(world, "was no validator of epoch 0", prove(EvidenceOf(key("x").public, good.encode())))
     forged = Evidence.of(one, replace(other, signature=bytes(64)))
     refused(world, "no signature of key", prove(EvidenceOf(key("d").public, forged.encode())))
-    with pytest.raises(TransactionError, match="no validator of epoch 0 signed both"):
-        world.state.evidence_transaction(forged)
     refused(world, "evidence", prove(EvidenceOf(key("d").public, one.encode() + one.encode())))
     rng = random.Random(1)
     for _ in range(60):
@@ -306,8 +308,7 @@ def test_forged_evidence_is_refused():
 
 def test_evidence_reaches_who_left_until_its_epoch_is_forgotten():
     world = World(genesis(rules=Rules(evidence_epochs=2)))
-    found = Evidence.of(*(signed(world, "d", *statement) for statement in PAIRS["amnesia"]))
-    data = world.state.evidence_transaction(found)
+    data = accusation(world, "d", *(signed(world, "d", *statement) for statement in PAIRS["amnesia"]))
     world.run("d", Leave())
     world.run("a", Stake(0, 1))
     after = world.state.execute(world.header(), [data])  # epoch 2: the last that remembers epoch 0
@@ -315,8 +316,6 @@ def test_evidence_reaches_who_left_until_its_epoch_is_forgotten():
     assert after.table.epoch == 3
     world.run("a", Stake(0, 1))
     refused(world, "epoch 0 is over or not begun: those from 1 to 3 count", data)
-    with pytest.raises(TransactionError, match="epoch 0 is over"):
-        world.state.evidence_transaction(found)
 
 
 def test_evidence_goes_first_and_within_its_bytes():
@@ -324,9 +323,7 @@ def test_evidence_goes_first_and_within_its_bytes():
         genesis(*[account(name, balance=9) for name in "abcdefghij"], rules=Rules(evidence_bytes=1024))
     )
     found = [
-        world.state.evidence_transaction(
-            Evidence.of(*(signed(world, name, *statement) for statement in PAIRS["two commits"]))
-        )
+        accusation(world, name, *(signed(world, name, *statement) for statement in PAIRS["two commits"]))
         for name in "bcdefg"
     ]
     other = world.tx("a", Transfer(key("b").public, 1))

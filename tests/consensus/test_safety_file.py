@@ -148,6 +148,17 @@ def test_a_zeroed_slot_is_damage(tmp_path):
             assert file.standing is Standing.DAMAGED
 
 
+def test_a_file_in_place_of_a_lost_one_is_damaged_until_its_first_record(tmp_path):
+    path = tmp_path / "safety"
+    for lost in (True, False):  # the second start finds the file of the first
+        with SafetyFile(path, KEY, lost=lost) as file:
+            assert (file.standing, file.record) == (Standing.DAMAGED, None)
+    with SafetyFile(path, KEY) as file:
+        file.persist(b"after")
+    with SafetyFile(path, KEY) as file:
+        assert (file.standing, file.record) == (Standing.SOUND, b"after")
+
+
 def test_a_damaged_file_is_replaced_by_the_next_record(tmp_path):
     path = two_records(tmp_path)
     data = bytearray(path.read_bytes())

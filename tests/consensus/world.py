@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+from pydec.consensus import messages
 from pydec.consensus.attestation import Attestation, attest, collect
 from pydec.consensus.block import NO_HASH, Block, Header, transactions_root
 from pydec.consensus.certificate import QuorumCertificate
@@ -132,3 +133,8 @@ class World:
     def run(self, name: str, body: Body) -> ChainState:
         """Commit a block of one transaction."""
         return self.add(self.tx(name, body))
+
+    def record(self, height: int) -> bytes:
+        """The decision of a height, as the ledger file holds it."""
+        block, commit = self.blocks[height - 1]
+        return messages.encode(messages.Decision(height, commit, block.encode()), self.chain_id)

@@ -10,7 +10,6 @@ from pydec.consensus import wire
 from pydec.consensus.block import NO_HASH, Header
 from pydec.consensus.evidence import Evidence
 from pydec.consensus.leader import advance
-from pydec.consensus.roles import Role
 from pydec.consensus.rules import Rules
 from pydec.consensus.state import execute
 from pydec.consensus.state.draft import Draft
@@ -26,7 +25,7 @@ from pydec.consensus.state.parts import (
     Supply,
     Work,
 )
-from pydec.consensus.transactions import kind_name
+from pydec.consensus.transactions import NO_DIGEST, EvidenceOf, kind_name, prove
 from pydec.consensus.validators import Validator, ValidatorTable
 from pydec.crypto.hashing import sha256
 from pydec.errors import TransactionError
@@ -52,6 +51,8 @@ class ChainState:
         presence: who signed the last commits, by validator in the table's order.
         effect_round: training round at which the table's epoch takes effect.
         changed: height of the block that made the table; 0: the genesis.
+        origin: hash of that block, the chain id for the genesis; zero as long as it is the last block, whose
+            hash its own state cannot hold.
     """
 
     chain_id: bytes
@@ -70,6 +71,7 @@ class ChainState:
     presence: tuple[Presence, ...] = ()
     effect_round: int = 0
     changed: int = 0
+    origin: bytes = NO_DIGEST
     parent: ChainState | None = field(default=None, repr=False, compare=False)
     """The state that this one was made from, until its digests are taken over; no part of the value."""
 
@@ -123,13 +125,9 @@ class ChainState:
         # The hash of the last block is not known yet: a puzzle bound to it is refused until the next block.
         execute.check(Draft(self, self.height + 1, NO_HASH), transaction)
 
-    def evidence_transaction(self, evidence: Evidence) -> bytes:
-        """The transaction that carries an evidence; it names who signed the two statements.
-
-        Raises:
-            TransactionError: no validator of that epoch did, or the epoch is forgotten.
-        """
-        return execute.evidence_transaction(Draft(self, self.height + 1, NO_HASH), evidence)
+    def evidence_transaction(self, accused: bytes, evidence: Evidence) -> bytes:
+        """The transaction that carries an evidence against a node id."""
+        return prove(EvidenceOf(accused, evidence.encode()))
 
     def root(self) -> bytes:
         """SHA-256 over the digests of all parts, 32 bytes."""
@@ -140,9 +138,9 @@ class ChainState:
         table = self.table
         return sha256(
             b"pydec.state.v1", self.chain_id, self._rules_digest, wire.u64(self.height),
-            wire.u64(self.effect_round), wire.u64(self.changed), table.digest(), wire.u16(self.leader),
-            self._priorities(), self._accounts_digest, self._datasets_digest, self._run_digest,
-            sha256(*self.recent), self._tables_digest, self._presence(),
+            wire.u64(self.effect_round), wire.u64(self.changed), self.origin, table.digest(),
+            wire.u16(self.leader), self._priorities(), self._accounts_digest, self._datasets_digest,
+            self._run_digest, sha256(*self.recent), self._tables_digest, self._presence(),
         )  # fmt: skip
 
     def _priorities(self) -> bytes:
@@ -254,20 +252,21 @@ def _finish(draft: Draft, header: Header) -> ChainState:
         signers = frozenset(state.decided_by[index].node_id for index in header.last_commit.signers())
     table, tables, effect, accounts = state.table, state.tables, state.effect_round, draft.accounts
     priorities, changed = state.priorities, state.changed
+    origin = header.parent_hash if state.changed == state.height else state.origin
     if draft.view_changed:
         table = validator_table(state.table.epoch + 1, accounts.values())
         tables = (*state.tables, state.table)[-state.rules.evidence_epochs :]
         accounts = _unlocked(accounts, table.epoch)
         priorities = rebased(state.table, priorities, table)
         effect = max(effect, reached_round(accounts, state.table) + draft.number("margin_rounds"))
-        changed = draft.height
+        changed, origin = draft.height, NO_DIGEST
     leader, priorities = advance(table, priorities, _eligible(table, signers))
     after = ChainState(
         state.chain_id, state.rules, draft.height, table, leader, priorities,
         state.accounts if accounts == state.accounts else accounts,
         state.datasets if draft.datasets == state.datasets else draft.datasets,
         draft.run, draft.work, draft.supply, draft.recent, tables,
-        presence_after(state, table, signers), effect, changed, parent=state,
+        presence_after(state, table, signers), effect, changed, origin, parent=state,
     )  # fmt: skip
     after.root()
     object.__setattr__(after, "parent", None)  # its digests are taken over; or no state would ever be freed
@@ -279,16 +278,6 @@ def _eligible(table: ValidatorTable, signers: frozenset[bytes] | None) -> range 
     if signers is None:
         return range(len(table))
     return [index for index, validator in enumerate(table.validators) if validator.node_id in signers]
-
-
-def trainers(state: ChainState) -> list[Account]:
-    """Members that take part in gossip, by node id."""
-    wanted = Role.TRAINER | Role.VALIDATOR
-    return [
-        state.accounts[node_id]
-        for node_id in sorted(state.accounts)
-        if state.accounts[node_id].roles & wanted
-    ]
 
 
 def _unlocked(accounts: dict[bytes, Account], epoch: int) -> dict[bytes, Account]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydec.consensus.block import Header, packed_bytes
-from pydec.consensus.evidence import Evidence, EvidenceError, verify
 from pydec.consensus.state import membership, records
 from pydec.consensus.state.draft import Draft, NotYetError
 from pydec.consensus.transactions import (
@@ -144,22 +143,6 @@ def check(draft: Draft, data: bytes) -> None:
         _allow_later(draft, data)  # a newcomer pays before its transactions take anybody's memory
     else:
         _check_signature(draft, transaction)
-
-
-def evidence_transaction(draft: Draft, evidence: Evidence) -> bytes:
-    """The transaction that accuses whoever signed the two statements.
-
-    Raises:
-        TransactionError: no validator of that epoch did, or the epoch is forgotten.
-    """
-    table = draft.table_of(evidence.epoch, 0)
-    for validator in table.validators:
-        try:
-            verify(evidence, validator.key, draft.state.chain_id)
-        except (EvidenceError, SignatureError):
-            continue
-        return prove(EvidenceOf(validator.node_id, evidence.encode()))
-    raise TransactionError(f"no validator of epoch {evidence.epoch} signed both statements of this evidence")
 
 
 def decoded(data: bytes, most: int) -> Transaction:

@@ -59,6 +59,7 @@ _STATE: Codec[ChainState] = fields.record(
     presence=fields.many(PRESENCE, MAX_VALIDATORS),
     effect_round=U64,
     changed=U64,
+    origin=DIGEST,
 )
 
 

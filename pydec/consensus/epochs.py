@@ -1,0 +1,88 @@
+"""From the ledger's head to the view that training uses: members in order, seed, round to switch at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydec.comm.view import View
+from pydec.consensus import wire
+from pydec.consensus.roles import Role
+from pydec.consensus.state.chain import ChainState
+from pydec.consensus.state.parts import Account
+from pydec.crypto.hashing import sha256
+from pydec.errors import LedgerError
+
+_TRAINS = Role.TRAINER | Role.VALIDATOR
+
+
+def members(state: ChainState) -> list[Account]:
+    """Accounts that take part in gossip, sorted by node id: the order of their rows in the topology."""
+    return [account for _, account in sorted(state.accounts.items()) if account.roles & _TRAINS]
+
+
+def rank_in_address(account: Account) -> int:
+    """The MPI rank of an account whose address is ``rank:N``.
+
+    Raises:
+        LedgerError: its address is something else.
+    """
+    kind, _, number = account.address.partition(":")
+    if kind != "rank" or not number.isdigit():
+        raise LedgerError(
+            f"member {account.node_id.hex()[:16]} has the address {account.address!r}; in an MPI "
+            "job it must be rank:N"
+        )
+    return int(number)
+
+
+def view_of(state: ChainState, head: bytes, rank_of: Callable[[Account], int] = rank_in_address) -> View:
+    """The view of the epoch that the state's table begins.
+
+    The seed comes from the hash of the block that began the epoch, which a quorum decided, so no single node
+    chooses its neighbours. Every node that has the state computes the same view.
+
+    Args:
+        state: after a committed block.
+        head: that block's hash; the chain id at height 0.
+        rank_of: the rank of a member, the same function on every node.
+
+    Raises:
+        LedgerError: two members have one rank, or a rank is not known.
+    """
+    found = members(state)
+    ranks = tuple(rank_of(account) for account in found)
+    if len(set(ranks)) != len(ranks):
+        raise LedgerError(f"two members of epoch {state.table.epoch} have one rank: {sorted(ranks)}")
+    began = head if state.changed == state.height else state.origin
+    seed = sha256(b"pydec.view.v1", began, wire.u64(state.table.epoch))
+    return View(state.table.epoch, ranks, int.from_bytes(seed, "big"), state.effect_round)
+
+
+class Epochs:
+    """Which view holds at which training round, as blocks are committed.
+
+    A block decides the next view some rounds ahead of everybody; until then the present one holds.
+
+    Args:
+        state, head: of the newest committed block.
+        rank_of: see ``view_of``.
+    """
+
+    def __init__(
+        self, state: ChainState, head: bytes, rank_of: Callable[[Account], int] = rank_in_address
+    ) -> None:
+        self._rank_of = rank_of
+        self._views = [view_of(state, head, rank_of)]
+
+    def committed(self, state: ChainState, head: bytes) -> View | None:
+        """Take note of a block; the new view if it began an epoch."""
+        if state.table.epoch <= self._views[-1].epoch:
+            return None
+        self._views.append(view_of(state, head, self._rank_of))
+        return self._views[-1]
+
+    def at(self, round: int) -> View:
+        """The view of a round; rounds must not decrease from call to call."""
+        while len(self._views) > 1 and self._views[1].start_round <= round:
+            del self._views[0]
+        return self._views[0]
