@@ -88,6 +88,6 @@ class LedgerState(Protocol):
         """
         ...
 
-    def evidence_transaction(self, evidence: Evidence) -> bytes:
-        """The transaction that carries an evidence, the same bytes at every node."""
+    def evidence_transaction(self, accused: bytes, evidence: Evidence) -> bytes:
+        """The transaction that carries an evidence against a node id, the same bytes at every node."""
         ...

@@ -137,7 +137,7 @@ class Detector:
         slot = (statement.kind, statement.round)
         before = mine.get(slot)
         if before is not None:
-            return [] if before.body == statement.body else [Evidence.of(before, statement)]
+            return [] if conflict(before, statement) is None else [Evidence.of(before, statement)]
         mine[slot] = statement
         if len(mine) > self._most:
             del mine[min(mine, key=lambda kind_round: kind_round[1])]

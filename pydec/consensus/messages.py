@@ -21,7 +21,7 @@ from pydec.consensus.certificate import (
     TimeoutCertificate,
 )
 from pydec.consensus.signed import Kind
-from pydec.consensus.wire import HASH_BYTES, Reader, blob, i32, optional, u16, u32, u64
+from pydec.consensus.wire import HASH_BYTES, ROUND_LIMIT, Reader, blob, i32, optional, u16, u32, u64
 from pydec.crypto.signing import SIGNATURE_BYTES
 from pydec.errors import FrameError
 
@@ -106,12 +106,10 @@ class Vote:
     @classmethod
     def read(cls, reader: Reader) -> Vote:
         """The fields back."""
-        kind = reader.u8()
-        if kind not in (Kind.PREPARE, Kind.COMMIT):
-            raise FrameError(f"a vote has kind {kind}, expected PREPARE or COMMIT")
-        epoch, height, round = reader.u64(), reader.u64(), reader.round()
-        block_hash, index = reader.take(HASH_BYTES), reader.u16()
-        return cls(Kind(kind), epoch, height, round, block_hash, index, reader.take(SIGNATURE_BYTES))
+        kind, epoch, height, round, block_hash, index, signature = reader.unpack(_VOTE)
+        if kind not in (Kind.PREPARE, Kind.COMMIT) or round >= ROUND_LIMIT:
+            raise FrameError(f"a vote has kind {kind} and round {round}")
+        return cls(Kind(kind), epoch, height, round, block_hash, index, signature)
 
 
 @dataclass(frozen=True, slots=True)

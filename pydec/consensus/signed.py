@@ -31,7 +31,10 @@ class Kind(IntEnum):
 class Signer(Protocol):
     """Holds a private key; ``pydec.crypto.signing.SigningKey`` is one. Signing must be deterministic."""
 
-    public: bytes
+    @property
+    def public(self) -> bytes:
+        """The 32 bytes that verify."""
+        ...
 
     def sign(self, message: bytes) -> bytes:
         """64 bytes over ``message``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydec.errors import FrameError
 
@@ -68,7 +68,7 @@ class Reader:
     def __init__(self, data: bytes, what: str) -> None:
         self._data, self._what, self._at = data, what, 0
 
-    def unpack(self, layout: struct.Struct) -> tuple[int | bytes, ...]:
+    def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
         """The fields of a fixed layout."""
         try:
             fields = layout.unpack_from(self._data, self._at)

@@ -1,0 +1,141 @@
+"""Staying level with the others: whom to ask for what was missed, and how much to answer (rule 10).
+
+No claim is believed: a peer that says it is ahead is asked, and what it sends proves itself or does not. One
+request is open at a time; a peer that does not deliver loses its claim, one that sends nonsense is not asked
+again.
+"""
+
+from __future__ import annotations
+
+from pydec.consensus.validators import ValidatorTable
+
+WINDOW = 16  # heights that one request asks for
+ANSWERS = 32  # that one node gets until the allowance timer runs out
+MOST_CLAIMS = 1024
+
+
+class CatchUp:
+    """Who claims to be ahead, and who was asked."""
+
+    def __init__(self) -> None:
+        self._claims: dict[bytes, int] = {}
+        self._banned: set[bytes] = set()
+        self.asked: bytes | None = None
+        self.until = 0  # the open request is answered when this height is decided
+
+    def __len__(self) -> int:
+        return len(self._claims) + len(self._banned)
+
+    def heard(self, node: bytes, decided: int, height: int) -> bool:
+        """A node claims to have decided a height.
+
+        Args:
+            node: who.
+            decided: the height that it claims.
+            height: the one that this node is deciding.
+
+        Returns:
+            Whether it is ahead, may be asked, and no request is open.
+        """
+        if decided < height or node in self._banned:
+            return False
+        if node not in self._claims and len(self._claims) >= MOST_CLAIMS:
+            return False
+        self._claims[node] = max(decided, self._claims.get(node, 0))
+        return self.asked is None
+
+    def ask(self, height: int) -> bytes | None:
+        """The node to ask for ``height`` and what follows, None if nobody claims to have it."""
+        for node in [node for node, decided in self._claims.items() if decided < height]:
+            del self._claims[node]
+        if self.asked not in self._claims:
+            self.asked = next(iter(self._claims), None)
+        if self.asked is not None:
+            self.until = min(height + WINDOW - 1, self._claims[self.asked])
+        return self.asked
+
+    def delivered(self, height: int) -> bool:
+        """Whether the open request is answered; without one, whether all claims are reached.
+
+        Args:
+            height: the one that this node is deciding.
+        """
+        if self.asked is not None:
+            return height > self.until
+        return all(decided < height for decided in self._claims.values())
+
+    def fail(self) -> None:
+        """The node that was asked has not delivered."""
+        if self.asked is not None:
+            self._claims.pop(self.asked, None)
+            self.asked = None
+
+    def ban(self, node: bytes) -> None:
+        """It sent what cannot be."""
+        if len(self._banned) < MOST_CLAIMS:
+            self._banned.add(node)
+        self._claims.pop(node, None)
+        if self.asked == node:
+            self.asked = None
+
+
+class Allowance:
+    """How many answers each node still gets; the caller refills it by a timer."""
+
+    def __init__(self) -> None:
+        self._spent: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._spent)
+
+    def take(self, node: bytes) -> bool:
+        """Whether there is one more for this node."""
+        spent = self._spent.get(node, 0)
+        if spent >= ANSWERS:
+            return False
+        self._spent[node] = spent + 1
+        return True
+
+    def refill(self) -> None:
+        """Everything again for everybody."""
+        self._spent.clear()
+
+
+class Bar:
+    """Where a node without its safety record may vote again (rule 15).
+
+    It may have signed anything in heights that were open when the record was lost. A quorum of the others
+    knows how far the chain had come; one height more may have been in progress; beyond that nothing was.
+
+    Args:
+        lost: whether the record is lost or may be stale.
+    """
+
+    def __init__(self, lost: bool) -> None:
+        self._heads: dict[int, int] = {}
+        self._resolved = not lost
+        self._until = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether heads of a quorum are still missing."""
+        return not self._resolved
+
+    def until(self, height: int) -> None:
+        """Bar heights up to this one: signed records say that this node has been further than its chain."""
+        self._until = max(self._until, height)
+
+    def heard(self, table: ValidatorTable, node: bytes, decided: int) -> None:
+        """A validator's head."""
+        index = table.index(node)
+        if self._resolved or index is None:
+            return
+        self._heads[index] = max(decided, self._heads.get(index, 0))
+        if table.quorum(table.weight(self._heads)):
+            self._resolved = True
+            self._until = max(self._until, max(self._heads.values()) + 1)
+            self._heads.clear()
+
+    def allows(self, height: int) -> bool:
+        """Whether votes at that height cannot contradict forgotten ones."""
+        return self._resolved and height > self._until

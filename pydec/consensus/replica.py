@@ -1,0 +1,401 @@
+"""The replica: a pure state machine that turns messages, timers and transactions into an agreed chain.
+
+Events in, effects out; no clock, disk, network or random number inside. The driver owns those: it carries out
+the effects in order (``effects``), and the same events give the same effects everywhere, in the simulator and
+over MPI. The protocol is the specification's single-height Jolteon with broadcast votes: PROPOSAL, PREPARE,
+COMMIT, three message delays, and nothing at all when there is nothing to decide.
+
+Sources: Gelashvili et al., "Jolteon and Ditto", FC 2022, arXiv:2106.10362 (timeout certificates); Castro and
+Liskov, "Practical Byzantine Fault Tolerance", OSDI 1999 (broadcast votes).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydec.consensus import hearing
+from pydec.consensus.application import LedgerState
+from pydec.consensus.block import Header
+from pydec.consensus.catchup import Bar
+from pydec.consensus.certificate import QuorumCertificate, Verifier, Verify
+from pydec.consensus.effects import (
+    Append,
+    Broadcast,
+    Committed,
+    Effect,
+    Halted,
+    Outbox,
+    Refused,
+    Report,
+    Send,
+    SetTimer,
+    Timer,
+)
+from pydec.consensus.follow import Follow
+from pydec.consensus.height import Height
+from pydec.consensus.messages import (
+    BlockBody,
+    Decision,
+    GetBlock,
+    Head,
+    Message,
+    NewRound,
+    Proposal,
+    SyncRequest,
+    Timeout,
+    Transaction,
+    Vote,
+    decode,
+    encode,
+)
+from pydec.consensus.pacemaker import Pacemaker
+from pydec.consensus.place import Place
+from pydec.consensus.pool import Pool
+from pydec.consensus.record import SafetyRecord
+from pydec.consensus.signed import Signer
+from pydec.consensus.spread import Spread
+from pydec.consensus.storage import Restored
+from pydec.crypto.signing import verify
+from pydec.errors import FrameError, TransactionError
+
+EARLY = 8  # messages of the next height that are kept of one author
+EARLY_BYTES = 3 << 19  # and their bytes: a proposal and some votes
+STRANGERS = 64  # authors outside the table, who may be in the next one
+
+
+@dataclass(frozen=True)
+class Member:
+    """Who this node is.
+
+    Args:
+        chain_id: 32 bytes, the hash of the genesis.
+        node_id: its identity, 32 bytes.
+        signer: holds the key that the table names for it; None only follows.
+        verify: of signatures; another one only in simulations.
+    """
+
+    chain_id: bytes
+    node_id: bytes
+    signer: Signer | None
+    verify: Verify = verify
+
+
+class Replica:
+    """One node's part in the agreement.
+
+    Args:
+        member: who it is.
+        state: after the last block on its disk; the genesis state if there is none.
+        head: hash and commit certificate of that block; the chain id and None at the genesis.
+        pace: durations of timers; passed in so that measurements survive.
+    """
+
+    height_type: ClassVar[type[Height]] = Height
+
+    def __init__(
+        self,
+        member: Member,
+        state: LedgerState,
+        head: tuple[bytes, QuorumCertificate | None],
+        pace: Pacemaker | None = None,
+    ) -> None:
+        self.member, self.pace = member, pace or Pacemaker()
+        self.verifier = Verifier(member.verify)
+        self.pool, self.bar = Pool(), Bar(lost=False)
+        self.halted: str | None = None
+        self._outbox = Outbox()
+        self._follow = Follow(member.chain_id, self.pace, self._outbox)
+        self._early: dict[bytes, deque[tuple[Message, int]]] = {}
+        self._kept: SafetyRecord | None = None
+        self.state, self.head = state, head
+        self.height = self._open(None)
+        self._spread = Spread(self.pool, member.node_id, self.pace, self._broadcast, self._outbox)
+
+    # ---------------------------------------------------------------- events
+
+    def start(self, restored: Restored | None = None) -> list[Effect]:
+        """Begin, or begin again with what ``Storage.load`` gave.
+
+        Raises:
+            FrameError: the safety record is none, or of another chain.
+        """
+        restored = restored or Restored()
+        record = None
+        if not restored.sound:
+            self.bar = Bar(lost=True)
+            self.bar.until(self.state.height + 1)
+        elif restored.record is not None:
+            record = SafetyRecord.decode(restored.record, self.member.chain_id)
+        here = self.state.height + 1
+        if record is not None and record.height > here:
+            # The chain is behind what this key has signed; the record counts again where it belongs.
+            self.bar.until(record.height - 1)
+            self._kept = record
+        self.height = self._open(record if record is not None and record.height == here else None)
+        self.height.resume()
+        self._broadcast(self.here())
+        self._ask_heads()
+        return self._settle()
+
+    def receive(self, sender: bytes, data: bytes) -> list[Effect]:
+        """A message has come.
+
+        Args:
+            sender: node id of whom the channel authenticated.
+            data: any bytes.
+        """
+        if self.halted or sender == self.member.node_id:
+            return []
+        try:
+            self._dispatch(sender, decode(data, self.member.chain_id), len(data))
+        except (FrameError, Refused) as error:
+            self._outbox.rest.append(Report(sender, str(error)))
+        except hearing.Impossible as error:
+            self._halt(str(error))
+        return self._settle()
+
+    def timer(self, timer: Timer) -> list[Effect]:
+        """A timer has run out."""
+        if self.halted:
+            return []
+        if timer is Timer.ROUND:
+            self.height.expire()
+        elif timer is Timer.FETCH:
+            self.height.ask_again()
+        elif timer is Timer.ALLOWANCE:
+            self._follow.refill()
+        elif timer is Timer.RESEND:
+            self._spread.again()
+        elif timer is Timer.SYNC:
+            self._follow.expire(self.height.place.height)
+        else:
+            self._ask_heads()
+        return self._settle()
+
+    def submit(self, transaction: bytes) -> list[Effect]:
+        """A transaction of this node; the others hear of it until it is in a block.
+
+        Raises:
+            TransactionError: the state refuses it, or the pool is full.
+        """
+        if self.halted:
+            raise TransactionError(f"the ledger has stopped: {self.halted}")
+        if self.pool.add(transaction, self.member.node_id, self.state):
+            self._spread.tell(transaction)
+        return self._settle()
+
+    def measured(self, seconds: float) -> None:
+        """From ``Started`` to ``Committed`` of one round."""
+        self.pace.measured(seconds)
+
+    def here(self) -> Head:
+        """What the trainer piggy-backs on its gossip: how far this node is."""
+        return Head(self.state.table.epoch, self.state.height, self.head[0])
+
+    def sizes(self) -> dict[str, int]:
+        """How much is kept in memory, in entries; every one of them is bounded."""
+        early = sum(len(messages) for messages in self._early.values())
+        return self.height.sizes() | {
+            "pool": len(self.pool),
+            "early": early,
+            "claims": len(self._follow),
+            "signatures": len(self.verifier),
+        }
+
+    # ---------------------------------------------------------------- heights
+
+    def _open(self, record: SafetyRecord | None) -> Height:
+        member = self.member
+        place = Place(member.chain_id, self.state, *self.head, self.verifier)
+        index, signer = place.table.index(member.node_id), member.signer
+        if index is not None and (signer is None or place.table[index].key != signer.public):
+            signer = None
+        if not self.bar.allows(place.height):
+            signer = None
+        return self.height_type(place, index, signer, self.pace, self._outbox, self._select, record)
+
+    def _select(self, header: Header, max_bytes: int) -> Sequence[bytes]:
+        return self.state.select(header, self.pool.transactions(), max_bytes) if len(self.pool) else ()
+
+    def _settle(self) -> list[Effect]:
+        """Follow up on what the event has led to, and hand its effects out."""
+        try:
+            while self.height.decided and not self.halted:
+                self._advance()
+        except hearing.Impossible as error:
+            self._halt(str(error))
+        if self.height.found:
+            self._accuse()
+        if not self.halted:
+            self.height.wake()
+            if self.height.decided:  # a table of one
+                return self._settle()
+        record = self.height.record.encode() if self._outbox.dirty else None
+        return self._outbox.drain(record)
+
+    def _advance(self) -> None:
+        """Rule 5, and rule 1 for the height after."""
+        assert self.height.decided is not None
+        if self.height.found:
+            self._accuse()
+        held, certificate = self.height.decided
+        decision = Decision(held.block.height, certificate, held.encoded)
+        self._outbox.appends.append(Append(decision.height, encode(decision, self.member.chain_id)))
+        self._outbox.rest.append(Committed(held.block, certificate, held.state))
+        self._outbox.dirty = False
+        self.height.close()
+        self.state, self.head = held.state, (held.hash, certificate)
+        self.pool.settle(held.block.transactions, self.state)
+        record = None
+        if self._kept is not None and self._kept.height <= self.state.height + 1:
+            record = self._kept if self._kept.height == self.state.height + 1 else None
+            self._kept = None
+        self.height = self._open(record)
+        if record is not None:
+            self.height.resume()
+        self._spread.settle()
+        early, self._early = self._early, {}
+        for sender, messages in early.items():
+            for message, n_bytes in messages:
+                try:
+                    self._dispatch(sender, message, n_bytes)
+                except Refused as error:
+                    self._outbox.rest.append(Report(sender, str(error)))
+        self._follow.advanced(self.height.place.height)
+
+    def _halt(self, reason: str) -> None:
+        self.halted = reason
+        self._outbox.rest = [Halted(reason)]
+        self._outbox.dirty = False
+
+    # ---------------------------------------------------------------- messages
+
+    def _dispatch(self, sender: bytes, message: Message, n_bytes: int) -> None:
+        here = self.height.place.height
+        if isinstance(message, Proposal | Vote | Timeout | NewRound):
+            if message.height == here:
+                if not self.height.decided:
+                    self._hear(sender, message)
+                return
+            if message.height < here:
+                self._help(sender, message)
+            else:
+                if message.height == here + 1:
+                    self._keep(sender, message, n_bytes)
+                soft = message.height == here + 1
+                self._follow.behind(sender, message.height - 1, here, soft)
+        elif isinstance(message, Decision):
+            self._decision(sender, message)
+        elif isinstance(message, Head):
+            self._head(sender, message)
+        elif isinstance(message, SyncRequest):
+            if self._follow.may_answer(sender):
+                self._send(sender, self.here())
+                self._follow.serve(sender, message.height, self.state.height)
+        elif isinstance(message, GetBlock):
+            self._get_block(sender, message)
+        elif isinstance(message, BlockBody):
+            if message.height == here:
+                hearing.body(self.height, message)
+        else:
+            self._pooled(sender, message)
+
+    def _hear(self, sender: bytes, message: Proposal | Vote | Timeout | NewRound) -> None:
+        if isinstance(message, Vote):
+            hearing.vote(self.height, sender, message)
+        elif isinstance(message, Proposal):
+            hearing.proposal(self.height, sender, message)
+        elif isinstance(message, Timeout):
+            ended = self.height.record.ended
+            late = message.round < self.height.round
+            if late and ended is not None and self._follow.may_answer(sender):
+                self._send(sender, self.height.new_round(ended))
+            hearing.timeout(self.height, sender, message)
+        else:
+            hearing.new_round(self.height, message)
+
+    def _keep(self, sender: bytes, message: Message, n_bytes: int) -> None:
+        """Rule 9: messages of the next height wait for it, a few of each author."""
+        if sender not in self._early and len(self._early) >= len(self.state.table) + STRANGERS:
+            return
+        waiting = self._early.setdefault(sender, deque())
+        waiting.append((message, n_bytes))
+        while len(waiting) > EARLY or sum(size for _, size in waiting) > EARLY_BYTES:
+            waiting.popleft()
+
+    def _help(self, sender: bytes, message: Proposal | Vote | Timeout | NewRound) -> None:
+        """The sender is at a height that is decided here.
+
+        A late vote says nothing: its author is about to see the same quorum. Whoever is stuck has a timer.
+        """
+        if not isinstance(message, Vote) and self._follow.may_answer(sender):
+            self._follow.serve(sender, message.height, self.state.height)
+
+    def _decision(self, sender: bytes, message: Decision) -> None:
+        here = self.height.place.height
+        if message.height > here:
+            self._follow.behind(sender, message.height, here)
+        elif message.height == here and not self.height.decided:
+            try:
+                hearing.decision(self.height, message)
+            except Refused:
+                self._follow.ban(sender, here)
+                raise
+
+    def _head(self, sender: bytes, message: Head) -> None:
+        here = self.height.place.height
+        self._hear_head(sender, message.height)
+        if message.height >= here:
+            self._follow.behind(sender, message.height, here)
+        elif message.height < here - 1 and self._follow.may_answer(sender):
+            self._send(sender, self.here())
+
+    def _hear_head(self, sender: bytes, decided: int) -> None:
+        if self.bar.waiting:
+            self.bar.heard(self.state.table, sender, decided)
+
+    def _get_block(self, sender: bytes, message: GetBlock) -> None:
+        here = self.height.place.height
+        held = self.height.blocks.get(message.block_hash) if message.height == here else None
+        if held is not None and self._follow.may_answer(sender):
+            self._send(sender, BlockBody(here, held.encoded))
+        elif message.height < here and self._follow.may_answer(sender):
+            self._follow.serve(sender, message.height, self.state.height)
+
+    def _ask_heads(self) -> None:
+        if self.bar.waiting:
+            self._broadcast(SyncRequest(self.height.place.height))
+            self._outbox.rest.append(SetTimer(Timer.HEADS, self.pace.delay_s(3)))
+
+    # ---------------------------------------------------------------- transactions
+
+    def _pooled(self, sender: bytes, message: Transaction) -> None:
+        try:
+            self.pool.add(message.data, sender, self.state)
+        except TransactionError:
+            pass  # honest too: its sender may be a block behind or ahead
+
+    def _accuse(self) -> None:
+        """Rule 13: what was found goes to everybody's pool."""
+        found, self.height.found = self.height.found, []
+        table = self.height.place.table
+        for index, evidence in found:
+            transaction = self.state.evidence_transaction(table[index].node_id, evidence)
+            try:
+                if self.pool.add(transaction, self.member.node_id, self.state):
+                    self._spread.tell(transaction)
+            except TransactionError:
+                pass  # it is on the chain already
+
+    # ---------------------------------------------------------------- sending
+
+    def _send(self, node: bytes, message: Message) -> None:
+        self._outbox.rest.append(Send(node, encode(message, self.member.chain_id)))
+
+    def _broadcast(self, message: Message) -> None:
+        others = tuple(v.node_id for v in self.state.table.validators if v.node_id != self.member.node_id)
+        if others:
+            self._outbox.rest.append(Broadcast(others, encode(message, self.member.chain_id)))
