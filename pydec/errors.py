@@ -30,6 +30,22 @@ class TransactionError(PydecError, ValueError):
     """A transaction that the ledger's state does not allow, or a block that holds one."""
 
 
+class AccessDenied(PydecError, PermissionError):
+    """An identity that wants to do what its roles and grants do not allow.
+
+    Args:
+        identity: node id of who wants to.
+        action: what, in words that follow "may not".
+        resource: root of the data set that it is about; empty: none.
+        needed: what would allow it, in words that follow "it needs".
+    """
+
+    def __init__(self, identity: bytes, action: str, resource: bytes, needed: str) -> None:
+        what = f" {resource.hex()[:16]}" if resource else ""
+        super().__init__(f"{identity.hex()[:16]} may not {action}{what}: it needs {needed}")
+        self.identity, self.action, self.resource, self.needed = identity, action, resource, needed
+
+
 class LedgerError(PydecError, RuntimeError):
     """Files of the ledger that are damaged, full, in use by another process, or of another chain or key."""
 

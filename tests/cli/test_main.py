@@ -39,7 +39,10 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "unknown command 'trian'; known: train, run, list, topology, keys, bench, doctor"),
+        (
+            ["trian"],
+            "unknown command 'trian'; known: train, run, list, topology, keys, ledger, bench, doctor",
+        ),
         (["--fast"], "unrecognized arguments: --fast; see pydec --help"),
         (["train"], "train: the following arguments are required: TASK; see pydec train --help"),
         (["list", "birds"], "unknown kind 'birds'"),

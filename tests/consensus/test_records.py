@@ -58,7 +58,7 @@ def test_data_sets_and_their_readers():
 @pytest.mark.parametrize(
     ("name", "body", "message"),
     [
-        ("b", Dataset(OTHER, "x", 1, 0, 0), "it needs data-owner and is trainer, validator"),
+        ("b", Dataset(OTHER, "x", 1, 0, 0), "it needs the role data-owner, and has trainer, validator"),
         ("a", DATA, "is registered already"),
         ("a", Dataset(NO_DIGEST, "x", 1, 0, 0), "needs a root and at least one replica"),
         ("a", Dataset(OTHER, "x", 0, 0, 0), "needs a root and at least one replica"),
@@ -66,7 +66,7 @@ def test_data_sets_and_their_readers():
         ("a", Grant(RUN), "a grant gives roles, or access to one data set"),
         ("a", Grant(RUN, 1, ROOT), "a grant gives roles, or access to one data set"),
         ("a", Grant(RUN, 1, wrapped=b"x"), "a grant of roles carries no key"),
-        ("b", Grant(RUN, 1), "may not grant roles: it needs admin"),
+        ("b", Grant(RUN, 1), "may not grant roles: it needs the role admin"),
         ("a", Grant(key("b").public, int(BOTH)), "has trainer, validator already"),
         ("a", Grant(key("b").public, dataset=OTHER, wrapped=b"x"), "no data set 0606"),
         ("b", Grant(key("b").public, dataset=ROOT, wrapped=b"x"), "is not of"),
@@ -82,15 +82,15 @@ def test_data_sets_and_their_readers():
         ("a", Revoke(key("b").public), "a revocation takes roles, or access"),
         ("a", Revoke(key("b").public, int(Role.ADMIN)), "does not have admin"),
         ("a", Revoke(key("a").public, int(Role.ADMIN)), "is the last admin"),
-        ("b", Revoke(key("a").public, int(Role.ADMIN)), "may not revoke roles: it needs admin"),
+        ("b", Revoke(key("a").public, int(Role.ADMIN)), "may not revoke roles: it needs the role admin"),
         ("a", Config(()), "changes nothing"),
-        ("b", Config((("f", "1"),)), "may not change options: it needs admin"),
+        ("b", Config((("f", "1"),)), "may not change options: it needs the role admin"),
         ("a", Config((("g", "1"),)), "unknown option 'g'; known: admission, algorithm"),
         ("a", Config((("f", "01"),)), "option f must be a whole number in .* got '01'"),
         ("a", Config((("admission", "money"),)), "must be pow or stake or invite, got 'money'"),
         ("a", Config((("topology", "ring; rm"),)), "must be a specification such as"),
         ("a", Beacon(0), "reported round 0 before, now 0"),
-        ("b", Begin(RUN, OTHER), "may not begin a run: it needs admin"),
+        ("b", Begin(RUN, OTHER), "may not begin a run: it needs the role admin"),
         ("a", Begin(NO_DIGEST, OTHER), "is not a new one"),
         ("-", Checkpoint(0, 1, ROOT, NO_ATTESTATION), "no run is going on"),
         ("-", End(0, RUN, 1, ROOT, NO_ATTESTATION), "run 0707.* is not going on"),
@@ -111,7 +111,7 @@ def test_roles_come_and_go_with_the_next_epoch():
     world.run("a", Grant(key("b").public, int(Role.ADMIN)))
     assert (Role(world.of("b").roles).names, world.state.table.epoch) == ("admin, trainer, validator", 1)
     world.run("b", Revoke(key("a").public, int(Role.ADMIN)))
-    refused(world, "it needs admin", "a", Config((("f", "1"),)))
+    refused(world, "it needs the role admin", "a", Config((("f", "1"),)))
     world.run("b", Revoke(key("c").public, int(Role.VALIDATOR)))
     assert (world.of("c").stake, world.of("c").locked, len(world.state.table)) == (0, 100, 3)
     assert Role(world.of("c").roles) == Role.TRAINER
@@ -122,7 +122,7 @@ def test_a_role_for_a_stranger_waits_for_its_join():
     world = World()
     world.run("a", Grant(key("e").public, int(Role.DATA_OWNER)))
     assert world.of("e").roles == 0
-    refused(world, "may not register a data set: it needs data-owner and is none", "e", DATA)
+    refused(world, "may not register a data set: it needs the role data-owner, and has none", "e", DATA)
     world.run("e", Join(int(Role.DATA_OWNER), 0, ""))
     world.run("e", DATA)
     assert len(world.state.table) == 4

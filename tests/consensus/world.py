@@ -58,7 +58,8 @@ class World:
         self.state: ChainState = self.genesis.state()
         self.real = real
         self.blocks: list[tuple[Block, QuorumCertificate]] = []
-        self.names = {key(name).public: name for name in map(chr, range(97, 123))}
+        self.names = {a.node_id: a.address.removeprefix("at:") for a in self.genesis.accounts}
+        self.names |= {key(name).public: name for name in map(chr, range(97, 123))}
         self.absent: set[str] = set()
 
     @property

@@ -17,15 +17,22 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import atheris
 import atheris.core_with_libfuzzer  # libFuzzer itself, which atheris loads only when it starts
 import numpy as np
 
-with atheris.instrument_imports(include=["pydec.compress", "pydec.comm.frames", "pydec.kernels"]):
+with atheris.instrument_imports(
+    include=["pydec.compress", "pydec.comm.frames", "pydec.consensus", "pydec.kernels"]
+):
     from pydec import compress
     from pydec.comm import frames
     from pydec.compress import compressors
+    from pydec.consensus import block, certificate, genesis, light, transactions, validators
+    from pydec.consensus.signed import Kind
+    from pydec.consensus.state import snapshot
+    from pydec.consensus.state.parts import Account
     from pydec.errors import FrameError
 
 LENGTH_BYTES = 2  # of an input's front: the number of elements that the receiver expects
@@ -94,13 +101,62 @@ def unpack(data: bytes) -> None:
     assert again.tobytes() == data[: frames.HEADER_BYTES], "an accepted header is not canonical"
 
 
+LEDGER: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]] = {
+    "block": (block.Block.decode, lambda value: value.encode()),
+    "certificate": (certificate.QuorumCertificate.decode, lambda value: value.encode()),
+    "epoch-step": (light.decode_step, light.encode_step),
+    "genesis": (genesis.Genesis.decode, lambda value: value.encode()),
+    "snapshot": (lambda data: snapshot.decode(data, data[:32]), snapshot.encode),
+    "table": (validators.ValidatorTable.decode, lambda value: value.encode()),
+    "transaction": (transactions.Transaction.decode, lambda value: value.encode()),
+}
+"""Decoders of the ledger and their encoders: every value has one encoding."""
+
+
+def decode_ledger(name: str, data: bytes) -> None:
+    """What a peer may have sent, or a disk may hold."""
+    read, write = LEDGER[name]
+    try:
+        value = read(data)
+    except FrameError:
+        return
+    assert write(value) == data, "accepted bytes are not canonical"
+
+
 def targets() -> dict[str, Callable[[bytes], None]]:
     """What can be fuzzed, by name."""
-    return {"frame": unpack, **{name: partial(decode, name) for name in compressors}}
+    found: dict[str, Callable[[bytes], None]] = {"frame": unpack}
+    found |= {name: partial(decode, name) for name in compressors}
+    return found | {name: partial(decode_ledger, name) for name in LEDGER}
+
+
+def ledger_seeds(name: str) -> list[bytes]:
+    """The first block of a chain, and what belongs to it."""
+    owner = bytes(range(32))
+    member = Account(owner, owner, "rank:0", 12, 12, stake=100, balance=50)
+    start = genesis.Genesis("fuzz", (member,), options=(("topology", "ring"),))
+    state = start.state()
+    moved = transactions.Transaction(transactions.Transfer(bytes(32), 7), owner, 0, bytes(64)).encode()
+    roots = (block.transactions_root([moved]), state.root(), state.table.digest())
+    header = block.Header(start.chain_id, 0, 1, start.chain_id, None, *roots, 0, 0)
+    votes = {0: bytes(64)}
+    commit = certificate.QuorumCertificate.of(Kind.COMMIT, state.table, 1, 0, header.hash(), votes)
+    evidence = transactions.prove(transactions.Evict(owner))
+    return {
+        "block": [block.Block(header, (moved, evidence)).encode()],
+        "certificate": [commit.encode()],
+        "epoch-step": [light.encode_step(light.EpochStep(header, commit, state.table))],
+        "genesis": [start.encode()],
+        "snapshot": [snapshot.encode(state)],
+        "table": [state.table.encode()],
+        "transaction": [moved, evidence],
+    }[name]
 
 
 def seeds(name: str) -> list[bytes]:
     """Valid inputs, to start from."""
+    if name in LEDGER:
+        return ledger_seeds(name)
     if name == "frame":
         fields = {"sender": 1, "round": 2, "bucket": 0, "buckets": 1, "offset": 0, "count": 4, "length": 3}
         frame = frames.Frame(kind=frames.Kind.GOSSIP, wire_id=3, **fields)

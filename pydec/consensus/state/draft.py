@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydec.consensus import options
+from pydec.consensus.access import Action, check_role
 from pydec.consensus.puzzle import retarget
-from pydec.consensus.roles import Role
 from pydec.consensus.state.parts import Account
 from pydec.consensus.validators import ValidatorTable
-from pydec.errors import TransactionError
+from pydec.errors import AccessDenied, TransactionError
 
 if TYPE_CHECKING:
     from pydec.consensus.state.chain import ChainState
@@ -80,14 +80,13 @@ class Draft:
             self.stake += account.stake
         self.accounts[account.node_id] = account
 
-    def need(self, node_id: bytes, role: Role, action: str) -> Account:
-        """The account of who wants to act, if it has the role."""
+    def need(self, node_id: bytes, action: Action) -> Account:
+        """The account of who wants to act, if it has a role for it."""
         account = self.account(node_id)
-        if role not in Role(account.roles):
-            raise TransactionError(
-                f"{node_id.hex()[:16]} may not {action}: it needs {role.names} and is "
-                f"{Role(account.roles).names}"
-            )
+        try:
+            check_role(node_id, account, action)
+        except AccessDenied as error:
+            raise TransactionError(str(error)) from None
         return account
 
     def validators(self) -> Iterable[Account]:

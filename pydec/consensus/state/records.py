@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pydec.consensus import options
+from pydec.consensus.access import Action
 from pydec.consensus.roles import Role
 from pydec.consensus.state.draft import Draft
 from pydec.consensus.state.membership import slash, unbonded
@@ -37,7 +38,7 @@ from pydec.errors import TransactionError
 
 def dataset(draft: Draft, sender: bytes, body: Dataset) -> None:
     """Register a manifest."""
-    draft.need(sender, Role.DATA_OWNER, "register a data set")
+    draft.need(sender, Action.REGISTER_DATA)
     who = f"data set {body.root.hex()[:16]}"
     if body.root == NO_DIGEST or not body.replicas:
         raise TransactionError(f"{who} needs a root and at least one replica")
@@ -58,7 +59,7 @@ def grant(draft: Draft, sender: bytes, body: Grant) -> None:
     if body.roles:
         if body.generation or body.wrapped:
             raise TransactionError("a grant of roles carries no key")
-        draft.need(sender, Role.ADMIN, "grant roles")
+        draft.need(sender, Action.GRANT_ROLES)
         account = draft.accounts.get(body.grantee) or Account(body.grantee, body.grantee)
         if account.slashed:
             raise TransactionError(f"{body.grantee.hex()[:16]} lost its stake by its own fault")
@@ -96,7 +97,7 @@ def revoke(draft: Draft, sender: bytes, body: Revoke) -> None:
             raise TransactionError(f"{who} has no key of data set {body.dataset.hex()[:16]}")
         draft.datasets[body.dataset] = replace(found, readers=readers, generation=found.generation + 1)
         return
-    draft.need(sender, Role.ADMIN, "revoke roles")
+    draft.need(sender, Action.REVOKE_ROLES)
     account = draft.account(body.grantee)
     if not body.roles & (account.roles | account.granted):
         raise TransactionError(f"{who} does not have {Role(body.roles).names}")
@@ -115,7 +116,7 @@ def revoke(draft: Draft, sender: bytes, body: Revoke) -> None:
 
 def config(draft: Draft, sender: bytes, body: Config) -> None:
     """Change options."""
-    draft.need(sender, Role.ADMIN, "change options")
+    draft.need(sender, Action.CONFIGURE)
     if not body.pairs:
         raise TransactionError("a configuration without options changes nothing")
     options.check(dict(body.pairs))
@@ -136,7 +137,7 @@ def beacon(draft: Draft, sender: bytes, body: Beacon) -> None:
 
 def begin(draft: Draft, sender: bytes, body: Begin) -> None:
     """Start a run."""
-    draft.need(sender, Role.ADMIN, "begin a run")
+    draft.need(sender, Action.BEGIN_RUN)
     if draft.run.running:
         raise TransactionError(f"run {draft.run.run_id.hex()[:16]} has not ended")
     if body.run_id in (NO_DIGEST, draft.run.run_id):
