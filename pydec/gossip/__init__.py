@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pydec.gossip.ad_psgd import ADPSGD
 from pydec.gossip.adsgd import ADSGD
 from pydec.gossip.allreduce import AllReduce
 from pydec.gossip.asynchronous import Asynchronous
@@ -16,6 +17,7 @@ from pydec.gossip.exact_diffusion import D2, ExactDiffusion
 from pydec.gossip.exchange import Exchange
 from pydec.gossip.gasloc import GASLoC
 from pydec.gossip.latest import LatestExchange
+from pydec.gossip.pairwise import PairwiseExchange
 from pydec.gossip.qg_dsgdm import QGDSGDm
 from pydec.gossip.relaysgd import RelaySGD
 from pydec.gossip.rule import Gradients, LocalOptimizer, Rule
@@ -24,6 +26,7 @@ from pydec.gossip.switch import Switch, SwitchedExchange
 from pydec.gossip.tracking import GradientTracking, MomentumTracking
 
 __all__ = [
+    "ADPSGD",
     "ADSGD",
     "D2",
     "DPSGD",
@@ -48,6 +51,7 @@ __all__ = [
     "LocalOptimizer",
     "Mixer",
     "MomentumTracking",
+    "PairwiseExchange",
     "QGDSGDm",
     "RelaySGD",
     "Rule",

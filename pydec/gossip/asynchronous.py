@@ -37,7 +37,7 @@ from pydec.topology.base import Topology
 
 _FIRST_TAG = 1 << 22  # above those of ``Exchange``
 _NAP_S = 20e-3  # how long a rank that has ended waits before it looks round
-_SIGNS = 4  # signs of life per deadline of a rank that has ended
+_SIGNS = 4  # signs of life per deadline, once a rank has ended
 
 _opened: WeakKeyDictionary[Transport, itertools.count[int]] = WeakKeyDictionary()
 
@@ -61,6 +61,7 @@ class _Sink:
     content: int | None = None  # what ``delivered`` is told
     told: int = -1  # the ranks that it was told to have ended
     sent_s: float = 0.0
+    begun: int = 0  # calls of ``begin`` when it was told so
     last: bool = False
 
 
@@ -107,6 +108,7 @@ class Asynchronous(ABC):
         self._sinks = {peer: _Sink() for peer in self.listeners}
         self._work: Background | None = None
         self._open = self._ending = False
+        self._begun = 0
         self._ends = Ending(transport.rank, topology, epoch)
         self._error: Exception | None = None
 
@@ -121,8 +123,8 @@ class Asynchronous(ABC):
         """Take in what has arrived."""
 
     @abstractmethod
-    def outgoing(self, peer: int) -> tuple[NDArray[np.uint8], int] | None:
-        """The next message for an idle neighbour and what ``delivered`` shall be told, or None."""
+    def outgoing(self, peer: int) -> tuple[NDArray[np.uint8], int | None] | None:
+        """The next message for an idle neighbour and what ``delivered`` shall be told, if anything."""
 
     @abstractmethod
     def delivered(self, peer: int, content: int) -> None:
@@ -135,11 +137,12 @@ class Asynchronous(ABC):
         None keeps it where it is, to be offered again.
         """
 
-    def lost(self, peer: int) -> None:  # noqa: B027  # nothing to do for most
+    @abstractmethod
+    def lost(self, peer: int) -> None:
         """A neighbour is gone."""
 
     def settled(self) -> bool:
-        """Whether nothing is owed to this rank, so that it may send its last message."""
+        """Whether nobody owes this rank an answer, so that it may count as ended."""
         return True
 
     def met(self) -> None:  # noqa: B027  # nothing to do for most
@@ -154,6 +157,7 @@ class Asynchronous(ABC):
             ProtocolError, PeerError: what a neighbour sent, or did, since the last call.
         """
         self._raise()
+        self._begun += 1
         if not self._open:
             self._start()
         self.publish()
@@ -184,8 +188,11 @@ class Asynchronous(ABC):
         self.begin(round)
         self.finish()
 
-    def flush(self) -> None:
+    def flush(self, *, mix: bool = True) -> None:
         """Meet all other ranks, each of which calls this; afterwards no message is under way.
+
+        Args:
+            mix: False leaves the models alone.
 
         Raises:
             PeerTimeout: a neighbour gave no sign of life for the transport's deadline.
@@ -198,18 +205,18 @@ class Asynchronous(ABC):
         self._stop()
         self._raise()
         self._ending = True
-        self._ends.add(self.transport.rank)
         for source in self._sources.values():
             source.heard_s = started_s
         while not self._over():
+            if self.settled():
+                self._ends.add(self.transport.rank)
             if not self._move():
                 self._await()
         self.met()
-        for source, sink in itertools.zip_longest(self._sources.values(), self._sinks.values()):
-            if source is not None:
-                source.last = False
-            if sink is not None:
-                sink.told, sink.last = -1, False
+        for source in self._sources.values():
+            source.last = False
+        for sink in self._sinks.values():
+            sink.told, sink.last = -1, False
         self._open = self._ending = False
         self._ends.reset()
         self.wait_s += self.transport.now() - started_s
@@ -226,6 +233,11 @@ class Asynchronous(ABC):
                 sink.send.cancel()
                 sink.send = None
         self._open = self.pending = False
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether nobody needs a model any more."""
+        return self._ending and self._ends.complete
 
     @property
     def buffer_bytes(self) -> int:
@@ -271,9 +283,8 @@ class Asynchronous(ABC):
 
     def _move(self) -> bool:
         """Look at every neighbour once; whether anything happened."""
-        happened = [self._look(peer, source) for peer, source in self._sources.items()]
-        happened += [self._serve(peer, sink) for peer, sink in self._sinks.items()]
-        return any(happened)
+        happened = [self._look(*item) for item in self._sources.items()]
+        return any(happened + [self._serve(*item) for item in self._sinks.items()])
 
     def _receive(self, peer: int, source: _Source) -> None:
         source.held = False
@@ -293,11 +304,8 @@ class Asynchronous(ABC):
         message = self.slots[source.slot][: source.receive.n_bytes]
         frame = read_frame(peer, message)
         if (frame.sender, frame.epoch) != (peer, self.epoch):
-            raise ProtocolError(
-                peer,
-                f"sent a packet of sender {frame.sender} in epoch {frame.epoch}, "
-                f"expected {peer} in epoch {self.epoch}",
-            )
+            which = f"of sender {frame.sender} in epoch {frame.epoch}, expected {peer} in epoch {self.epoch}"
+            raise ProtocolError(peer, f"sent a packet {which}")
         if not source.held:
             source.heard_s = self.transport.now()
         if frame.kind is Kind.ENDED:
@@ -327,7 +335,7 @@ class Asynchronous(ABC):
             return True
         if sink.last:
             return False
-        found = None if self._ending and self._ends.complete else self.outgoing(peer)
+        found = self.outgoing(peer)
         message = found[0] if found is not None else self._note(sink)
         if message is None:
             return False
@@ -342,14 +350,14 @@ class Asynchronous(ABC):
             self.delivered(peer, content)
 
     def _note(self, sink: _Sink) -> NDArray[np.uint8] | None:
-        """Which ranks have ended, if this rank has and there is news, or nothing was said for long."""
-        if not self._ending:
+        """Which ranks have ended: once this rank has, as news; else, while others wait, as a sign of life."""
+        last, known = self._ends.complete, self._ends.known
+        news = self._ending and sink.told != known
+        silent = self.transport.now() - sink.sent_s > self.transport.deadline_s / _SIGNS
+        alive = self._ending or sink.begun != self._begun  # the background lives longer than the program
+        if not (last or news or (known and silent and alive)):
             return None
-        last = self._ends.complete and self.settled()
-        silent_s = self.transport.now() - sink.sent_s
-        if not last and sink.told == self._ends.known and silent_s < self.transport.deadline_s / _SIGNS:
-            return None
-        sink.told, sink.last = self._ends.known, last
+        sink.told, sink.last, sink.begun = known, last, self._begun
         return self._ends.note(last=last)
 
     def _lose(self, peer: int) -> None:

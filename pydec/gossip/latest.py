@@ -116,8 +116,10 @@ class LatestExchange(Asynchronous):
                     when = f"in one of the versions {[copy.version for copy in copies.values()]}"
                     raise malformed(packet, list(copies), bodies, when, error) from error
 
-    def outgoing(self, peer: int) -> tuple[NDArray[np.uint8], int] | None:
+    def outgoing(self, peer: int) -> tuple[NDArray[np.uint8], int | None] | None:
         """The next bucket, in turn, of which the neighbour was not sent the newest version."""
+        if self.all_ended:
+            return None
         buckets = len(self._packets)
         sent = self._sent_versions[peer]
         for step in range(buckets):

@@ -5,25 +5,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from pydec import compress, gossip
-from pydec.comm.transport import Stream
 from pydec.compress.base import Compressor
 from pydec.errors import ConfigError
-from pydec.gossip import Algorithm, Asynchronous, Exchange, Rule
+from pydec.gossip import Algorithm, Rule
 from pydec.gossip.consensus import Estimator, NumbersMixer
 from pydec.gossip.control import Adaptive, Control, Controller
 from pydec.gossip.exchange import Late
-from pydec.gossip.switch import Switch, exchange_of, refuse_auto
-from pydec.gossip.two_level import LeaderExchange, can_lead
+from pydec.gossip.switch import Switch, refuse_auto
 from pydec.optim.arena import Arena
+from pydec.optim.exchanges import leave, make_exchange, quiet
 from pydec.optim.facts import PeerLike
 from pydec.optim.gradients import FlatGradients
 from pydec.topology.base import Topology
-from pydec.topology.hierarchical import Hierarchical
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,9 @@ class Rounds:
             self.estimator = Estimator(plan.topology, numbers)
             if isinstance(plan.control, Adaptive):
                 self.controller = Controller(plan.control, plan.topology, numbers)
-        self.exchange = _exchange(peer, plan, mixers)
+        self.exchange = make_exchange(
+            peer, plan.algorithm, plan.topology, mixers, late=plan.late, measure=plan.measures
+        )
 
     @property
     def _switch(self) -> Switch | None:
@@ -311,7 +311,7 @@ class Rounds:
             "steps": self.steps,
             "rounds": self.rounds - begun,
             "begun": begun,  # begun again by ``load_state``, with the same bits
-            "vectors": {name: torch.from_numpy(vector.copy()) for name, vector in self._vectors().items()},
+            "vectors": self._copies(),
             "numbers": [part.rule.numbers() for part in self.parts],
             "estimator": self.estimator.numbers() if self.estimator else [],
             "controller": self.controller.numbers() if self.controller else [],
@@ -337,12 +337,11 @@ class Rounds:
         """
         for part in self.parts:
             part.group = groups[part.number]
+        leave(self.exchange)
         vectors = self._vectors()
         for name, vector in saved["vectors"].items():
             vectors[name][...] = vector.numpy()
-        if self.exchange.pending:
-            self.exchange.finish(mix=False)
-        self.exchange.flush()
+        self.load()
         for part, numbers in zip(self.parts, saved["numbers"], strict=True):
             part.rule.load_numbers(numbers)
         if self.estimator is not None:
@@ -355,41 +354,15 @@ class Rounds:
         if saved["begun"]:
             self.begin()
 
+    def _copies(self) -> dict[str, torch.Tensor]:
+        with quiet(self.exchange):
+            return {name: torch.from_numpy(vector.copy()) for name, vector in self._vectors().items()}
+
     def _vectors(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for number, part in enumerate(self.parts):
             found.update({f"{number}.{name}": vector for name, vector in part.rule.state().items()})
         return found
-
-
-def _exchange(
-    peer: PeerLike, plan: Plan, mixers: Sequence[gossip.Mixer]
-) -> Exchange | LeaderExchange | Asynchronous:
-    link, epoch, seed = peer.transport.stream(Stream.GOSSIP), peer.view.epoch, peer.view.seed
-    if plan.algorithm.asynchronous:
-        return plan.algorithm.connect(link, plan.topology, mixers, epoch=epoch, seed=seed)
-    if can_lead(plan.topology, mixers, measure=plan.measures):
-        return LeaderExchange(
-            link,
-            cast(Hierarchical, plan.topology),
-            mixers,
-            budget=plan.algorithm.budget,
-            late=plan.late,
-            epoch=epoch,
-            seed=seed,
-            overlap=plan.algorithm.order == "cta",
-        )
-    return exchange_of(mixers)(
-        link,
-        plan.topology,
-        mixers,
-        budget=plan.algorithm.budget,
-        late=plan.late,
-        epoch=epoch,
-        seed=seed,
-        overlap=plan.algorithm.order == "cta",
-        measure=plan.measures,
-    )
 
 
 def _buffer_mixer(arena: Arena, plain: Compressor, degree: int) -> gossip.AverageMixer:

@@ -1,4 +1,4 @@
-"""The thread beside the program: it goes on, it sleeps, it ends, and it hides no error."""
+"""Work beside the program: a thread that sleeps and hides no error; events on the local cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import threading
 
 import pytest
 
+from pydec.comm.local import LocalCluster, LocalTransport
 from pydec.comm.progress import Engine
+from pydec.errors import PeerLost
 
 
 def test_calls_on_until_closed() -> None:
@@ -59,3 +61,65 @@ def test_a_kick_ends_a_long_sleep() -> None:
     engine.kick()
     calls.get(timeout=10.0)
     engine.close()
+
+
+def test_background_work_follows_messages_while_its_rank_computes() -> None:
+    """Rank 0 answers each message of rank 1 from the background of one long computation."""
+
+    def program(transport: LocalTransport) -> list[float]:
+        if transport.rank == 1:
+            times = []
+            for tag in range(3):
+                answer = transport.irecv(0, tag, memoryview(bytearray(1)))
+                transport.isend(0, tag, memoryview(b"?"))
+                answer.wait()
+                times.append(transport.now())
+            return times
+        into, tags = bytearray(1), iter(range(4))
+        tag = next(tags)
+        asked = transport.irecv(1, tag, memoryview(into))
+
+        def tick() -> bool:
+            nonlocal asked, tag
+            if not asked.done():
+                return False
+            transport.isend(1, tag, memoryview(b"!"))
+            tag = next(tags)
+            asked = transport.irecv(1, tag, memoryview(into))
+            return True
+
+        work = transport.background(tick)
+        transport.sleep(10.0)
+        work.close()
+        return [transport.now()]
+
+    answered, (ended,) = reversed(LocalCluster(2, delay_s=0.1).run(program))
+    assert answered == pytest.approx([0.2, 0.4, 0.6])
+    assert ended == pytest.approx(10.0)
+
+
+def test_background_work_sees_that_a_peer_is_gone() -> None:
+    def program(transport: LocalTransport) -> list[str]:
+        if transport.rank == 1:
+            transport.sleep(1.0)
+            raise ArithmeticError("gone")
+        seen: list[str] = []
+        receive = transport.irecv(1, 0, memoryview(bytearray(1)))
+
+        def tick() -> bool:
+            try:
+                receive.done()
+            except PeerLost as error:
+                seen.append(str(error))
+            return False
+
+        transport.background(tick)
+        transport.sleep(2.0)
+        results.extend(seen)
+        return seen
+
+    results: list[str] = []
+    with pytest.raises(ArithmeticError):
+        LocalCluster(2).run(program)
+    assert len(results) == 1
+    assert "rank 1 is gone" in results[0]

@@ -77,3 +77,23 @@ def test_a_rank_that_ends_early_waits_and_all_merge_exactly(mpi_transport):
     exchange.flush()
     np.testing.assert_allclose(x, own, atol=1e-6)
     assert exchange.wait_s > 0.0
+
+
+def test_averages_of_two_keep_the_mean_and_answer_a_slow_rank(mpi_transport):
+    """No rank waits for another, each average takes place on both sides, and all agree in the end."""
+    size, rank = mpi_transport.size, mpi_transport.rank
+    schedule, algorithm = topology.make("complete", size=size), gossip.make("ad-psgd")
+    x = np.resize(optima(size)[rank], N)
+    mixers = algorithm.rule(x, compress.make("int8"), schedule.degree).mixers
+    exchange = algorithm.connect(mpi_transport, schedule, mixers, epoch=0, seed=1)
+    for _ in range(12 if rank == SLOW else 40):
+        exchange.begin(0)
+        time.sleep(10e-3 if rank == SLOW else 2e-3)
+        exchange.finish()
+    exchange.begin(0)
+    exchange.flush()
+    mean = x.astype(np.float64)
+    exact_mean(mpi_transport, mean)
+    np.testing.assert_allclose(mean, np.resize(optima(size).mean(0), N), atol=1e-5)
+    np.testing.assert_allclose(x, mean, atol=0.2)
+    assert exchange.averages > 0

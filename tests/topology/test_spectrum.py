@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pydec.errors import ConfigError
 from pydec.topology import make
 from pydec.topology.schedule import Schedule, SparseRound
-from pydec.topology.spectrum import ritz_values
+from pydec.topology.spectrum import averaging_constants, ritz_values
 
 
 @pytest.mark.parametrize("n", [2, 3, 50, 300])
@@ -37,3 +38,16 @@ def test_sparse_and_dense_gaps_agree(spec, monkeypatch):
         pytest.approx(dense.spectral_gap(), abs=1e-7),
         pytest.approx(dense.smallest_eigenvalue(), abs=1e-7),
     )
+
+
+def test_the_constants_are_those_of_ring_and_complete_graph():
+    for n in (5, 16):
+        chi1, chi2 = averaging_constants(make("ring", size=n))
+        assert chi1 == pytest.approx(1 / (2 - 2 * np.cos(2 * np.pi / n)))
+        assert chi2 == pytest.approx(0.5 * (n - 1) / n)
+        assert averaging_constants(make("complete", size=n)) == pytest.approx(((n - 1) / (2 * n),) * 2)
+
+
+def test_resistances_of_very_many_ranks_are_refused():
+    with pytest.raises(ConfigError, match="at most 4096 ranks, got 5000"):
+        averaging_constants(make("ring", size=5000))

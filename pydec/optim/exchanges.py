@@ -1,0 +1,73 @@
+"""Which exchange carries an algorithm's packets, and what is asked of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import cast
+
+from pydec.comm.transport import Stream
+from pydec.gossip import Algorithm, Asynchronous, Exchange, Mixer
+from pydec.gossip.exchange import Late
+from pydec.gossip.switch import exchange_of
+from pydec.gossip.two_level import LeaderExchange, can_lead
+from pydec.optim.facts import PeerLike
+from pydec.topology.base import Topology
+from pydec.topology.hierarchical import Hierarchical
+
+AnyExchange = Exchange | LeaderExchange | Asynchronous
+
+
+def make_exchange(
+    peer: PeerLike,
+    algorithm: Algorithm,
+    topology: Topology,
+    mixers: Sequence[Mixer],
+    *,
+    late: Late,
+    measure: bool,
+) -> AnyExchange:
+    """The exchange of checked parts, on the peer's GOSSIP stream.
+
+    Args:
+        peer: this rank.
+        algorithm, topology: of the plan.
+        mixers: one per vector.
+        late: what to do when a neighbour misses the deadline of a round.
+        measure: whether mixing is measured.
+    """
+    link, epoch, seed = peer.transport.stream(Stream.GOSSIP), peer.view.epoch, peer.view.seed
+    if algorithm.asynchronous:
+        return algorithm.connect(link, topology, mixers, epoch=epoch, seed=seed)
+    budget, overlap = algorithm.budget, algorithm.order == "cta"
+    if can_lead(topology, mixers, measure=measure):
+        nodes = cast(Hierarchical, topology)
+        return LeaderExchange(
+            link, nodes, mixers, budget=budget, late=late, epoch=epoch, seed=seed, overlap=overlap
+        )
+    return exchange_of(mixers)(
+        link,
+        topology,
+        mixers,
+        budget=budget,
+        late=late,
+        epoch=epoch,
+        seed=seed,
+        overlap=overlap,
+        measure=measure,
+    )
+
+
+def leave(exchange: AnyExchange) -> None:
+    """End what is under way without a trace in the models; all ranks together."""
+    if exchange.pending:
+        exchange.finish(mix=False)
+    if isinstance(exchange, Asynchronous):
+        exchange.flush(mix=False)
+    else:
+        exchange.flush()
+
+
+def quiet(exchange: AnyExchange) -> AbstractContextManager[object]:
+    """Within, nothing changes vectors beside the program, as asynchronous exchanges do."""
+    return exchange.lock if isinstance(exchange, Asynchronous) else nullcontext()

@@ -1,0 +1,189 @@
+"""Averages of two: on both sides or on neither, under any schedule, and never a deadlock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pydec import compress, gossip, topology
+from pydec.comm.frames import HEADER_BYTES, Frame, Kind, pack_into
+from pydec.comm.local import LocalCluster, LocalTransport
+from pydec.errors import ConfigError, ProtocolError
+from pydec.gossip import ADPSGD
+from pydec.gossip.pairwise import PairwiseExchange
+from pydec.gossip.rule import LocalOptimizer
+
+Vector = NDArray[np.float32]
+N = 24
+ROUGH: dict[str, Any] = {"delay_s": (0.0, 2.0), "duplicate": 0.3, "reorder": 0.3}
+
+
+def make(
+    transport: LocalTransport, x: Vector, graph: str = "ring", code: str = "none", a2cid2: bool = False
+) -> PairwiseExchange:
+    schedule, algorithm = topology.make(graph, size=transport.size), ADPSGD(a2cid2=a2cid2)
+    compressor = compress.make(code)
+    algorithm.check(schedule, compressor)
+    rule = algorithm.rule(x, compressor, schedule.degree)
+    return algorithm.connect(transport, schedule, rule.mixers, epoch=0, seed=3)
+
+
+def start(rank: int) -> Vector:
+    return np.random.default_rng(rank).standard_normal(N).astype(np.float32)
+
+
+def average(
+    transport: LocalTransport, pace_s: float, steps: int, pull: float = 0.0, **options: Any
+) -> tuple[Vector, NDArray[np.float64], PairwiseExchange]:
+    """Steps that add ``pull``; the model, what was added in all, and the exchange after the meeting."""
+    x, added = start(transport.rank), np.zeros(N, np.float64)
+    exchange = make(transport, x, **options)
+    for _ in range(steps):
+        exchange.begin(0)
+        transport.sleep(pace_s)
+        exchange.finish()
+        x += np.float32(pull * (transport.rank + 1))
+        added += np.float32(pull * (transport.rank + 1))
+    exchange.begin(0)
+    exchange.finish()
+    exchange.flush()
+    return x, added, exchange
+
+
+@pytest.mark.parametrize(("graph", "code"), [("ring", "none"), ("complete", "int8"), ("star", "none")])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mean_changes_by_local_steps_alone_under_any_schedule(seed: int, graph: str, code: str) -> None:
+    size = 5
+    paces = np.random.default_rng(seed).permutation([1.0, 10.0, 2.5, 0.3, 1.7])
+    steps = (60.0 / paces).astype(int)
+
+    def program(transport: LocalTransport) -> tuple[Vector, NDArray[np.float64], int, int]:
+        rank = transport.rank
+        x, added, exchange = average(
+            transport, float(paces[rank]), int(steps[rank]), 0.01, graph=graph, code=code
+        )
+        return x, added, exchange.averages, exchange.dropped
+
+    faults = ROUGH if seed else {}
+    results = LocalCluster(size, seed, deadline_s=500.0, **faults).run(program)
+    expected = np.mean([start(rank) + results[rank][1] for rank in range(size)], axis=0)
+    np.testing.assert_allclose(np.mean([x for x, _, _, _ in results], axis=0), expected, atol=1e-5)
+    assert sum(averages for _, _, averages, _ in results) >= 8
+    assert not seed or sum(dropped for _, _, _, dropped in results) > 0
+
+
+@pytest.mark.parametrize(("size", "graph"), [(2, "ring"), (3, "ring"), (4, "complete"), (9, "torus")])
+def test_ranks_in_step_cross_their_requests_and_agree_all_the_same(size: int, graph: str) -> None:
+    def program(transport: LocalTransport) -> tuple[Vector, int]:
+        x, _, exchange = average(transport, 1.0, 40, graph=graph)
+        return x, exchange.averages
+
+    results = LocalCluster(size, delay_s=0.1).run(program)
+    mean = np.mean([start(rank) for rank in range(size)], axis=0)
+    for x, averages in results:
+        np.testing.assert_allclose(x, mean, atol=2e-3)
+        assert averages >= 20
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_average_takes_place_on_both_sides(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pydec.gossip.base._MIN_BUCKET_ELEMENTS", 8)  # several buckets
+    seen: dict[tuple[int, int], list[tuple[int, bytes, bytes]]] = {}
+    plain = PairwiseExchange._average
+
+    def spy(self: Any, packet: Any, peer: int, own: Any, theirs: Any) -> None:
+        key = (self.transport.rank, peer)
+        seen.setdefault(key, []).append((packet.number, own.tobytes(), theirs.tobytes()))
+        plain(self, packet, peer, own, theirs)
+
+    monkeypatch.setattr(PairwiseExchange, "_average", spy)
+    LocalCluster(4, seed, **ROUGH).run(lambda t: average(t, [0.5, 3.0, 1.0, 1.0][t.rank], 25)[0])
+    assert len(seen) == 8
+    for (rank, peer), averages in seen.items():
+        assert averages == [(number, b, a) for number, a, b in seen[peer, rank]]
+    assert {number for averages in seen.values() for number, _, _ in averages} == {0, 1}
+
+
+def test_a_rank_that_is_gone_takes_only_its_own_part_along() -> None:
+    results: dict[int, tuple[Vector, int]] = {}
+
+    def program(transport: LocalTransport) -> None:
+        if transport.rank == 1:
+            transport.sleep(0.5)
+            raise ArithmeticError("killed")
+        x, _, exchange = average(transport, 1.0, 60, graph="complete")
+        results[transport.rank] = x, exchange.averages
+
+    with pytest.raises(ArithmeticError, match="killed"):
+        LocalCluster(4, 1, delay_s=(0.0, 0.4)).run(program)
+    assert len(results) == 3
+    models = np.stack([x for x, _ in results.values()])
+    np.testing.assert_allclose(models, np.broadcast_to(models.mean(0), models.shape), atol=1e-3)
+    assert min(averages for _, averages in results.values()) > 20
+
+
+@pytest.mark.parametrize("paces", ["equal", "1:4"])
+def test_momentum_agrees_faster_on_a_ring_and_keeps_the_mean(paces: str) -> None:
+    size = 16
+
+    def distance(a2cid2: bool) -> float:
+        def program(transport: LocalTransport) -> Vector:
+            pace_s = 1.0 if paces == "equal" or transport.rank % 4 else 4.0
+            return average(transport, pace_s, int(60 / pace_s), a2cid2=a2cid2)[0]
+
+        models = np.stack(LocalCluster(size, 2, delay_s=(0.0, 0.1)).run(program)).astype(np.float64)
+        mean = np.mean([start(rank) for rank in range(size)], axis=0)
+        np.testing.assert_allclose(models.mean(0), mean, atol=1e-5)
+        return float(np.linalg.norm(models - mean))
+
+    assert distance(True) < 0.3 * distance(False)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "graph", "words"),
+    [
+        ("ad-psgd", "exponential", "needs a symmetric graph"),
+        ("ad-psgd", "one-peer-hypercube", "keeps its neighbours for the whole run"),
+        ("ad-psgd:a2cid2=true", "complete", "gains nothing where all are neighbours of all"),
+    ],
+)
+def test_graphs_that_cannot_work_are_refused(algorithm: str, graph: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        gossip.make(algorithm).check(topology.make(graph, size=8), compress.make("none"))
+
+
+def test_momentum_is_refused_for_adam() -> None:
+    adam = LocalOptimizer("Adam", sgd=False, adaptive=True)
+    gossip.make("ad-psgd").check_local(adam)
+    with pytest.raises(
+        ConfigError, match="made for SGD, with or without momentum, and does not hold for Adam"
+    ):
+        gossip.make("ad-psgd:a2cid2=true").check_local(adam)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"flags": 9}, "flags 9"), ({"kind": Kind.LATEST}, "LATEST packet"), ({"count": 3}, "count is 3")],
+)
+def test_a_wrong_message_names_the_peer(fields: dict[str, Any], words: str) -> None:
+    def program(transport: LocalTransport) -> None:
+        x = np.zeros(N, np.float32)
+        exchange = make(transport, x)
+        if transport.rank == 1:
+            wanted: dict[str, Any] = {"kind": Kind.PAIR, "flags": 1, "count": N, **fields}
+            frame = Frame(sender=1, round=1, bucket=0, buckets=1, offset=0, length=4 * N, **wanted)
+            message = bytearray(HEADER_BYTES + 4 * N)
+            pack_into(message, frame)
+            transport.isend(0, exchange._tag, memoryview(message))
+            transport.sleep(5.0)
+            return
+        exchange.begin(0)
+        transport.sleep(1.0)
+        with pytest.raises(ProtocolError, match=words) as caught:
+            exchange.finish()
+        assert caught.value.peer == 1
+
+    LocalCluster(2).run(program)
