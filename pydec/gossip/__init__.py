@@ -17,11 +17,13 @@ from pydec.gossip.exact_diffusion import D2, ExactDiffusion
 from pydec.gossip.exchange import Exchange
 from pydec.gossip.gasloc import GASLoC
 from pydec.gossip.latest import LatestExchange
+from pydec.gossip.noloco import NoLoCo
 from pydec.gossip.pairwise import PairwiseExchange
 from pydec.gossip.qg_dsgdm import QGDSGDm
 from pydec.gossip.relaysgd import RelaySGD
 from pydec.gossip.rule import Gradients, LocalOptimizer, Rule
 from pydec.gossip.sgp import SGP
+from pydec.gossip.sparseloco import ChocoDiLoCo, SparseLoCo
 from pydec.gossip.switch import Switch, SwitchedExchange
 from pydec.gossip.tracking import GradientTracking, MomentumTracking
 
@@ -36,6 +38,7 @@ __all__ = [
     "Asynchronous",
     "AverageMixer",
     "Choco",
+    "ChocoDiLoCo",
     "ChocoMixer",
     "ChocoPeers",
     "DSGDm",
@@ -51,10 +54,12 @@ __all__ = [
     "LocalOptimizer",
     "Mixer",
     "MomentumTracking",
+    "NoLoCo",
     "PairwiseExchange",
     "QGDSGDm",
     "RelaySGD",
     "Rule",
+    "SparseLoCo",
     "Switch",
     "SwitchedExchange",
     "algorithms",

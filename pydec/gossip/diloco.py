@@ -25,13 +25,25 @@ from pydec.gossip.rule import Rule
 from pydec.topology.base import Topology
 
 
+@dataclass(frozen=True)
+class OuterStep:
+    """Nesterov's step on what the local steps did."""
+
+    lr: float
+    momentum: float
+
+    def take(self, anchor: Vector, delta: Vector, velocity: Vector) -> None:
+        """m <- momentum m + d; d <- anchor - lr (d + momentum m): the new model, in the delta's place."""
+        kernels.mix([velocity, delta], [self.momentum, 1.0], out=velocity)
+        kernels.mix([anchor, delta, velocity], [1.0, -self.lr, -self.lr * self.momentum], out=delta)
+
+
 class OuterRule(Rule):
     """Nesterov's outer step from the anchor, the model of the last round, before the mixing."""
 
-    def __init__(self, x: Vector, mixer: Mixer, outer_lr: float, momentum: float) -> None:
+    def __init__(self, x: Vector, mixer: Mixer, outer: OuterStep) -> None:
         super().__init__(x, [mixer])
-        self.outer_lr = outer_lr
-        self.momentum = momentum
+        self._outer = outer
         self.anchor = aligned_floats(x.size)
         self.velocity = aligned_floats(x.size)
         self.rebase()
@@ -42,13 +54,8 @@ class OuterRule(Rule):
 
     def depart(self) -> None:
         """d = anchor - x; m <- momentum m + d; x <- anchor - outer_lr (d + momentum m)."""
-        moved = np.subtract(self.anchor, self.x, out=self.x)
-        kernels.mix([self.velocity, moved], [self.momentum, 1.0], out=self.velocity)
-        kernels.mix(
-            [self.anchor, moved, self.velocity],
-            [1.0, -self.outer_lr, -self.outer_lr * self.momentum],
-            out=self.x,
-        )
+        np.subtract(self.anchor, self.x, out=self.x)
+        self._outer.take(self.anchor, self.x, self.velocity)
 
     def arrive(self) -> None:
         """The mixed model is the next anchor."""
@@ -79,7 +86,7 @@ class _Outer(Algorithm):
 
     def rule(self, x: Vector, compressor: Compressor, degree: int, local_steps: int = 1) -> Rule:
         """An outer momentum that starts at zero."""
-        return OuterRule(x, self.mixer(x, compressor, degree), self.outer_lr, self.momentum)
+        return OuterRule(x, self.mixer(x, compressor, degree), OuterStep(self.outer_lr, self.momentum))
 
 
 @algorithms.register("diloco")

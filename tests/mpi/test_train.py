@@ -105,6 +105,9 @@ TABLE = [
     ("--algorithm", "diloco", "--topology", "base-k", "--local-steps", "3"),
     ("--algorithm", "gossip-diloco", "--local-steps", "3"),
     ("--algorithm", "gasloc", "--local-steps", "3"),
+    ("--algorithm", "noloco", "--topology", "random-matching", "--local-steps", "3"),
+    ("--algorithm", "sparseloco", "--topology", "complete", "--compressor", "int2", "--local-steps", "3"),
+    ("--algorithm", "choco-diloco", "--compressor", "topk-int8:fraction=0.2", "--local-steps", "3"),
     ("--algorithm", "relaysgd", "--topology", "chain"),
 ]
 

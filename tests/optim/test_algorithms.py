@@ -256,7 +256,12 @@ def test_a_rate_that_starts_at_zero_makes_no_nan(paths: Any, quadratics: Any, na
 
 def _fit(name: str) -> str:
     """A graph that every size of the algorithm's tests can use."""
-    fits = {"diloco": "base-k:k=1", "choco-peers": "base-k:k=1", "relaysgd": "chain"}
+    fits = {
+        "diloco": "base-k:k=1",
+        "choco-peers": "base-k:k=1",
+        "sparseloco": "complete",
+        "relaysgd": "chain",
+    }
     return fits.get(name, "ring")
 
 

@@ -28,7 +28,9 @@ EVERY = [
 def graph(algorithm: str) -> str:
     """One that the algorithm takes at any size."""
     name = algorithm.partition(":")[0]
-    fits = {"relaysgd": "chain"} | dict.fromkeys(("choco", "d2", "decentlam"), "ring")
+    fits = {"relaysgd": "chain", "sparseloco": "complete"} | dict.fromkeys(
+        ("choco", "d2", "decentlam"), "ring"
+    )
     return fits.get(name, "base-k:k=1")
 
 
