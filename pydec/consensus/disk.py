@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,16 @@ class Disk:
     def sync(self, descriptor: int) -> None:
         """Return when data and length are on the disk."""
         _fdatasync(descriptor)
+
+    def lock(self, descriptor: int) -> None:
+        """Lock the file until it is closed, however its process ends; BlockingIOError if another has it."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory in one that exists, unless it is there; durable with its name."""
+        if not path.is_dir():
+            path.mkdir()
+            self.sync_directory(path.parent)
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name, replacing what has it."""

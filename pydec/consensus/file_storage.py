@@ -32,7 +32,7 @@ def create(directory: Path, genesis: Genesis, disk: Disk = DISK) -> None:
         LedgerError: it holds another chain's genesis, or cannot be written. The same genesis may be there.
     """
     with naming(directory, "made"):
-        directory.mkdir(exist_ok=True)
+        disk.make_directory(directory)
     path = directory / GENESIS
     if disk.exists(path):
         found = read_genesis(directory, disk)
@@ -44,7 +44,6 @@ def create(directory: Path, genesis: Genesis, disk: Disk = DISK) -> None:
         return
     with naming(path, "written"):
         create_whole(disk, path, genesis.encode())
-        disk.sync_directory(directory.parent)
 
 
 def read_genesis(directory: Path, disk: Disk = DISK) -> Genesis:

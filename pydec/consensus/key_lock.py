@@ -7,7 +7,6 @@ are caught by their contradicting votes instead, and slashed.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
@@ -80,7 +79,7 @@ class KeyLock:
     def _take(self) -> None:
         with naming(self.path, "locked"):
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._disk.lock(self._file)
             except BlockingIOError:
                 words = self._disk.read(self._file, _MOST_BYTES, 0).split()
                 holder = words[1].decode("ascii", "replace") if len(words) == 2 else "unknown"

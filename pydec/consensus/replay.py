@@ -11,7 +11,26 @@ from pydec.consensus.light import EpochStep
 from pydec.consensus.place import Place
 from pydec.consensus.signed import Kind
 from pydec.consensus.state.chain import ChainState
+from pydec.consensus.storage import Storage
 from pydec.errors import FrameError, LedgerError
+
+
+def recover(storage: Storage, genesis: Genesis) -> Replay:
+    """The chain on a node's own disk, for its restart.
+
+    Hashes, state roots and quorums are checked, signatures not: this node verified them before it wrote them,
+    and the file's CRCs say that they are what it wrote.
+
+    Raises:
+        LedgerError: a block does not follow.
+    """
+    replay = Replay(genesis, Verifier(lambda key, message, signature: None))
+    for height in range(1, storage.head + 1):
+        record = storage.record(height)
+        if record is None:
+            raise LedgerError(f"height {height} is missing below the head {storage.head}")
+        replay.add(record)
+    return replay
 
 
 class Replay:

@@ -49,6 +49,7 @@ class LossyDisk(Disk):
         self.names: dict[Path, File] = {}
         self.durable_names: dict[Path, File] = {}
         self.opened: dict[int, File] = {}
+        self.locked: set[int] = set()
         self.tear_bytes = SECTOR_BYTES
 
     def put(self, path: Path, data: bytes) -> None:
@@ -63,6 +64,7 @@ class LossyDisk(Disk):
             file.durable = file.after_crash(self.rng, self.tear_bytes)
             file.seen, file.pending = bytearray(file.durable), []
         self.names, self.durable_names, self.opened, self.fail_at = dict(names), dict(names), {}, -1
+        self.locked = set()
 
     def _changes(self) -> bool:
         """Whether this is the call that fails."""
@@ -87,6 +89,7 @@ class LossyDisk(Disk):
 
     def close(self, descriptor):
         self.opened.pop(descriptor, None)
+        self.locked.discard(descriptor)
 
     def size(self, descriptor):
         return len(self.opened[descriptor].seen)
@@ -120,6 +123,15 @@ class LossyDisk(Disk):
             self._stop()
         file = self.opened[descriptor]
         file.durable, file.pending = bytes(file.seen), []
+
+    def lock(self, descriptor):
+        file = self.opened[descriptor]
+        if any(self.opened[other] is file for other in self.locked & self.opened.keys()):
+            raise BlockingIOError(errno.EAGAIN, "locked")
+        self.locked.add(descriptor)
+
+    def make_directory(self, path):
+        pass
 
     def rename(self, source, target):
         if self._changes():
