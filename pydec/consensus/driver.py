@@ -1,0 +1,391 @@
+"""Runs a replica beside the program: messages over a transport, votes on disk, timers by the clock.
+
+Everything happens in ``tick``, which never waits for a peer: on MPI a thread of its own calls it, with sleeps
+that grow to ``IDLE_S`` while there is nothing to do; on the local cluster every message does. The program
+only submits transactions and reads the newest state, and neither waits for the other.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from pydec.comm.mail import Mail
+from pydec.comm.progress import Engine
+from pydec.comm.transport import Background, Transport
+from pydec.consensus import effects
+from pydec.consensus.application import LedgerState
+from pydec.consensus.effects import Committed, Effect, Timer
+from pydec.consensus.hello import ASK, HELLO, Greeter
+from pydec.consensus.messages import MAX_MESSAGE_BYTES, encode
+from pydec.consensus.replica import Replica
+from pydec.consensus.storage import Storage
+from pydec.crypto.hashing import sha256
+from pydec.errors import LedgerError, ProtocolError, PydecError, TransactionError
+
+IDLE_S = 0.05  # longest sleep of an idle ledger: what the first message after silence may wait at each hop
+_AT_ONCE = 64  # messages taken before timers and submissions are looked at again
+_SERVED_BYTES = 4 << 20  # of stored blocks that one request gets
+_WAITING = 64  # messages kept for, and from, a rank whose key is not known yet
+_GREET_S, _GREET_MOST_S = 0.1, 10.0  # between questions to a rank that does not answer: at first, at most
+_REPORTS = 100
+_LOOK_S = 0.5e-3  # between looks of a program that waits for the thread
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Where a transaction was committed.
+
+    Args:
+        height: of the block.
+        block_hash: 32 bytes.
+    """
+
+    height: int
+    block_hash: bytes
+
+
+class Driver:
+    """One node of the ledger, running; also a context manager.
+
+    Args:
+        link: the LEDGER stream of the transport; nothing else uses it.
+        replica: not started yet.
+        storage: its disk, closed with the driver if it can be.
+        greeter: of this node's identity.
+        start: False leaves the thread out; the program then calls ``tick``.
+
+    Attributes:
+        reports: what peers sent that no honest peer sends, the newest last.
+        faults: number of such messages by rank.
+        failure: why the ledger has stopped here, None while it runs.
+    """
+
+    def __init__(
+        self, link: Transport, replica: Replica, storage: Storage, greeter: Greeter, *, start: bool = True
+    ) -> None:
+        self._link, self._replica, self._storage, self._greeter = link, replica, storage, greeter
+        self._mail = Mail(link, MAX_MESSAGE_BYTES)
+        self._chain_id = replica.member.chain_id
+        self.reports: deque[str] = deque(maxlen=_REPORTS)
+        self.faults: Counter[int] = Counter()
+        self.failure: str | None = None
+        self._turn = threading.Lock()  # one tick at a time; on the local cluster a poll may lead to another
+        self._submitted: SimpleQueue[tuple[bytes, Future[Receipt]]] = SimpleQueue()
+        self._pending: dict[bytes, tuple[bytes, list[Future[Receipt]]]] = {}
+        self._callbacks: list[Callable[[Committed], None]] = []
+        self._timers: dict[Timer, float] = {}
+        self._started: tuple[int, int, float] | None = None
+        now_s = link.now()
+        self._greet_at_s = {peer: (now_s, _GREET_S) for peer in range(link.size) if peer != link.rank}
+        self._outgoing: dict[bytes, deque[bytes]] = {}  # to nodes whose rank is not known yet
+        self._incoming: dict[int, deque[bytes]] = {}  # from ranks whose node is not known yet
+        self._committed: tuple[LedgerState, bytes] = replica.state, replica.head[0]
+        self._closed = False
+        self._perform(replica.start(storage.load()))
+        self._work: Background | None = link.background(self.tick, most_s=IDLE_S) if start else None
+
+    # ---------------------------------------------------------------- for the program, from any thread
+
+    @property
+    def state(self) -> LedgerState:
+        """The state after the last committed block; immutable."""
+        return self._committed[0]
+
+    @property
+    def head(self) -> tuple[int, bytes]:
+        """Height and hash of the last committed block; 0 and the chain id before the first."""
+        state, block_hash = self._committed
+        return state.height, block_hash
+
+    def submit(self, transaction: bytes) -> Future[Receipt]:
+        """Ask for a transaction to be committed; returns at once.
+
+        Returns:
+            A future of the receipt. Its exception is a TransactionError if the state refuses the transaction,
+            now or after another block, and a LedgerError if the ledger stops or is closed.
+        """
+        future: Future[Receipt] = Future()
+        self._submitted.put((transaction, future))
+        if self._closed or self.failure is not None:
+            self._refuse_all()
+        elif self._work is not None:
+            self._work.kick()
+        return future
+
+    def subscribe(self, callback: Callable[[Committed], None]) -> Callable[[], None]:
+        """Call ``callback`` with every block from now on, in order, in the ledger's thread; it must be quick.
+
+        Returns:
+            A function that ends it. A callback that raises is reported and not called again.
+        """
+        self._callbacks.append(callback)
+
+        def end() -> None:
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
+
+        return end
+
+    def wait(
+        self,
+        futures: Sequence[Future[Receipt]],
+        timeout_s: float,
+        check: Callable[[], None] = lambda: None,
+    ) -> list[Receipt]:
+        """Wait for receipts, and let the ledger go on meanwhile where it has no thread.
+
+        Args:
+            futures: from ``submit``.
+            timeout_s: longest time in all.
+            check: called now and then; what it raises ends the wait.
+
+        Raises:
+            LedgerError: not committed in time, or the ledger has stopped.
+            TransactionError: one was refused.
+        """
+        self._until(
+            lambda: all(future.done() for future in futures),
+            timeout_s,
+            check,
+            lambda: f"{sum(not future.done() for future in futures)} transactions were not committed",
+        )
+        return [future.result() for future in futures]
+
+    def wait_for_height(
+        self, height: int, timeout_s: float, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Wait until this node has committed a height; see ``wait``.
+
+        Raises:
+            LedgerError: not in time, or the ledger has stopped.
+        """
+        self._until(
+            lambda: self.head[0] >= height or self.failure is not None,
+            timeout_s,
+            check,
+            lambda: f"height {height} was not reached",
+        )
+        if self.failure is not None:
+            raise LedgerError(f"the ledger has stopped: {self.failure}")
+
+    def _until(
+        self,
+        done: Callable[[], bool],
+        timeout_s: float,
+        check: Callable[[], None],
+        missing: Callable[[], str],
+    ) -> None:
+        until_s = self._link.now() + timeout_s
+        while not done():
+            if self._link.now() >= until_s:
+                raise LedgerError(
+                    f"{missing()} within {timeout_s:g} s, this node is at height {self.head[0]}: peers with "
+                    "a third of the stake, or more, do not answer"
+                )
+            check()
+            if isinstance(self._work, Engine):
+                time.sleep(_LOOK_S)
+            elif not self.tick():
+                self._link.advance()
+
+    def close(self) -> None:
+        """Stop; what is not committed is refused. Idempotent."""
+        self._closed = True
+        work, self._work = self._work, None
+        if work is not None:
+            work.close()
+        self._refuse_all()
+        close = getattr(self._storage, "close", None)
+        if close is not None:
+            close()
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # ---------------------------------------------------------------- beside it
+
+    def tick(self) -> bool:
+        """Do what there is to do, at most some milliseconds' worth; whether there was anything."""
+        if self._closed or self.failure is not None or not self._turn.acquire(blocking=False):
+            return False
+        try:
+            return self._tick()
+        except Exception as error:  # a ledger that fails must not take training with it
+            self._fail(
+                f"{type(error).__name__}: {error}" if not isinstance(error, PydecError) else str(error)
+            )
+            return False
+        finally:
+            self._turn.release()
+
+    def _tick(self) -> bool:
+        busy = self._take_submitted()
+        for _ in range(_AT_ONCE):
+            note = self._mail.receive()
+            if note is None:
+                break
+            busy = True
+            self._take(*note)
+        now_s = self._link.now()
+        for timer in [timer for timer, at_s in self._timers.items() if at_s <= now_s]:
+            if self._timers.get(timer, now_s + 1.0) <= now_s:  # an earlier one may have cancelled it
+                del self._timers[timer]
+                self._perform(self._replica.timer(timer))
+                busy = True
+        for peer, (at_s, pause_s) in list(self._greet_at_s.items()):
+            if at_s <= now_s:
+                self._greet_at_s[peer] = (now_s + pause_s, min(2.0 * pause_s, _GREET_MOST_S))
+                self._mail.send(peer, self._greeter.ask(peer))
+        return busy
+
+    def _take_submitted(self) -> bool:
+        busy = False
+        while True:
+            try:
+                transaction, future = self._submitted.get_nowait()
+            except Empty:
+                return busy
+            busy = True
+            name = sha256(transaction)
+            if name in self._pending:
+                self._pending[name][1].append(future)
+                continue
+            self._pending[name] = transaction, [future]
+            try:
+                done = self._replica.submit(transaction)
+            except TransactionError as error:
+                self._settle(name, error)
+                continue
+            self._perform(done)
+
+    def _take(self, peer: int, data: bytes) -> None:
+        if data[:1] in (bytes([ASK]), bytes([HELLO])):
+            self._greeted(peer, data)
+            return
+        node = self._greeter.node(peer)
+        if node is None:
+            self._incoming.setdefault(peer, deque(maxlen=_WAITING)).append(data)
+        else:
+            self._perform(self._replica.receive(node, data))
+
+    def _greeted(self, peer: int, data: bytes) -> None:
+        try:
+            answer = self._greeter.receive(peer, data)
+        except ProtocolError as error:
+            self._report(peer, str(error))
+            return
+        if answer is not None:
+            self._mail.send(peer, answer)
+            return
+        node = self._greeter.node(peer)
+        if node is None or self._greet_at_s.pop(peer, None) is None:
+            return
+        self._mail.send(peer, encode(self._replica.here(), self._chain_id))
+        for waiting in self._outgoing.pop(node, ()):
+            self._mail.send(peer, waiting)
+        for waiting in self._incoming.pop(peer, ()):
+            self._perform(self._replica.receive(node, waiting))
+
+    # ---------------------------------------------------------------- effects
+
+    def _perform(self, done: Sequence[Effect]) -> None:
+        """Carry effects out, in order; what must be durable is before the next one is looked at."""
+        for effect in done:
+            if isinstance(effect, effects.Persist):
+                self._storage.persist(effect.record)
+            elif isinstance(effect, effects.Append):
+                self._storage.append(effect.height, effect.record)
+            elif isinstance(effect, effects.Send):
+                self._send(effect.node, effect.data)
+            elif isinstance(effect, effects.Broadcast):
+                for node in effect.nodes:
+                    self._send(node, effect.data)
+            elif isinstance(effect, effects.Serve):
+                self._serve(effect)
+            elif isinstance(effect, effects.SetTimer):
+                self._timers[effect.timer] = self._link.now() + effect.delay_s
+            elif isinstance(effect, effects.CancelTimer):
+                self._timers.pop(effect.timer, None)
+            elif isinstance(effect, effects.Started):
+                self._started = effect.height, effect.round, self._link.now()
+            elif isinstance(effect, Committed):
+                self._publish(effect)
+            elif isinstance(effect, effects.Report):
+                rank = self._greeter.rank_of(effect.node)
+                self._report(-1 if rank is None else rank, effect.reason)
+            else:
+                self._fail(effect.reason)
+
+    def _send(self, node: bytes, data: bytes) -> bool:
+        rank = self._greeter.rank_of(node)
+        if rank is None:
+            self._outgoing.setdefault(node, deque(maxlen=_WAITING)).append(data)
+            return True
+        return rank == self._link.rank or self._mail.send(rank, data)
+
+    def _serve(self, wanted: effects.Serve) -> None:
+        n_bytes = 0
+        for height in range(wanted.first, wanted.last + 1):
+            record = self._storage.record(height)
+            if record is None or n_bytes + len(record) > _SERVED_BYTES or not self._send(wanted.node, record):
+                return
+            n_bytes += len(record)
+
+    def _publish(self, committed: Committed) -> None:
+        header = committed.block.header
+        if self._started is not None and self._started[:2] == (header.height, committed.certificate.round):
+            self._replica.measured(self._link.now() - self._started[2])
+        self._started = None
+        receipt = Receipt(header.height, header.hash())
+        self._committed = committed.state, receipt.block_hash
+        for callback in tuple(self._callbacks):
+            try:
+                callback(committed)
+            except Exception as error:
+                self._callbacks.remove(callback)
+                self.reports.append(f"a subscriber raised {type(error).__name__}: {error}")
+        if not self._pending:
+            return
+        for transaction in committed.block.transactions:
+            self._settle(sha256(transaction), receipt)
+        for name, (transaction, _) in list(self._pending.items()):
+            try:
+                committed.state.check(transaction)
+            except TransactionError as error:
+                self._settle(name, error)
+
+    def _settle(self, name: bytes, result: Receipt | Exception) -> None:
+        for future in self._pending.pop(name, (b"", []))[1]:
+            if future.set_running_or_notify_cancel():
+                if isinstance(result, Receipt):
+                    future.set_result(result)
+                else:
+                    future.set_exception(result)
+
+    def _report(self, rank: int, reason: str) -> None:
+        self.faults[rank] += 1
+        self.reports.append(reason if reason.startswith("rank ") else f"rank {rank}: {reason}")
+
+    def _fail(self, reason: str) -> None:
+        self.failure = reason
+        self._refuse_all()
+
+    def _refuse_all(self) -> None:
+        while True:
+            try:
+                transaction, future = self._submitted.get_nowait()
+            except Empty:
+                break
+            self._pending.setdefault(sha256(transaction), (transaction, []))[1].append(future)
+        why = f"the ledger has stopped: {self.failure}" if self.failure else "the ledger was closed"
+        for name in list(self._pending):
+            self._settle(name, LedgerError(why))

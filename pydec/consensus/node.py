@@ -1,0 +1,83 @@
+"""One node of the ledger, put together: its directory, its replica, its identity and its transport."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydec.comm.transport import Stream, Transport
+from pydec.consensus.driver import Driver
+from pydec.consensus.file_storage import FileStorage
+from pydec.consensus.genesis import Genesis
+from pydec.consensus.hello import Greeter
+from pydec.consensus.pacemaker import Pacemaker
+from pydec.consensus.replay import Replay
+from pydec.consensus.replica import Member, Replica
+from pydec.consensus.roles import Role
+from pydec.consensus.rules import Rules
+from pydec.consensus.state.parts import Account
+from pydec.crypto.signing import SigningKey
+from pydec.errors import ConfigError
+
+STAKE = 100  # of each rank of a job that makes its own chain: equal, and room for changes of a hundredth
+FOUNDER = Role.TRAINER | Role.VALIDATOR | Role.DATA_OWNER
+"""Roles of every rank of a job that makes its own chain; rank 0 is its admin as well."""
+
+
+def founders(name: str, identities: Sequence[bytes], rules: Rules | None = None) -> Genesis:
+    """The genesis of a job whose ranks have equal stake.
+
+    Args:
+        name: for people; different for each chain, because the same genesis has the same chain id.
+        identities: public key of every rank, 32 bytes each.
+        rules: of the chain.
+
+    Raises:
+        ConfigError: two ranks have one key.
+    """
+    for rank, identity in enumerate(identities):
+        if (first := list(identities).index(identity)) < rank:
+            raise ConfigError(
+                f"ranks {first} and {rank} have the same key {identity.hex()[:16]}: one key per rank, or "
+                "their votes contradict each other; give each its own key file"
+            )
+    accounts = [
+        Account(identity, identity, f"rank:{rank}", int(roles), granted=int(roles), stake=STAKE)
+        for rank, identity in enumerate(identities)
+        for roles in (FOUNDER | Role.ADMIN if rank == 0 else FOUNDER,)
+    ]
+    return Genesis(name, tuple(sorted(accounts, key=lambda account: account.node_id)), rules or Rules())
+
+
+def open_node(
+    transport: Transport,
+    directory: Path,
+    key: SigningKey,
+    *,
+    start: bool = True,
+    pace: Pacemaker | None = None,
+) -> Driver:
+    """Start this rank's node from what its directory holds: everything in it is verified again.
+
+    Args:
+        transport: any stream of the cluster; the LEDGER stream is used.
+        directory: of this node, made by ``file_storage.create``.
+        key: its identity, which also votes.
+        start: False leaves the thread out.
+        pace: first durations of timers.
+
+    Raises:
+        LedgerError: the directory's files cannot be used.
+    """
+    storage = FileStorage(directory, key.public)
+    try:
+        past = Replay(storage.genesis)
+        for height in range(1, storage.head + 1):
+            past.add(storage.record(height) or b"")
+        member = Member(past.chain_id, key.public, key)
+        replica = Replica(member, past.state, (past.head, past.commit), pace)
+        greeter = Greeter(key, past.chain_id, transport.rank, storage.incarnation)
+        return Driver(transport.stream(Stream.LEDGER), replica, storage, greeter, start=start)
+    except BaseException:
+        storage.close()
+        raise
