@@ -87,6 +87,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--merge", action="store_true", help="end with one model on all ranks, their exact mean by gossip"
     )
     gossip.add_argument(
+        "--background",
+        action="store_true",
+        help="a thread moves packets while gradients are computed (order cta; costs a part of a core)",
+    )
+    gossip.add_argument(
         "--order",
         choices=("atc", "cta"),
         help="adapt then combine, or combine then adapt, which overlaps",
@@ -168,6 +173,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         local_steps=args.local_steps,
         mixing=args.mixing,
         merge=args.merge,
+        background=args.background,
         nan_policy=args.nan_policy,
         alpha=args.alpha or 0.0,
         seed=args.seed,

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from pydec.comm.frames import HEADER_BYTES, Kind, Template
-from pydec.comm.transport import Pending, Transport
+from pydec.comm.transport import Background, Pending, Transport
 from pydec.compress import draw_key
 from pydec.compress.base import Bytes
 from pydec.errors import FrameError, PeerTimeout, ProtocolError
@@ -27,6 +27,7 @@ from pydec.topology.base import Topology
 Late = Literal["raise", "drop"]
 
 _ROUND_TAGS = 1 << 9  # a quarter million tags and more are left to gossip/asynchronous.py
+_NAP_S = 200e-6  # between looks at packets on their way: 25 kB at 1 Gbit/s
 _RING = 4  # buckets of outbox and inbox of an exchange that does not overlap with computation
 _AHEAD = 2  # buckets encoded before the first is mixed: hides one neighbour's encoding
 
@@ -82,6 +83,8 @@ class Exchange:
         self.dropped = 0
         """Packets and neighbours left out so far: duplicates of older rounds, and late neighbours."""
         self.measure = measure
+        self._in_background = False
+        self._work: Background | None = None
         self.moved = 0.0
         self._overlap = overlap
         for mixer in self.mixers:
@@ -143,11 +146,29 @@ class Exchange:
                 self._settle(number - _AHEAD)
         self.pending = False
 
+    def move_in_background(self) -> None:
+        """Let packets move beside the program between ``begin`` and ``finish``, where that can be done.
+
+        MPI moves large messages only while somebody calls it; see ``Transport.background``.
+        """
+        self._in_background = True
+
+    def _advance(self) -> bool:
+        if self.pending:
+            self.transport.advance()
+        return False
+
     def begin(self, round: int) -> None:
-        """Start a round: encode every bucket and send it to those who listen in this round."""
+        """Start a round: encode every bucket and send it to those who listen in this round.
+
+        Buckets leave in the order of the parameters, so that those come first that the next forward pass
+        needs first.
+        """
         if not self._overlap:
             raise RuntimeError("this exchange was made for whole rounds; use run, or overlap=True")
         self._open(round)
+        if self._in_background and self._work is None:
+            self._work = self.transport.background(self._advance, most_s=_NAP_S)
         for number in range(len(self._packets)):
             self._send(number)
 
@@ -171,7 +192,7 @@ class Exchange:
         """Look up the round's neighbours and post the first receives."""
         if self.pending:
             raise RuntimeError(f"round {self.round} has not been finished")
-        self.flush()
+        self._drain()
         self.round = round
         self.pending = True
         self._missing.clear()
@@ -238,7 +259,16 @@ class Exchange:
             self.moved += packet.mixer.move_scale * moved
 
     def flush(self) -> None:
-        """Wait until everything that was sent has left the outbox."""
+        """Wait until everything that was sent has left the outbox; what ran beside the program ends."""
+        self._drain()
+        self._rest()
+
+    def _rest(self) -> None:
+        work, self._work = self._work, None
+        if work is not None:
+            work.close()
+
+    def _drain(self) -> None:
         for sends in self._sends.values():
             for send in sends:
                 self._wait(send)
@@ -246,6 +276,7 @@ class Exchange:
 
     def close(self) -> None:
         """Give up what is still under way."""
+        self._rest()
         for pending in (*itertools.chain(*self._sends.values()), *self._receives.values()):
             pending.cancel()
         self._sends.clear()

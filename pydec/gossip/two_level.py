@@ -108,6 +108,10 @@ class LeaderExchange:
         means = sum(mean.nbytes for mean in self._means)
         return means + self._inside.buffer_bytes + self._between.buffer_bytes
 
+    def move_in_background(self) -> None:
+        """As ``Exchange.move_in_background``, of the packets between the nodes."""
+        self._between.move_in_background()
+
     def run(self, round: int) -> None:
         """Do a whole round; see ``Exchange.run``."""
         self._inside.run(2 * round)

@@ -26,6 +26,7 @@ def make_exchange(
     *,
     late: Late,
     measure: bool,
+    background: bool,
 ) -> AnyExchange:
     """The exchange of checked parts, on the peer's GOSSIP stream.
 
@@ -35,27 +36,34 @@ def make_exchange(
         mixers: one per vector.
         late: what to do when a neighbour misses the deadline of a round.
         measure: whether mixing is measured.
+        background: whether packets move beside the program between two steps; those of asynchronous
+            algorithms do in any case.
     """
     link, epoch, seed = peer.transport.stream(Stream.GOSSIP), peer.view.epoch, peer.view.seed
     if algorithm.asynchronous:
         return algorithm.connect(link, topology, mixers, epoch=epoch, seed=seed)
     budget, overlap = algorithm.budget, algorithm.order == "cta"
+    exchange: Exchange | LeaderExchange
     if can_lead(topology, mixers, measure=measure):
         nodes = cast(Hierarchical, topology)
-        return LeaderExchange(
+        exchange = LeaderExchange(
             link, nodes, mixers, budget=budget, late=late, epoch=epoch, seed=seed, overlap=overlap
         )
-    return exchange_of(mixers)(
-        link,
-        topology,
-        mixers,
-        budget=budget,
-        late=late,
-        epoch=epoch,
-        seed=seed,
-        overlap=overlap,
-        measure=measure,
-    )
+    else:
+        exchange = exchange_of(mixers)(
+            link,
+            topology,
+            mixers,
+            budget=budget,
+            late=late,
+            epoch=epoch,
+            seed=seed,
+            overlap=overlap,
+            measure=measure,
+        )
+    if background:
+        exchange.move_in_background()
+    return exchange
 
 
 def leave(exchange: AnyExchange) -> None:

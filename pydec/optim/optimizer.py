@@ -59,6 +59,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         late: what to do when a neighbour misses the deadline: "raise" PeerTimeout or "drop" it
             for the round.
         iid: whether all ranks' data are of one distribution; silences HeterogeneityWarning.
+        background: whether a thread moves the packets of order="cta" while gradients are computed, where
+            the MPI allows it; large ones wait for the next ``step`` otherwise. Asynchronous algorithms
+            have it in any case.
 
     Raises:
         ConfigError: a name, option or combination that cannot work, or a parameter that cannot be
@@ -89,6 +92,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         init: Init = "broadcast",
         late: Late = "raise",
         iid: bool = False,
+        background: bool = False,
     ) -> None:
         _check_choice("buffers", buffers, Buffers)
         _check_choice("nan_policy", nan_policy, NanPolicy)
@@ -109,7 +113,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             raise ConfigError(
                 f"the topology is for {self.topology.size} ranks, but this job has {self.peer.size}"
             )
-        plan = Plan(self.topology, self.compressor, self.algorithm, local_steps, control, late, estimate)
+        parts = self.topology, self.compressor, self.algorithm
+        plan = Plan(*parts, local_steps, control, late, estimate, background)
         plan.check()
         local = describe(optimizer)
         self.algorithm.check_local(local)

@@ -36,6 +36,7 @@ class Plan:
         control: how many rounds follow.
         late: what to do when a neighbour misses the deadline.
         estimate: whether the consensus distance is estimated in every round.
+        background: whether packets move in a thread beside the computation.
     """
 
     topology: Topology
@@ -45,6 +46,7 @@ class Plan:
     control: Control
     late: Late
     estimate: bool
+    background: bool = False
 
     def check(self) -> None:
         """Raise ConfigError for what does not go together."""
@@ -60,6 +62,11 @@ class Plan:
         if self.measures and self.late == "drop":
             raise ConfigError(
                 "an estimated consensus distance and adaptive mixing need every packet; use late='raise'"
+            )
+        if self.background and self.algorithm.order != "cta":
+            raise ConfigError(
+                f"background=True moves packets while gradients are computed, and {name} sends none "
+                "then; use order='cta' where the algorithm has it, or leave it out"
             )
         if self.algorithm.asynchronous:
             refuse_auto(name, self.compressor)
@@ -167,7 +174,13 @@ class Rounds:
             if isinstance(plan.control, Adaptive):
                 self.controller = Controller(plan.control, plan.topology, numbers)
         self.exchange = make_exchange(
-            peer, plan.algorithm, plan.topology, mixers, late=plan.late, measure=plan.measures
+            peer,
+            plan.algorithm,
+            plan.topology,
+            mixers,
+            late=plan.late,
+            measure=plan.measures,
+            background=plan.background,
         )
 
     @property

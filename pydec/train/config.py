@@ -41,6 +41,7 @@ class TrainConfig:
         clip_norm: largest norm of a rank's gradient; 0 does not clip.
         optimizer, topology, compressor, algorithm, mixing: specification strings.
         local_steps: local steps between rounds of gossip.
+        background: whether a thread moves packets while gradients are computed.
         merge: whether all ranks end with the exact mean of their models.
         nan_policy: "raise", "skip" or "continue" when a gradient holds NaN or infinity.
         alpha: Dirichlet concentration of the split by label; 0 splits iid.
@@ -71,6 +72,7 @@ class TrainConfig:
     local_steps: int = 1
     mixing: str = "fixed"
     merge: bool = False
+    background: bool = False
     nan_policy: NanPolicy = "raise"
     alpha: float = 0.0
     seed: int = 0

@@ -143,6 +143,7 @@ def _optimizer(config: TrainConfig, task: Task, peer: Peer) -> DecentralizedOpti
         iid=not config.alpha,
         model=task.model,
         nan_policy=config.nan_policy,
+        background=config.background,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -205,3 +207,21 @@ def test_misuse_is_told() -> None:
             make(transport, vector(0), overlap=False).begin(0)
 
     LocalCluster(1).run(program)
+
+
+def test_packets_that_move_in_the_background_change_no_bit() -> None:
+    def program(transport: Transport, background: bool) -> NDArray[np.float32]:
+        x = vector(transport.rank)
+        exchange = make(transport, x)
+        if background:
+            exchange.move_in_background()
+        for t in range(4):
+            exchange.begin(t)
+            exchange.finish()
+        exchange.flush()
+        exchange.close()
+        return x
+
+    plain, moved = (LocalCluster(SIZE).run(partial(program, background=b)) for b in (False, True))
+    for a, b in zip(plain, moved, strict=True):
+        np.testing.assert_array_equal(a, b)

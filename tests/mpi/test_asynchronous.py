@@ -97,3 +97,23 @@ def test_averages_of_two_keep_the_mean_and_answer_a_slow_rank(mpi_transport):
     np.testing.assert_allclose(mean, np.resize(optima(size).mean(0), N), atol=1e-5)
     np.testing.assert_allclose(x, mean, atol=0.2)
     assert exchange.averages > 0
+
+
+def test_rounds_have_the_same_bits_in_the_background(mpi_transport):
+    """Packets of 4 MB move while the program sleeps."""
+    size, rank = mpi_transport.size, mpi_transport.rank
+    schedule = topology.make("one-peer-exponential", size=size)
+    ends = []
+    for background in (False, True):
+        x = np.resize(optima(size)[rank], 1_000_000)
+        mixer = gossip.make("dpsgd").mixer(x, compress.make("none"), schedule.degree)
+        exchange = gossip.Exchange(mpi_transport, schedule, [mixer])
+        if background:
+            exchange.move_in_background()
+        for t in range(4):
+            exchange.begin(t)
+            time.sleep(5e-3)
+            exchange.finish()
+        exchange.flush()
+        ends.append(x)
+    np.testing.assert_array_equal(*ends)

@@ -115,6 +115,7 @@ def test_ad_psgd_keeps_the_mean_of_all_local_steps(run_peers: Any, quadratics: A
         ({"estimate": True}, "no rounds that all ranks share"),
         ({"mixing": "adaptive"}, "no rounds that all ranks share"),
         ({"algorithm": "ad-psgd", "topology": "exponential"}, "needs a symmetric graph"),
+        ({"algorithm": "dpsgd:order=atc", "background": True}, "background=True moves packets while"),
     ],
 )
 def test_what_cannot_work_is_refused(run_peers: Any, options: dict[str, Any], words: str) -> None:
