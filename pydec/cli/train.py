@@ -109,6 +109,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     run_.add_argument("--run-dir", metavar="DIR", default="", help="where to write (runs/TASK-TIME)")
     run_.add_argument(
+        "--ledger",
+        metavar="DIR",
+        help="commit the run to a ledger that all ranks agree on, each in DIR/rank-N; pydec ledger shows it",
+    )
+    run_.add_argument(
         "--eval-every", type=_count, metavar="N", help="steps between evaluations (a fifth of the run)"
     )
     run_.add_argument(
@@ -182,6 +187,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         eval_every=args.eval_every or 0,
         threads=args.threads or 0,
         compare_solo=args.compare_solo,
+        ledger=args.ledger or "",
     )
 
 

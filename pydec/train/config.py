@@ -49,6 +49,7 @@ class TrainConfig:
         deadline_s: how long to wait for a peer.
         log_every: steps between reports; 0 means about 50 in a run.
         eval_every: steps between evaluations of the averaged model; 0 means 5 in a run.
+        ledger: directory of the ranks' ledger nodes; without it the run keeps none.
         threads: threads of a rank's computations; 0 divides the machine's cores.
         compare_solo: whether rank 0 then trains one peer alone for as many steps.
 
@@ -81,6 +82,7 @@ class TrainConfig:
     eval_every: int = 0
     threads: int = 0
     compare_solo: bool = False
+    ledger: str = ""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "eval_every", "threads", "seed"):

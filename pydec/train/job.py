@@ -7,8 +7,10 @@ import datetime
 import re
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,6 +24,7 @@ from pydec.train import display, split, tasks
 from pydec.train.batches import Batches, labels_of
 from pydec.train.config import TrainConfig, document, versions
 from pydec.train.evaluate import worst
+from pydec.train.ledger import Opening, RunLedger, keep
 from pydec.train.loop import Loop, local_optimizer, train_solo
 from pydec.train.rundir import ROW_BYTES, RunDir
 from pydec.train.summary import closing_words, comparison, failed_reason, summary
@@ -80,13 +83,15 @@ def run(peer: Peer, config: TrainConfig, run_dir: str, *, quiet: bool = False) -
     setup = prepare(peer, config)
     directory = _directory(peer, setup, run_dir, started)
     shown = display.make(_title(setup.config.task), setup.config.steps, quiet=quiet or peer.rank > 0)
-    with directory.metrics(peer.rank) as metrics:
+    with directory.metrics(peer.rank) as metrics, _ledger(peer, setup, directory) as ledger:
         loop = Loop(setup.config, setup.task, peer, setup.optimizer, setup.batches, metrics, shown)
+        if ledger is not None:
+            loop.keep = partial(_keep, peer, setup, loop, directory, ledger)
         started_s = time.perf_counter()
         try:
             with shown:
                 loop.run()
-            result = _finish(peer, setup, loop, directory, time.perf_counter() - started_s)
+            result = _finish(peer, setup, loop, directory, time.perf_counter() - started_s, ledger)
             if setup.config.compare_solo:
                 result = _compare(peer, setup, directory, result, quiet=quiet)
         except BaseException as error:
@@ -210,7 +215,34 @@ def _directory(peer: Peer, setup: Setup, run_dir: str, started: datetime.datetim
     return directory
 
 
-def _finish(peer: Peer, setup: Setup, loop: Loop, directory: RunDir, train_s: float) -> dict[str, Any]:
+@contextmanager
+def _ledger(peer: Peer, setup: Setup, directory: RunDir) -> Iterator[RunLedger | None]:
+    """The run's ledger, begun, if there is to be one; all ranks together."""
+    config = setup.config
+    if not config.ledger:
+        yield None
+        return
+    opening = _together(peer, lambda: Opening(peer, Path(config.ledger)))
+    _together(peer, opening.meet, settled=False)
+    with _together(peer, lambda: opening.open(config.deadline_s)) as ledger:
+        content = (directory.path / "config.json").read_bytes() if peer.rank == 0 else b""
+        facts = {key: value for key, value in setup.task.facts.items() if key != "data"}
+        ledger.begin(content, asdict(config), {**facts, "split": setup.split}, config.task)
+        yield ledger
+
+
+def _keep(peer: Peer, setup: Setup, loop: Loop, directory: RunDir, ledger: RunLedger) -> None:
+    """Write the averaged model down and have it certified; the one before is no longer needed."""
+    step = loop.progress.step
+    root = keep(directory, f"step-{step}.pt", setup.task.model, peer.rank)
+    ledger.checkpoint(step, root)
+    if peer.rank == 0 and step > setup.config.eval_every:
+        (directory.path / f"checkpoints/step-{step - setup.config.eval_every}.pt").unlink(missing_ok=True)
+
+
+def _finish(
+    peer: Peer, setup: Setup, loop: Loop, directory: RunDir, train_s: float, ledger: RunLedger | None
+) -> dict[str, Any]:
     """Evaluate what came out and write it down; all ranks together."""
     progress = loop.progress
     if setup.config.merge:
@@ -218,14 +250,17 @@ def _finish(peer: Peer, setup: Setup, loop: Loop, directory: RunDir, train_s: fl
     distance = setup.optimizer.consensus_distance()
     progress.consensus_distance = distance
 
-    def save() -> None:
-        state = setup.task.model.state_dict()
-        directory.write_with("checkpoints/final.pt", lambda file: torch.save(state, file))
+    root = b""
 
-    averaged = loop.evaluate(save if peer.rank == 0 else None)
+    def save() -> None:
+        nonlocal root
+        root = keep(directory, "final.pt", setup.task.model, peer.rank)
+
+    averaged = loop.evaluate(save if peer.rank == 0 or ledger is not None else None)
     last = worst(setup.task, setup.task.model, peer)
     rows = table(peer, [loop.bytes_sent, loop.bytes_received, setup.optimizer.wait_s, train_s, progress.step])
     progress.bytes_sent = round(float(rows[:, 0].sum()))
+    committed = None if ledger is None else ledger.end(round(float(rows[:, 4].max())), root)
     if peer.rank:
         return {}
     result = summary(
@@ -239,6 +274,8 @@ def _finish(peer: Peer, setup: Setup, loop: Loop, directory: RunDir, train_s: fl
         "ranks_finished": peer.size,
         "dense_bytes": comparison(peer.size, round(float(rows[:, 4].mean())), _parameters(setup.task)),
     }
+    if committed is not None:
+        result["ledger"] = {"directory": setup.config.ledger, **committed}
     if setup.optimizer.algorithm.asynchronous:
         result["steps_by_rank"] = rows[:, 4].astype(int).tolist()
     directory.write("summary.json", result)

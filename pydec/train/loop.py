@@ -93,6 +93,9 @@ class Loop:
         self.metrics = metrics
         self.display = display
         self.progress = Progress()
+        self.keep: Callable[[], None] | None = (
+            None  # called with the averaged model at evaluations on the way
+        )
         self._batches = batches
         self._gossip = peer.transport.stream(Stream.GOSSIP)  # carries nothing else, and never rests
         self._collect = peer.transport.stream(Stream.COLLECT)
@@ -146,7 +149,7 @@ class Loop:
                     row["consensus_distance"] = self.progress.consensus_distance
             self.metrics.add(row)
             if not alone and step % self.config.eval_every == 0 and step < self.config.steps:
-                self.evaluate()
+                self.evaluate(self.keep)
             self.display.step(step)
             before_s, before_wait_s = time.perf_counter(), self.optimizer.wait_s
         if alone and self._losses:

@@ -1,0 +1,132 @@
+"""A run on the ledger: what is committed, what is verified, and which directories are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from pydec.cli.main import main
+from pydec.comm.local import LocalCluster, solo
+from pydec.consensus.file_storage import read_blocks, read_genesis
+from pydec.consensus.replay import Replay
+from pydec.crypto import keyfile
+from pydec.crypto.hashing import file_root
+from pydec.crypto.signing import SigningKey
+from pydec.errors import ConfigError, Stopped
+from pydec.peer import Peer
+from pydec.train import job
+from pydec.train.config import TrainConfig
+from pydec.train.ledger import KEY_FILE, digest
+
+
+def together(size: int, config: TrainConfig, run_dir: str) -> dict:
+    def program(transport):
+        with Peer(transport, signals=False) as peer:
+            try:
+                return job.run(peer, config, run_dir, quiet=True)
+            except job.SharedError as error:
+                shared = error
+        raise shared.error
+
+    return LocalCluster(size).run(program)[0]
+
+
+def replayed(directory: Path) -> Replay:
+    genesis = read_genesis(directory)
+    replay = Replay(genesis)
+    with read_blocks(directory, genesis) as blocks:
+        for _, record in blocks.records():
+            replay.add(record)
+    return replay
+
+
+def config(toy: str, **more) -> TrainConfig:
+    return TrainConfig(f"{toy}:blobs", steps=6, eval_every=2, seed=3, ledger="ledger", **more)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_run_commits_its_config_data_models_and_end_and_the_next_goes_on(toy, size, capsys):
+    first = together(size, config(toy), "first")
+    said = json.loads(Path("first/summary.json").read_text())["ledger"]
+    assert said == first["ledger"]
+    assert said["checkpoints"] == [2, 4, 6]
+    assert said["uncertified"] == []
+    for rank in range(size):
+        replay = replayed(Path(f"ledger/rank-{rank}"))
+        state = replay.state
+        assert (state.height, replay.head.hex()) == (said["height"], said["head"])
+        assert state.run.config == sha256(Path("first/config.json").read_bytes()).digest()
+        assert dict(state.run.options)["topology"] == "one-peer-exponential"
+        assert len(state.table) == size
+        assert len(state.datasets) == 1
+        assert state.run.checkpoints[-1].root == file_root(Path("first/checkpoints/final.pt"))
+        assert (state.run.end_round, state.run.end_root) == (6, state.run.checkpoints[-1].root)
+    assert sorted(path.name for path in Path("first/checkpoints").iterdir()) == ["final.pt", "step-4.pt"]
+    second = together(size, config(toy), "second")
+    assert second["ledger"]["chain_id"] == said["chain_id"]
+    assert second["ledger"]["height"] > said["height"]
+    assert len(replayed(Path("ledger/rank-0")).state.datasets) == 1  # the same data, registered once
+    assert main(["ledger", "verify", "ledger/rank-0"]) == 0
+    assert second["ledger"]["head"] in capsys.readouterr().out
+
+
+def test_a_run_that_was_cut_short_is_ended_by_the_next(toy, monkeypatch):
+    with monkeypatch.context() as cut:
+        cut.setattr(job, "_finish", lambda *_: (_ for _ in ()).throw(Stopped(15, 0)))
+        with pytest.raises(Stopped):
+            together(2, config(toy), "first")
+    state = replayed(Path("ledger/rank-1")).state
+    assert state.run.running
+    cut_id = state.run.run_id
+    together(2, config(toy), "second")
+    state = replayed(Path("ledger/rank-1")).state
+    assert state.run.run_id != cut_id
+    assert not state.run.running
+
+
+def test_a_run_without_a_ledger_says_nothing_of_one(toy):
+    with Peer(solo(), signals=False) as peer:
+        result = job.run(peer, TrainConfig(f"{toy}:blobs", steps=4, seed=3), "run", quiet=True)
+    assert "ledger" not in result
+    assert [path.name for path in Path("run/checkpoints").iterdir()] == ["final.pt"]
+
+
+def refused(size: int, toy: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        together(size, config(toy), "refused")
+    shutil.rmtree("refused", ignore_errors=True)
+    return str(error.value)
+
+
+def test_directories_that_do_not_belong_together_are_refused_by_all(toy):
+    together(3, config(toy), "first")
+    assert "is of 3 ranks, this job has 2; start 3 ranks" in refused(2, toy)
+    Path("ledger/rank-1").rename("kept")
+    assert "rank 1 has no ledger in rank-1" in refused(3, toy)
+    shutil.rmtree("ledger/rank-1")
+    Path("ledger/rank-2").rename("ledger/rank-1")
+    Path("kept").rename("ledger/rank-2")
+    assert "the directories have changed places" in refused(3, toy)
+    Path(f"ledger/rank-0/{KEY_FILE}").unlink()
+    keyfile.create(Path(f"ledger/rank-0/{KEY_FILE}"), SigningKey.generate())
+    assert "rank 0 has key" in refused(3, toy)
+    Path("taken").write_text("")
+    with pytest.raises(Exception, match=r"taken/rank-0 cannot be made.*--ledger"):
+        together(1, TrainConfig(f"{toy}:blobs", steps=2, ledger="taken"), "third")
+
+
+def test_two_ranks_with_one_key_are_refused(toy):
+    key = SigningKey.generate()
+    for rank in range(2):
+        Path(f"ledger/rank-{rank}").mkdir(parents=True)
+        keyfile.create(Path(f"ledger/rank-{rank}/{KEY_FILE}"), key)
+    assert "ranks 0 and 1 have the same key" in refused(2, toy)
+
+
+def test_the_order_of_facts_does_not_matter():
+    assert digest({"a": 1, "b": "x"}) == digest({"b": "x", "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
