@@ -145,6 +145,8 @@ def record(make: Callable[..., T], **fields: Codec[Any]) -> Codec[T]:
 U8, U16, U32, U64 = (integer(n) for n in (1, 2, 4, 8))
 AMOUNT = integer(8, 0, (1 << 62) - 1)
 """Stake or balance: sums of all stay below 2^62."""
+ROUND = integer(8, 0, (1 << 62) - 1)
+"""A training round; a margin can be added to it."""
 DIGEST = fixed(32)
 """A hash, an id or a public key."""
 SIGNATURE = fixed(64)

@@ -26,7 +26,9 @@ class Rules:
             change alone always passes: among four equal validators any change moves at least a fifth.
         cap_percent: a node may not raise its own share above this percentage, in [1, 33]. A stake no larger
             than the smallest other one always passes: the third of three equals has a third whatever the cap.
-        evidence_epochs: for how many past epochs tables are kept, evidence is taken, and stake stays locked.
+        evidence_blocks: for how many blocks after its last one a table is kept, evidence against its members
+            is taken, and stake that left it stays locked. Blocks, not epochs: any validator can begin an
+            epoch with every block, and so let another's guilt expire.
         downtime_blocks: blocks over which absence is counted, in [8, 64].
         margin_rounds: training rounds between a committed change and its effect.
         evidence_bytes: most bytes of evidence in a block.
@@ -42,7 +44,7 @@ class Rules:
     min_stake: int = 1
     churn_tenths: int = 1
     cap_percent: int = 25
-    evidence_epochs: int = 16
+    evidence_blocks: int = 1024
     downtime_blocks: int = 32
     margin_rounds: int = 50
     evidence_bytes: int = 1 << 16
@@ -71,7 +73,7 @@ _RANGES = (
     ("min_stake", 1, (1 << 62) - 1),
     ("churn_tenths", 1, 3),
     ("cap_percent", 1, 33),
-    ("evidence_epochs", 1, 1 << 10),
+    ("evidence_blocks", 1, 1 << 12),
     ("downtime_blocks", 8, 64),
     ("margin_rounds", 0, 1 << 32),
     ("evidence_bytes", 1 << 10, 1 << 19),

@@ -218,7 +218,7 @@ KINDS: dict[int, tuple[type[Body], Codec[Any]]] = {
     )),
     8: (Revoke, fields.record(Revoke, grantee=DIGEST, roles=_ROLES, dataset=DIGEST)),
     9: (Config, fields.record(Config, pairs=fields.PAIRS)),
-    10: (Beacon, fields.record(Beacon, round=U64)),
+    10: (Beacon, fields.record(Beacon, round=fields.ROUND)),
     11: (Begin, fields.record(Begin, run_id=DIGEST, config=DIGEST)),
     32: (EvidenceOf, fields.record(EvidenceOf, node=DIGEST, evidence=fields.blob(MAX_EVIDENCE_BYTES))),
     33: (Evict, fields.record(Evict, node=DIGEST)),

@@ -96,7 +96,7 @@ def test_random_chains_have_the_same_root_everywhere_and_lose_no_stake():
 
 def run_chain(rng: random.Random, kinds: Counter[object]) -> None:
     admission = rng.choice(["stake", "invite"])
-    rules = Rules(admission=admission, min_stake=5, downtime_blocks=8, evidence_epochs=3)
+    rules = Rules(admission=admission, min_stake=5, downtime_blocks=8, evidence_blocks=6)
     members = [account("a", 15, balance=1000), *(account(name, balance=100) for name in "bcd")]
     world = World(genesis(*members, rules=rules))
     for _ in range(25):

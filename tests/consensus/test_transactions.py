@@ -40,12 +40,28 @@ from tests.consensus.world import key
 A, B = bytes([1]) * 32, bytes([2]) * 32
 SIGNED = Attestation(b"\x05", (bytes([3]) * 64, bytes([4]) * 64))
 BODIES = [
-    Join(12, 1 << 61, "at:x", bytes(272), A, (1 << 64) - 1), Join(4, 0, ""), Leave(), Stake(1, 5), Stake(0,
-    0), Transfer(A, 7), Key(bytes(272)), Key(b""), Dataset(A, "digits", 255, 0, 1, B), Grant(A, 31), Revoke(A,
-    1, B), Grant(A, 0, B, (1 << 32) - 1, bytes(512)), Config((("f", "1"), ("topology", "ring"))), Config(()),
-    Beacon(1 << 63), Begin(A, B), EvidenceOf(A, bytes(298)), Evict(A), Checkpoint(1, 2, A, SIGNED), Audit(1,
-    A, 2, 1, B, SIGNED), End(1, A, 2, B, SIGNED),
-]  # fmt: skip
+    Join(12, 1 << 61, "at:x", bytes(272), A, (1 << 64) - 1),
+    Join(4, 0, ""),
+    Leave(),
+    Stake(1, 5),
+    Stake(0, 0),
+    Transfer(A, 7),
+    Key(bytes(272)),
+    Key(b""),
+    Dataset(A, "digits", 255, 0, 1, B),
+    Grant(A, 31),
+    Revoke(A, 1, B),
+    Grant(A, 0, B, (1 << 32) - 1, bytes(512)),
+    Config((("f", "1"), ("topology", "ring"))),
+    Config(()),
+    Beacon((1 << 62) - 1),
+    Begin(A, B),
+    EvidenceOf(A, bytes(298)),
+    Evict(A),
+    Checkpoint(1, 2, A, SIGNED),
+    Audit(1, A, 2, 1, B, SIGNED),
+    End(1, A, 2, B, SIGNED),
+]
 IDS = [f"{type(body).__name__}-{number}" for number, body in enumerate(BODIES)]
 
 
@@ -104,6 +120,7 @@ def test_random_bytes_give_a_transaction_or_a_frame_error():
         (Join(4, 1.0, ""), "got 1.0"),
         (Join(True, 0, ""), "got True"),
         (Join(4, -1, ""), "got -1"),
+        (Beacon(1 << 62), "an integer in"),
         (Join(4, 0, "\x1b[2J"), "printable ASCII was expected"),
         (Join(4, 0, "h\u00e9"), "printable ASCII was expected"),
         (Join(4, 0, "x" * 129), "at most 128 bytes were expected, got 129"),

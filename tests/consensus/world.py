@@ -78,7 +78,8 @@ class World:
 
     def attested(self, body, names: str | None = None):
         """``body`` with the signatures of these validators, all if None."""
-        table = next(t for t in (self.state.table, *self.state.tables) if t.epoch == body.epoch)
+        tables = (self.state.table, *(past.table for past in self.state.tables))
+        table = next(table for table in tables if table.epoch == body.epoch)
         text = statement(body)
         shares = {
             index: attest(self.voter(v), self.chain_id, text)

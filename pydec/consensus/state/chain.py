@@ -20,6 +20,7 @@ from pydec.consensus.state.parts import (
     WORK,
     Account,
     DatasetRecord,
+    PastTable,
     Presence,
     Run,
     Supply,
@@ -67,7 +68,7 @@ class ChainState:
     work: Work
     supply: Supply
     recent: tuple[bytes, ...] = ()
-    tables: tuple[ValidatorTable, ...] = ()
+    tables: tuple[PastTable, ...] = ()
     presence: tuple[Presence, ...] = ()
     effect_round: int = 0
     changed: int = 0
@@ -78,7 +79,7 @@ class ChainState:
     @property
     def decided_by(self) -> ValidatorTable:
         """Validators that decided ``height``."""
-        return self.tables[-1] if self.changed == self.height and self.tables else self.table
+        return self.tables[-1].table if self.changed == self.height and self.tables else self.table
 
     @property
     def max_transaction_bytes(self) -> int:
@@ -88,7 +89,7 @@ class ChainState:
     @property
     def oldest_epoch(self) -> int:
         """First epoch whose table is kept."""
-        return (self.tables[0] if self.tables else self.table).epoch
+        return self.tables[0].table.epoch if self.tables else self.table.epoch
 
     def missed(self, node_id: bytes) -> int:
         """How many of the last ``downtime_blocks`` commits a validator did not sign; 0 before so many."""
@@ -128,6 +129,16 @@ class ChainState:
     def evidence_transaction(self, accused: bytes, evidence: Evidence) -> bytes:
         """The transaction that carries an evidence against a node id."""
         return prove(EvidenceOf(accused, evidence.encode()))
+
+    def is_absent(self, node_id: bytes) -> bool:
+        """Whether a validator may be evicted: it missed more than half of the last commits, and was silent.
+
+        A certificate holds the first quorum's votes, so who is merely the slowest is never in one; it shows
+        that it lives by any transaction, such as a BEACON.
+        """
+        blocks, account = self.rules.downtime_blocks, self.accounts.get(node_id)
+        silent = account is None or account.seen + blocks <= self.height
+        return silent and 2 * self.missed(node_id) > blocks
 
     def root(self) -> bytes:
         """SHA-256 over the digests of all parts, 32 bytes."""
@@ -170,7 +181,7 @@ class ChainState:
     @cached_property
     def _tables_digest(self) -> bytes:
         return self._kept("_tables_digest", self.tables, "tables") or sha256(
-            *(t.digest() for t in self.tables)
+            *(past.table.digest() + wire.u64(past.until) for past in self.tables)
         )
 
     @cached_property
@@ -255,11 +266,16 @@ def _finish(draft: Draft, header: Header) -> ChainState:
     origin = header.parent_hash if state.changed == state.height else state.origin
     if draft.view_changed:
         table = validator_table(state.table.epoch + 1, accounts.values())
-        tables = (*state.tables, state.table)[-state.rules.evidence_epochs :]
-        accounts = _unlocked(accounts, table.epoch)
+        tables = (*tables, PastTable(state.table, draft.height))
         priorities = rebased(state.table, priorities, table)
         effect = max(effect, reached_round(accounts, state.table) + draft.number("margin_rounds"))
         changed, origin = draft.height, NO_DIGEST
+    forgotten = 0
+    while forgotten < len(tables) and tables[forgotten].until + state.rules.evidence_blocks <= draft.height:
+        forgotten += 1
+    if forgotten:
+        tables = tables[forgotten:]
+        accounts = _unlocked(accounts, tables[0].table.epoch if tables else table.epoch)
     leader, priorities = advance(table, priorities, _eligible(table, signers))
     after = ChainState(
         state.chain_id, state.rules, draft.height, table, leader, priorities,
@@ -280,11 +296,11 @@ def _eligible(table: ValidatorTable, signers: frozenset[bytes] | None) -> range 
     return [index for index, validator in enumerate(table.validators) if validator.node_id in signers]
 
 
-def _unlocked(accounts: dict[bytes, Account], epoch: int) -> dict[bytes, Account]:
+def _unlocked(accounts: dict[bytes, Account], oldest_epoch: int) -> dict[bytes, Account]:
     """Accounts with the stake freed that evidence cannot reach any more."""
     return {
-        node_id: replace(a, balance=a.balance + a.locked, locked=0, unlock_epoch=0)
-        if a.locked and a.unlock_epoch <= epoch
+        node_id: replace(a, balance=a.balance + a.locked, locked=0, last_epoch=0)
+        if a.locked and a.last_epoch < oldest_epoch
         else a
         for node_id, a in accounts.items()
     }

@@ -130,7 +130,8 @@ class Draft:
 
     def table_of(self, epoch: int, oldest: int) -> ValidatorTable:
         """The table of a past epoch not before ``oldest``, or of this one."""
-        for table in (self.state.table, *reversed(self.state.tables)):
+        past = (past.table for past in reversed(self.state.tables))
+        for table in (self.state.table, *past):
             if table.epoch == epoch and epoch >= oldest:
                 return table
         raise TransactionError(

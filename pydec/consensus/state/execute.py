@@ -100,7 +100,7 @@ def apply(draft: Draft, data: bytes) -> None:
     _check_sender(draft, transaction)
     _SIGNED[type(body)](draft, transaction.sender, body)
     account = draft.accounts[transaction.sender]
-    draft.put(replace(account, sequence=account.sequence + 1))
+    draft.put(replace(account, sequence=account.sequence + 1, seen=draft.height))
     draft.after_evidence = True
 
 
@@ -111,14 +111,16 @@ def select(draft: Draft, pool: Sequence[bytes], max_bytes: int) -> list[bytes]:
     A sender's transactions are taken in the order of their numbers. What is refused now is left out.
     """
     chosen: list[bytes] = []
+    room = max_bytes
     for data in _in_order(draft, pool):
-        if packed_bytes(chosen) + packed_bytes((data,)) > max_bytes:
+        if packed_bytes((data,)) > room:
             continue
         try:
             apply(draft, data)
         except TransactionError:
             continue
         chosen.append(data)
+        room -= packed_bytes((data,))
     return chosen
 
 
@@ -208,7 +210,7 @@ def _in_order(draft: Draft, pool: Iterable[bytes]) -> Iterator[bytes]:
                 waiting.setdefault((transaction.sender, transaction.sequence), data)
     yield from evidence
     for presence in draft.state.presence:
-        if 2 * draft.state.missed(presence.node_id) > draft.state.rules.downtime_blocks:
+        if draft.state.is_absent(presence.node_id):
             yield prove(Evict(presence.node_id))
     for transaction, data in others:
         if transaction.proven:

@@ -40,6 +40,8 @@ def join(draft: Draft, sender: bytes, body: Join) -> None:
     key = _voting_key(draft, sender, body.certificate)
     stake, entry = _bonded(draft, account, body, admission)
     check_puzzle(draft, sender, body, admission)
+    if draft.supply.total + entry >= 1 << 62:
+        raise TransactionError(f"an entry of {entry} would bring all stake to 2^62")
     if stake:
         draft.check_cap(sender, stake)
         draft.check_churn(stake)
@@ -49,10 +51,17 @@ def join(draft: Draft, sender: bytes, body: Join) -> None:
     draft.view_changed = True
     draft.put(
         replace(
-            account, key=key, address=body.address, roles=int(asked), stake=stake, entry=entry,
-            balance=account.balance - (stake - entry), joined=draft.height, round=0,
+            account,
+            key=key,
+            address=body.address,
+            roles=int(asked),
+            stake=stake,
+            entry=entry,
+            balance=account.balance - (stake - entry),
+            joined=draft.height,
+            round=0,
         )
-    )  # fmt: skip
+    )
 
 
 def check_puzzle(draft: Draft, sender: bytes, body: Join, admission: str) -> None:
@@ -135,10 +144,12 @@ def unbonded(draft: Draft, account: Account, amount: int) -> Account:
     burned = max(0, account.entry - (account.stake - amount))
     draft.supply = replace(draft.supply, burned=draft.supply.burned + burned)
     return replace(
-        account, stake=account.stake - amount, entry=account.entry - burned,
-        locked=account.locked + amount - burned, unlock_epoch=draft.epoch + 1 +
-        draft.state.rules.evidence_epochs,
-    )  # fmt: skip
+        account,
+        stake=account.stake - amount,
+        entry=account.entry - burned,
+        locked=account.locked + amount - burned,
+        last_epoch=draft.epoch,
+    )
 
 
 def stake(draft: Draft, sender: bytes, body: Stake) -> None:
@@ -197,13 +208,13 @@ def key(draft: Draft, sender: bytes, body: Key) -> None:
 
 def evict(draft: Draft, body: Evict) -> None:
     """Remove a validator that the chain shows to be absent; its stake is locked and it may join again."""
-    missed = draft.state.missed(body.node)
-    blocks = draft.state.rules.downtime_blocks
-    if 2 * missed <= blocks:
-        raise TransactionError(
-            f"{body.node.hex()[:16]} missed {missed} of the last {blocks} blocks, not over half"
-        )
     account = draft.account(body.node)
+    if not draft.state.is_absent(body.node):
+        missed, blocks = draft.state.missed(body.node), draft.state.rules.downtime_blocks
+        raise TransactionError(
+            f"{body.node.hex()[:16]} missed {missed} of the last {blocks} commits and sent its last "
+            f"transaction at height {account.seen}; who missed more than half and sent none is absent"
+        )
     if not account.is_validator:
         raise TransactionError(f"{body.node.hex()[:16]} is no validator any more")
     remove(draft, account, "be evicted")

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pydec.consensus import fields
-from pydec.consensus.fields import AMOUNT, DIGEST, U8, U32, U64
+from pydec.consensus.fields import AMOUNT, DIGEST, ROUND, U8, U32, U64
 from pydec.consensus.roles import ALL_ROLES, Role
 from pydec.consensus.transactions import MOST_GRANT_BYTES, NO_DIGEST
+from pydec.consensus.validators import MAX_TABLE_BYTES, ValidatorTable
 
 KEPT_CHECKPOINTS = 8
 KEPT_AUDITS = 64
@@ -27,11 +28,13 @@ class Account:
         balance: free stake.
         stake: bonded; weighs its votes if it is a validator.
         entry: part of ``stake`` that came with the entry and is burned when it leaves.
-        locked: unbonded, still to be lost by evidence until epoch ``unlock_epoch``.
+        locked: unbonded, still to be lost by evidence as long as the table of ``last_epoch`` is kept.
+        last_epoch: the last one in which what is locked had a vote.
         slashed: 1 if it lost its stake by evidence or audit; it may never join again.
         sequence: number of its executed transactions.
         joined: height of its last JOIN.
         round: training round that it last reported.
+        seen: height of its last executed transaction.
     """
 
     node_id: bytes
@@ -43,11 +46,12 @@ class Account:
     stake: int = 0
     entry: int = 0
     locked: int = 0
-    unlock_epoch: int = 0
+    last_epoch: int = 0
     slashed: int = 0
     sequence: int = 0
     joined: int = 0
     round: int = 0
+    seen: int = 0
 
     @property
     def is_validator(self) -> bool:
@@ -157,6 +161,14 @@ class Supply:
 
 
 @dataclass(frozen=True)
+class PastTable:
+    """The table of a past epoch; ``until`` is the last height that it decided."""
+
+    table: ValidatorTable
+    until: int
+
+
+@dataclass(frozen=True)
 class Presence:
     """Bit k is 1 if a validator signed the commit of k blocks ago; ``seen`` counts blocks up to 64."""
 
@@ -168,23 +180,56 @@ class Presence:
 _FLAG = fields.integer(1, 0, 1)
 _ROLES = fields.integer(2, 0, int(ALL_ROLES))
 ACCOUNT = fields.record(
-    Account, node_id=DIGEST, key=DIGEST, address=fields.ADDRESS, roles=_ROLES, granted=_ROLES, balance=AMOUNT,
-    stake=AMOUNT, entry=AMOUNT, locked=AMOUNT, unlock_epoch=U64, slashed=_FLAG, sequence=U64, joined=U64,
-    round=U64,
-)  # fmt: skip
+    Account,
+    node_id=DIGEST,
+    key=DIGEST,
+    address=fields.ADDRESS,
+    roles=_ROLES,
+    granted=_ROLES,
+    balance=AMOUNT,
+    stake=AMOUNT,
+    entry=AMOUNT,
+    locked=AMOUNT,
+    last_epoch=U64,
+    slashed=_FLAG,
+    sequence=U64,
+    joined=U64,
+    round=ROUND,
+    seen=U64,
+)
 _ACCESS = fields.record(Access, grantee=DIGEST, generation=U32, wrapped=fields.blob(MOST_GRANT_BYTES))
 DATASET = fields.record(
-    DatasetRecord, root=DIGEST, owner=DIGEST, name=fields.text(64), replicas=U8, parity=U8, encrypted=_FLAG,
-    parent=DIGEST, generation=U32, readers=fields.many(_ACCESS, 1 << 16, key=lambda a: (a.grantee,
-    a.generation)),
-)  # fmt: skip
+    DatasetRecord,
+    root=DIGEST,
+    owner=DIGEST,
+    name=fields.text(64),
+    replicas=U8,
+    parity=U8,
+    encrypted=_FLAG,
+    parent=DIGEST,
+    generation=U32,
+    readers=fields.many(_ACCESS, 1 << 16, key=lambda a: (a.grantee, a.generation)),
+)
 _CHECKPOINT = fields.record(CheckpointRecord, round=U64, root=DIGEST, epoch=U64, height=U64)
 _AUDIT = fields.record(AuditRecord, subject=DIGEST, round=U64, guilty=_FLAG, digest=DIGEST, height=U64)
 RUN = fields.record(
-    Run, options=fields.PAIRS, run_id=DIGEST, config=DIGEST, began=U64, ended=U64, end_round=U64,
-    end_root=DIGEST, checkpoints=fields.many(_CHECKPOINT, KEPT_CHECKPOINTS), audits=fields.many(_AUDIT,
-    KEPT_AUDITS),
-)  # fmt: skip
+    Run,
+    options=fields.PAIRS,
+    run_id=DIGEST,
+    config=DIGEST,
+    began=U64,
+    ended=U64,
+    end_round=U64,
+    end_root=DIGEST,
+    checkpoints=fields.many(_CHECKPOINT, KEPT_CHECKPOINTS),
+    audits=fields.many(_AUDIT, KEPT_AUDITS),
+)
 WORK = fields.record(Work, target=fields.integer(32, 1), period=U64, joins=U32)
 SUPPLY = fields.record(Supply, genesis=AMOUNT, minted=U64, burned=U64)
+_TABLE = fields.blob(MAX_TABLE_BYTES)
+TABLE: fields.Codec[ValidatorTable] = fields.Codec(
+    lambda out, table: _TABLE.write(out, table.encode()),
+    lambda reader: ValidatorTable.decode(_TABLE.read(reader)),
+)
+PAST_TABLE = fields.record(PastTable, table=TABLE, until=U64)
 PRESENCE = fields.record(Presence, node_id=DIGEST, signed=U64, seen=fields.integer(1, 0, 64))

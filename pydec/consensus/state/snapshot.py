@@ -9,17 +9,12 @@ from pydec.consensus import fields
 from pydec.consensus.fields import DIGEST, U16, U64, Codec
 from pydec.consensus.rules import RULES
 from pydec.consensus.state.chain import ChainState
-from pydec.consensus.state.parts import ACCOUNT, DATASET, PRESENCE, RUN, SUPPLY, WORK
-from pydec.consensus.validators import MAX_TABLE_BYTES, MAX_VALIDATORS, ValidatorTable
+from pydec.consensus.state.parts import ACCOUNT, DATASET, PAST_TABLE, PRESENCE, RUN, SUPPLY, TABLE, WORK
+from pydec.consensus.validators import MAX_VALIDATORS
 from pydec.errors import FrameError
 
 MAX_SNAPSHOT_BYTES = 1 << 28
 _MOST = 1 << 20
-_TABLE_BYTES = fields.blob(MAX_TABLE_BYTES)
-_TABLE: Codec[ValidatorTable] = Codec(
-    lambda out, table: _TABLE_BYTES.write(out, table.encode()),
-    lambda reader: ValidatorTable.decode(_TABLE_BYTES.read(reader)),
-)
 _PRIORITY_BYTES = 9
 
 
@@ -46,7 +41,7 @@ _STATE: Codec[ChainState] = fields.record(
     chain_id=DIGEST,
     rules=RULES,
     height=U64,
-    table=_TABLE,
+    table=TABLE,
     leader=U16,
     priorities=fields.many(_PRIORITY, MAX_VALIDATORS),
     accounts=_mapping(ACCOUNT, lambda account: account.node_id),
@@ -55,7 +50,7 @@ _STATE: Codec[ChainState] = fields.record(
     work=WORK,
     supply=SUPPLY,
     recent=fields.many(DIGEST, 1 << 10),
-    tables=fields.many(_TABLE, 1 << 10),
+    tables=fields.many(PAST_TABLE, 1 << 13),
     presence=fields.many(PRESENCE, MAX_VALIDATORS),
     effect_round=U64,
     changed=U64,
