@@ -20,10 +20,12 @@ from pydec.gossip.latest import LatestExchange
 from pydec.gossip.noloco import NoLoCo
 from pydec.gossip.pairwise import PairwiseExchange
 from pydec.gossip.qg_dsgdm import QGDSGDm
+from pydec.gossip.quorum import QuorumDiLoCo
 from pydec.gossip.relaysgd import RelaySGD
 from pydec.gossip.rule import Gradients, LocalOptimizer, Rule
 from pydec.gossip.sgp import SGP
 from pydec.gossip.sparseloco import ChocoDiLoCo, SparseLoCo
+from pydec.gossip.streaming import StreamingDiLoCo
 from pydec.gossip.switch import Switch, SwitchedExchange
 from pydec.gossip.tracking import GradientTracking, MomentumTracking
 
@@ -57,9 +59,11 @@ __all__ = [
     "NoLoCo",
     "PairwiseExchange",
     "QGDSGDm",
+    "QuorumDiLoCo",
     "RelaySGD",
     "Rule",
     "SparseLoCo",
+    "StreamingDiLoCo",
     "Switch",
     "SwitchedExchange",
     "algorithms",

@@ -160,6 +160,8 @@ class Algorithm(ABC):
     """Whether each rank's own steps are averaged and nothing corrects for what ranks do differently."""
     asynchronous: ClassVar[bool] = False
     """Whether ranks step at their own pace, by ``connect``'s exchange, in place of rounds."""
+    windowed: ClassVar[bool] = False
+    """Whether a round is on its way for ``local_steps`` steps, until the next one begins."""
     order: Order = "atc"
     """"atc" adapts, then combines; "cta" combines the models of before the gradient, so that the
     packets travel during forward and backward."""

@@ -82,6 +82,9 @@ class Rule:
     def rebase(self) -> None:
         """``x`` has been replaced from outside: at the start, by a merge, from a checkpoint."""
 
+    def count(self, samples: float) -> None:
+        """The coming local steps are taken on so many samples."""
+
     def before(self, lr: float) -> None:
         """A local step is about to be taken with this learning rate."""
 

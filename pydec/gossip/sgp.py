@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,10 +16,9 @@ from pydec.gossip.base import Algorithm, Mixer, Order, algorithms
 from pydec.gossip.checks import check_order, require_whole_model
 from pydec.gossip.memory import aligned_floats
 from pydec.gossip.rule import Rule
+from pydec.gossip.weighted import PREFIX_BYTES, read_weight, write_weight
 from pydec.topology.base import Topology
 
-_WEIGHT = struct.Struct("<d")  # before the payload of every packet
-_PREFIX = 16  # keeps the payload on a 16-byte boundary
 _LEAST, _MOST = 2.0**-40, 2.0**40  # of a weight; those of a working cluster stay near 1
 
 
@@ -69,14 +67,14 @@ class PushSumMixer(Mixer):
 
     def capacity(self, bucket: int) -> int:
         """The weight and the payload."""
-        return _PREFIX + super().capacity(bucket)
+        return PREFIX_BYTES + super().capacity(bucket)
 
     def encode(self, bucket: int, out: Bytes, key: int = 0) -> int:
         """Weight and numerators."""
         start, stop = self.buckets[bucket]
-        out[:_PREFIX] = 0
-        _WEIGHT.pack_into(out, 0, self.weights[bucket])
-        return _PREFIX + self.compressor.keyed(key).encode_into(self.numerator[start:stop], out[_PREFIX:])
+        write_weight(out, self.weights[bucket])
+        compressor = self.compressor.keyed(key)
+        return PREFIX_BYTES + compressor.encode_into(self.numerator[start:stop], out[PREFIX_BYTES:])
 
     def absorb(self, bucket: int, own: Bytes, packets: Sequence[Bytes], weights: Sequence[float]) -> None:
         """Mix numerators and weights of one bucket, and form the ratio."""
@@ -86,11 +84,11 @@ class PushSumMixer(Mixer):
         mixed = kept * self.weights[bucket]
         for packet, weight in zip(packets, weights, strict=True):
             mixed += weight * _weight(packet)
-        bodies = [packet[_PREFIX:] for packet in packets]
-        if (vectors := self.compressor.views([own[_PREFIX:], *bodies], x.size)) is not None:
+        bodies = [packet[PREFIX_BYTES:] for packet in packets]
+        if (vectors := self.compressor.views([own[PREFIX_BYTES:], *bodies], x.size)) is not None:
             kernels.push_sum_mix([numerator, *vectors[1:]], [kept, *weights], mixed, numerator, x)
         else:
-            self.compressor.accumulate_own(own[_PREFIX:], kept - 1.0, bodies, weights, numerator)
+            self.compressor.accumulate_own(own[PREFIX_BYTES:], kept - 1.0, bodies, weights, numerator)
             kernels.push_sum_mix([numerator], [1.0], mixed, numerator, x)
         self.weights[bucket] = mixed
 
@@ -108,7 +106,7 @@ class PushSumMixer(Mixer):
             _weight(body)
         except FrameError:
             return False
-        return super().decodes(bucket, body[_PREFIX:])
+        return super().decodes(bucket, body[PREFIX_BYTES:])
 
     def state(self) -> Mapping[str, NDArray[np.float32]]:
         """The numerators."""
@@ -116,12 +114,7 @@ class PushSumMixer(Mixer):
 
 
 def _weight(packet: Bytes) -> float:
-    if packet.size < _PREFIX or packet[_WEIGHT.size : _PREFIX].any():
-        raise FrameError("a push-sum packet starts with a float64 weight and 8 zero bytes")
-    weight = float(_WEIGHT.unpack_from(packet)[0])
-    if not _LEAST <= weight <= _MOST:
-        raise FrameError(f"a push-sum weight must be in [2^-40, 2^40], got {weight}")
-    return weight
+    return read_weight(packet, _LEAST, _MOST)
 
 
 class PushSumRule(Rule):

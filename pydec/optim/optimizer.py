@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
@@ -233,6 +234,19 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         loss = self._rounds.local(usable, lambda: self.optimizer.step(closure))
         self._rounds.send()
         return loss
+
+    def count(self, samples: float) -> None:
+        """Say how many samples or tokens the coming steps' gradients are of; 1 until something else is said.
+
+        Algorithms that weight ranks by their work (quorum-diloco) use it, others do not.
+
+        Raises:
+            ConfigError: it is not positive and finite.
+        """
+        if not 0.0 < samples < math.inf:
+            raise ConfigError(f"samples must be positive and finite, got {samples}")
+        for part in self._rounds.parts if self._rounds else ():
+            part.rule.count(float(samples))
 
     def _look_at_gradients(self) -> tuple[bool, NonFiniteError | None]:
         """Whether the gradients may be used; and what to raise if they hold NaN and that is the policy."""

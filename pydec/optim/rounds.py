@@ -16,6 +16,7 @@ from pydec.gossip import Algorithm, Rule
 from pydec.gossip.consensus import Estimator, NumbersMixer
 from pydec.gossip.control import Adaptive, Control, Controller
 from pydec.gossip.exchange import Late
+from pydec.gossip.streaming import HeldMixer
 from pydec.gossip.switch import Switch, refuse_auto
 from pydec.optim.arena import Arena
 from pydec.optim.exchanges import leave, make_exchange, quiet
@@ -164,7 +165,11 @@ class Rounds:
         self.parts = _parts(plan, arenas, groups)
         mixers = [mixer for part in self.parts for mixer in part.rule.mixers]
         plain, degree = compress.make("none"), plan.topology.degree
-        mixers += [_buffer_mixer(arena, plain, degree) for arena in buffers]
+        kind = HeldMixer if plan.algorithm.windowed else gossip.AverageMixer
+        self._buffers = [kind(arena.vector, plain, degree) for arena in buffers]
+        for mixer in self._buffers:
+            mixer.move_scale = 0.0  # the consensus distance is that of the parameters
+        mixers += self._buffers
         self.estimator: Estimator | None = None
         self.controller: Controller | None = None
         if plan.measures:
@@ -203,7 +208,7 @@ class Rounds:
         Args:
             usable: whether the gradients may be used; a rule that takes the step itself may do so here.
         """
-        if self.plan.algorithm.order != "cta":
+        if self.plan.algorithm.order != "cta" or self.plan.algorithm.windowed:
             return
         if not self.exchange.pending and self.steps % self.plan.local_steps == 0:
             self.begin()
@@ -247,10 +252,15 @@ class Rounds:
             for rule in rules:
                 rule.rest()
         else:
+            if self.plan.algorithm.windowed and self.exchange.pending:
+                self.finish()
             for rule in rules:
                 rule.depart()
             if self.plan.algorithm.order == "cta":
                 self.store()
+                for mixer in self._buffers:
+                    if isinstance(mixer, HeldMixer):
+                        mixer.hold()
                 self.begin()
                 return
             for _ in range(self._wanted()):
@@ -375,10 +385,6 @@ class Rounds:
         found: dict[str, Any] = {}
         for number, part in enumerate(self.parts):
             found.update({f"{number}.{name}": vector for name, vector in part.rule.state().items()})
+        for number, mixer in enumerate(self._buffers):
+            found.update({f"buffers.{number}.{name}": vector for name, vector in mixer.state().items()})
         return found
-
-
-def _buffer_mixer(arena: Arena, plain: Compressor, degree: int) -> gossip.AverageMixer:
-    mixer = gossip.AverageMixer(arena.vector, plain, degree)
-    mixer.move_scale = 0.0  # the consensus distance is that of the parameters
-    return mixer

@@ -56,6 +56,12 @@ def run_peers() -> Callable[..., list[Any]]:
     return run
 
 
+@pytest.fixture
+def peer_of() -> Callable[[Transport], LocalPeer]:
+    """peer_of(transport): for clusters with links and faults of their own."""
+    return LocalPeer
+
+
 class Quadratics:
     """f_i(x) = (x - b_i) A_i (x - b_i) / 2 with a diagonal A_i, one per rank; float32 data."""
 
