@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from pydec.consensus.block import Block
-from pydec.consensus.certificate import TimeoutCertificate
+from pydec.consensus.certificate import QuorumCertificate, TimeoutCertificate
 from pydec.consensus.messages import (
     BlockBody,
     Decision,
@@ -27,6 +27,7 @@ from pydec.consensus.messages import (
     decode,
     encode,
 )
+from pydec.consensus.place import Held
 from pydec.consensus.signed import Kind, Signer, signed_bytes, timeout_body
 from pydec.consensus.simulator.network import Cut
 from pydec.consensus.simulator.state import note
@@ -176,19 +177,29 @@ def equivocates(world: World, victims: Callable[[int], bool]) -> Outgoing:
 
 
 def ignores_the_lock(world: World) -> Outgoing:
-    """Leads with a new block although the timeout certificate names a prepared one (rule 3)."""
+    """Leads with a new block although the timeout certificate names a prepared one (rule 3); votes for it."""
+    chosen: dict[tuple[int, int], tuple[Held, bool]] = {}
 
     def change(place: Place, target: int, message: Message) -> Iterable[Message]:
-        assert isinstance(message, Proposal)
+        assert isinstance(message, Proposal | Vote)
         assert place.replica is not None
+        signer, slot = world.keys.of(place.node_id), (message.height, message.round)
+        if isinstance(message, Vote):
+            if slot not in chosen:
+                return (message,)
+            message = replace(message, block_hash=chosen[slot][0].hash)
+            return [resign(signer, replace(message, kind=kind)) for kind in (Kind.PREPARE, Kind.COMMIT)]
         if message.round == 0:
             return (message,)
-        block = place.replica.height.place.make(message.round, (note(world.draw.randrange(1 << 40)),))
-        if world.draw.random() < 0.5:
-            message = replace(message, prepared=None)
-        return (resign(world.keys.of(place.node_id), replace(message, block=block.encoded)),)
+        if slot not in chosen:
+            transactions = (note(world.draw.randrange(1 << 40)),)
+            made = place.replica.height.place.make(message.round, transactions)
+            chosen[slot] = made, world.draw.random() < 0.5
+        held, shows = chosen[slot]
+        message = replace(message, block=held.encoded, prepared=message.prepared if shows else None)
+        return (resign(signer, message),)
 
-    return only((Proposal,), change)
+    return only((Proposal, Vote), change)
 
 
 def lies_about_the_lock(world: World) -> Outgoing:
@@ -279,6 +290,43 @@ def floods(world: World) -> Outgoing:
     return outgoing
 
 
+def forges_certificates(world: World) -> Outgoing:
+    """With each vote also a decision of its own block, with a certificate that nobody signed."""
+
+    def change(place: Place, target: int, message: Message) -> Iterable[Message]:
+        assert place.replica is not None
+        here = place.replica.height.place
+        index = here.table.index(place.node_id)
+        if index is None:
+            return (message,)
+        block = here.make(0, (note(world.draw.randrange(1 << 40)),))
+        votes = {signer: world.draw.randbytes(64) for signer in range(len(here.table))}
+        forged = QuorumCertificate.of(Kind.COMMIT, here.table, here.height, 0, block.hash, votes)
+        return (message, Decision(here.height, forged, block.encoded))
+
+    return only((Vote,), change)
+
+
+def forges_blocks(world: World) -> Outgoing:
+    """Proposes blocks that promise another state than they lead to, or stand on another parent."""
+    forged: dict[bytes, bytes] = {}
+
+    def change(place: Place, target: int, message: Message) -> Iterable[Message]:
+        assert isinstance(message, Proposal)
+        if message.block not in forged:
+            block, wrong = Block.decode(message.block), world.draw.randbytes(32)
+            headers = (
+                replace(block.header, state_root=wrong),
+                replace(block.header, next_validators_hash=wrong),
+                replace(block.header, parent_hash=wrong),
+                replace(block.header, tx_root=wrong),
+            )
+            forged[message.block] = replace(block, header=world.draw.choice(headers)).encode()
+        return (resign(world.keys.of(place.node_id), replace(message, block=forged[message.block])),)
+
+    return only((Proposal,), change)
+
+
 TARGETED: dict[str, Callable[[World], Outgoing]] = {
     "equivocates to half": lambda world: equivocates(world, lambda target: target % 2 == 0),
     "equivocates to one": lambda world: equivocates(world, lambda target: target == 1),
@@ -288,6 +336,8 @@ TARGETED: dict[str, Callable[[World], Outgoing]] = {
     "withholds bodies": lambda world: withholds_bodies(world, lambda target: target % 2 == 1),
     "stale certificates": stale_certificates,
     "silent leader": silent_leader,
+    "forges certificates": forges_certificates,
+    "forges blocks": forges_blocks,
     "dead": lambda world: dead,
     "floods": floods,
     "honest until it is alone": lambda world: as_is,

@@ -6,6 +6,8 @@ disagreement in one of a hundred (specification, section 8).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydec.consensus.block import Block
 from pydec.consensus.certificate import CertificateError, QuorumCertificate, TimeoutCertificate, Verifier
 from pydec.consensus.effects import Refused, Report
@@ -171,6 +173,7 @@ class Watch:
             message.commit.verify(self.chain_id, before.table, message.height, Kind.COMMIT, self._verifier)
         except CertificateError as error:
             raise Violation(f"the certificate of height {message.height} does not verify: {error}") from None
+        self._check_binding(before.table, message.commit)
         block = Block.decode(message.block)
         block_hash = block.header.hash()
         place = Place(self.chain_id, before, parent, block.header.last_commit, self._verifier)
@@ -183,6 +186,21 @@ class Watch:
             raise Violation(f"height {message.height} was decided with {error}") from None
         assert isinstance(state, ToyState)
         return state
+
+    def _check_binding(self, table: ValidatorTable, commit: QuorumCertificate) -> None:
+        """A certificate means nothing in another epoch, height, round or chain."""
+        height, other = commit.height, ValidatorTable(table.epoch + 1, table.validators)
+        for moved, at, chain_id, where in (
+            (replace(commit, epoch=other.epoch), other, self.chain_id, height),
+            (replace(commit, height=height + 1), table, self.chain_id, height + 1),
+            (replace(commit, round=commit.round + 1), table, self.chain_id, height),
+            (commit, table, bytes(32), height),
+        ):
+            try:
+                moved.verify(chain_id, at, where, Kind.COMMIT, self._verifier)
+            except CertificateError:
+                continue
+            raise Violation(f"the certificate of height {height} can be replayed elsewhere")
 
     def restarted(self, place: int, head: bytes) -> None:
         """A place goes on from what its disk kept."""

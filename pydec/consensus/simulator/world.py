@@ -30,9 +30,11 @@ from pydec.consensus.effects import (
     Started,
     Timer,
 )
-from pydec.consensus.messages import Decision, decode, encode
+from pydec.consensus.messages import Decision, Proposal, Timeout, Vote, decode, encode
 from pydec.consensus.pacemaker import Pacemaker
+from pydec.consensus.record import SafetyRecord
 from pydec.consensus.replica import Member, Replica
+from pydec.consensus.signed import Kind
 from pydec.consensus.simulator.keys import Keyring
 from pydec.consensus.simulator.network import Network
 from pydec.consensus.simulator.oracles import Violation, Watch
@@ -41,6 +43,7 @@ from pydec.consensus.storage import MemoryStorage, Restored
 from pydec.consensus.validators import Validator, ValidatorTable
 from pydec.errors import TransactionError
 
+_SIGNED = (Proposal.TYPE, Vote.TYPE, Timeout.TYPE)
 CHAIN_ID = b"\x5a" * 32
 Outgoing: TypeAlias = Callable[["Place", int, bytes], Iterable[bytes]]
 
@@ -235,6 +238,7 @@ class World:
         elif isinstance(effect, CancelTimer):
             place.timers.pop(effect.timer, None)
         elif isinstance(effect, Broadcast):
+            self._check_persisted(place, effect.data)
             for node in effect.nodes:
                 self._send(place, node, effect.data)
         elif isinstance(effect, Send):
@@ -265,6 +269,27 @@ class World:
             place.halted = effect.reason
             if place.honest and not self.watch.may_disagree:
                 raise Violation(f"place {place.number} has stopped: {effect.reason}")
+
+    def _check_persisted(self, place: Place, data: bytes) -> None:
+        """What an honest place signs is on its disk, or its height is decided there, before it is sent."""
+        if not place.honest or data[1] not in _SIGNED:
+            return
+        message = decode(data, CHAIN_ID)
+        assert isinstance(message, Proposal | Vote | Timeout)
+        stored = place.storage.load().record
+        if message.height <= place.storage.head or (stored is not None and data in stored):
+            return
+        # Messages that waited for a height may lead through several rounds in one event; the newest counts.
+        record = None if stored is None else SafetyRecord.decode(stored, CHAIN_ID)
+        newest = -1
+        if record is not None and record.height == message.height:
+            newest = {Proposal: record.proposed, Timeout: record.timed_out}.get(type(message), newest)
+            if isinstance(message, Vote):
+                newest = record.prepared if message.kind is Kind.PREPARE else record.committed
+        if newest <= message.round:
+            raise Violation(
+                f"place {place.number} sends a {type(message).__name__} that its disk does not have"
+            )
 
     def _committed(self, place: Place, effect: Committed) -> None:
         height, round = effect.block.height, effect.certificate.round
