@@ -171,6 +171,19 @@ def test_a_quorum_must_attest():
     refused(other, "no signature of key", "-", good)
 
 
+def test_who_attests_is_not_absent():
+    world = World(genesis(rules=Rules(downtime_blocks=8)))
+    world.run("a", Begin(RUN, OTHER))
+    world.absent = {"d"}
+    for round in range(1, 30):
+        world.add(prove(world.attested(Checkpoint(0, round, ROOT, NO_ATTESTATION))))
+        assert world.of("d").seen == world.state.height
+    assert not world.state.is_absent(key("d").public)
+    while not world.state.is_absent(key("d").public):
+        world.add(prove(world.attested(Checkpoint(0, world.state.height + 1, ROOT, NO_ATTESTATION), "abc")))
+    assert world.state.height == 38
+
+
 def test_attestations_of_the_epoch_before_still_count():
     world = World()
     world.run("a", Begin(RUN, OTHER))

@@ -134,7 +134,7 @@ class ChainState:
         """Whether a validator may be evicted: it missed more than half of the last commits, and was silent.
 
         A certificate holds the first quorum's votes, so who is merely the slowest is never in one; it shows
-        that it lives by any transaction, such as a BEACON.
+        that it lives by any transaction, such as a BEACON, or by its signature under a checkpoint.
         """
         blocks, account = self.rules.downtime_blocks, self.accounts.get(node_id)
         silent = account is None or account.seen + blocks <= self.height

@@ -34,7 +34,7 @@ class Account:
         sequence: number of its executed transactions.
         joined: height of its last JOIN.
         round: training round that it last reported.
-        seen: height of its last executed transaction.
+        seen: height of the last transaction that it sent or attested.
     """
 
     node_id: bytes

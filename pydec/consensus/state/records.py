@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pydec.consensus import options
 from pydec.consensus.access import Action
+from pydec.consensus.certificate import from_bitmap
 from pydec.consensus.roles import Role
 from pydec.consensus.state.draft import Draft
 from pydec.consensus.state.membership import slash, unbonded
@@ -153,7 +154,7 @@ def checkpoint(draft: Draft, body: Checkpoint) -> None:
         raise TransactionError(
             f"round {draft.run.checkpoints[-1].round} has a checkpoint, now one of {body.round}"
         )
-    _check_attested(draft, body)
+    _attested(draft, body)
     record = CheckpointRecord(body.round, body.root, body.epoch, draft.height)
     draft.run = replace(draft.run, checkpoints=(*draft.run.checkpoints, record)[-KEPT_CHECKPOINTS:])
 
@@ -165,9 +166,11 @@ def audit(draft: Draft, body: Audit) -> None:
         raise TransactionError(f"{who} is no member and has no stake")
     if any((a.subject, a.round) == (body.subject, body.round) for a in draft.run.audits):
         raise TransactionError(f"round {body.round} of {who} has been audited")
-    _check_attested(draft, body)
     if body.guilty:
-        slash(draft, account)
+        draft.check_not_last(account, "be slashed")
+    _attested(draft, body)
+    if body.guilty:
+        slash(draft, draft.account(body.subject))
     record = AuditRecord(body.subject, body.round, body.guilty, body.digest, draft.height)
     draft.run = replace(draft.run, audits=(*draft.run.audits, record)[-KEPT_AUDITS:])
 
@@ -176,14 +179,20 @@ def end(draft: Draft, body: End) -> None:
     """Record the end of the run."""
     if not draft.run.running or draft.run.run_id != body.run_id:
         raise TransactionError(f"run {body.run_id.hex()[:16]} is not going on")
-    _check_attested(draft, body)
+    _attested(draft, body)
     draft.run = replace(draft.run, ended=draft.height, end_round=body.round, end_root=body.root)
 
 
-def _check_attested(draft: Draft, body: Attested) -> None:
-    """A quorum of this epoch, or of the one before while signatures were under way."""
+def _attested(draft: Draft, body: Attested) -> None:
+    """Check for a quorum of this epoch, or of the one before while signatures were under way.
+
+    It is the last check: signing shows that a validator lives, which is noted.
+    """
     table = draft.table_of(body.epoch, draft.epoch - 1)
     body.attestation.verify(table, draft.state.chain_id, statement(body))
+    for index in from_bitmap(body.attestation.signers):
+        account = draft.account(table[index].node_id)
+        draft.put(replace(account, seen=draft.height))
 
 
 def _owned(draft: Draft, sender: bytes, root: bytes) -> DatasetRecord:
