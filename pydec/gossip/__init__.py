@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pydec.gossip.accum_adam import AccumAdam
 from pydec.gossip.ad_psgd import ADPSGD
 from pydec.gossip.adsgd import ADSGD
 from pydec.gossip.allreduce import AllReduce
 from pydec.gossip.asynchronous import Asynchronous
 from pydec.gossip.base import Algorithm, Mixer, algorithms
+from pydec.gossip.beer import Beer
 from pydec.gossip.choco import Choco, ChocoMixer
 from pydec.gossip.choco_peers import ChocoPeers
+from pydec.gossip.damsgrad import DAMSGrad
 from pydec.gossip.decentlam import DecentLaM
 from pydec.gossip.diloco import DiLoCo, GossipDiLoCo
 from pydec.gossip.dpsgd import DPSGD, AverageMixer
@@ -16,6 +19,7 @@ from pydec.gossip.dsgdm import DSGDm
 from pydec.gossip.exact_diffusion import D2, ExactDiffusion
 from pydec.gossip.exchange import Exchange
 from pydec.gossip.gasloc import GASLoC
+from pydec.gossip.k_gt import KGT
 from pydec.gossip.latest import LatestExchange
 from pydec.gossip.noloco import NoLoCo
 from pydec.gossip.pairwise import PairwiseExchange
@@ -34,15 +38,19 @@ __all__ = [
     "ADSGD",
     "D2",
     "DPSGD",
+    "KGT",
     "SGP",
+    "AccumAdam",
     "Algorithm",
     "AllReduce",
     "Asynchronous",
     "AverageMixer",
+    "Beer",
     "Choco",
     "ChocoDiLoCo",
     "ChocoMixer",
     "ChocoPeers",
+    "DAMSGrad",
     "DSGDm",
     "DecentLaM",
     "DiLoCo",

@@ -162,6 +162,8 @@ class Algorithm(ABC):
     """Whether ranks step at their own pace, by ``connect``'s exchange, in place of rounds."""
     windowed: ClassVar[bool] = False
     """Whether a round is on its way for ``local_steps`` steps, until the next one begins."""
+    adaptive: ClassVar[bool] = False
+    """Whether the rule itself scales every coordinate by its own gradients."""
     order: Order = "atc"
     """"atc" adapts, then combines; "cta" combines the models of before the gradient, so that the
     packets travel during forward and backward."""

@@ -36,12 +36,22 @@ class LocalOptimizer:
     momentum: float = 0.0
     adaptive: bool = False
 
-    def require_plain_sgd(self, algorithm: str) -> None:
-        """Raise ConfigError unless the local step is x - lr * gradient."""
+    def require_plain_sgd(self, algorithm: str, instead: str = "") -> None:
+        """Raise ConfigError unless the local step is x - lr * gradient.
+
+        Args:
+            algorithm: its name.
+            instead: what to use for a momentum; its own, unless something is named here.
+        """
         if not self.sgd:
             raise ConfigError(
                 f"{algorithm}'s equations are those of SGD and do not hold for {self.name}; wrap "
                 "torch.optim.SGD (without nesterov, dampening and maximize), or use algorithm='dpsgd'"
+            )
+        if self.momentum and instead:
+            raise ConfigError(
+                f"{algorithm}'s equations do not hold with a momentum of {self.momentum:g}; use "
+                f"torch.optim.SGD(..., momentum=0), or {instead}"
             )
         if self.momentum:
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,16 +20,22 @@ from pydec.topology.base import Topology
 
 
 class TrackingRule(Rule):
-    """Feeds the local optimiser with a tracker y of the mean over the ranks of u, u = momentum u + g."""
+    """Feeds the local optimiser with a tracker y of the mean over the ranks of u, u = momentum u + g.
 
-    def __init__(self, x: Vector, compressor: Compressor, degree: int, momentum: float) -> None:
+    Args:
+        x: see ``Rule``.
+        mixer: makes the mixers of x and of the tracker.
+        momentum: of u.
+    """
+
+    def __init__(self, x: Vector, mixer: Callable[[Vector], Mixer], momentum: float = 0.0) -> None:
         self.momentum = momentum
         self.tracker = aligned_floats(x.size)
         self.previous = aligned_floats(x.size)
         self._scratch: Vector = np.empty(0, np.float32)
-        second = AverageMixer(self.tracker, compressor, degree)
+        first, second = mixer(x), mixer(self.tracker)
         second.move_scale = 0.0  # it is the tracker, whose moves say nothing about the models
-        super().__init__(x, [AverageMixer(x, compressor, degree), second])
+        super().__init__(x, [first, second])
 
     def gradient(self, gradients: Gradients) -> None:
         """y <- (y + u) - u of the step before, with y mixed since; the optimiser sees y."""
@@ -90,7 +96,7 @@ class GradientTracking(_Tracking):
 
     def rule(self, x: Vector, compressor: Compressor, degree: int, local_steps: int = 1) -> Rule:
         """A tracker that starts at zero."""
-        return TrackingRule(x, compressor, degree, 0.0)
+        return TrackingRule(x, lambda vector: self.mixer(vector, compressor, degree))
 
 
 @algorithms.register("momentum-tracking")
@@ -121,4 +127,4 @@ class MomentumTracking(_Tracking):
 
     def rule(self, x: Vector, compressor: Compressor, degree: int, local_steps: int = 1) -> Rule:
         """A tracker that starts at zero."""
-        return TrackingRule(x, compressor, degree, self.momentum)
+        return TrackingRule(x, lambda vector: self.mixer(vector, compressor, degree), self.momentum)

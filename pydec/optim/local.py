@@ -9,7 +9,8 @@ import torch
 from pydec.errors import HeterogeneityWarning
 from pydec.gossip import Algorithm, LocalOptimizer
 
-_ADAPTIVE = ("Adam", "Adagrad", "Adadelta", "Adamax", "RMSprop", "Rprop", "Lion", "LAMB")
+_ADAPTIVE = ("ada", "prop", "lion", "lamb", "lars", "sign", "sophia", "novograd", "shampoo", "soap", "muon")
+"""Parts of the names of optimisers whose step does not grow with the gradient, in lower case."""
 
 _warned: set[str] = set()
 
@@ -25,7 +26,7 @@ def describe(optimizer: torch.optim.Optimizer) -> LocalOptimizer:
         name=name,
         sgd=plain,
         momentum=max((float(group.get("momentum", 0.0)) for group in groups), default=0.0),
-        adaptive=any(word in name for word in _ADAPTIVE),
+        adaptive=any(word in name.lower() for word in _ADAPTIVE),
     )
 
 
@@ -35,13 +36,16 @@ def warn_if_biased(algorithm: Algorithm, local: LocalOptimizer, size: int) -> No
     Each rank divides by the size of its own gradients, so a rank whose loss is steep counts no more
     than one whose loss is flat: three ranks with optimum 0 and one with 8 settle at 0, not at 2.
     """
-    if size < 2 or not local.adaptive or not algorithm.plain_mixing or local.name in _warned:
+    name = type(algorithm).__name__ if algorithm.adaptive else local.name
+    adaptive = local.adaptive or algorithm.adaptive
+    if size < 2 or not adaptive or not algorithm.plain_mixing or name in _warned:
         return
-    _warned.add(local.name)
+    _warned.add(name)
     warnings.warn(
-        f"{local.name} scales every rank's steps by its own gradients, so ranks whose data differ settle "
+        f"{name} scales every rank's steps by its own gradients, so ranks whose data differ settle "
         "near the median of their optima, not the mean; with differently distributed data use "
-        "algorithm='gradient-tracking', or SGD with momentum; iid=True says that they do not differ",
+        "algorithm='damsgrad', algorithm='gradient-tracking' around this optimiser, or SGD with momentum; "
+        "iid=True says that they do not differ",
         HeterogeneityWarning,
         stacklevel=3,
     )

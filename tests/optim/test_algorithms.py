@@ -119,6 +119,64 @@ def relay(g: Any, w: Any, rates: list[float], size: int) -> Matrix:
     return np.stack(path)
 
 
+def beer(g: Any, w: Any, rates: list[float], size: int, gamma: float = 1.0) -> Matrix:
+    """With a compressor that loses nothing, so that estimates equal what they estimate."""
+    x, v, old, path = np.zeros((size, D)), np.zeros((size, D)), np.zeros((size, D)), []
+    lazy = gamma * (w(0) - np.eye(size))
+    for eta in rates:
+        v = v + lazy @ v + g(x) - old
+        old = g(x)
+        x = x + lazy @ x - eta * v
+        path.append(x)
+    return np.stack(path)
+
+
+def k_gt(g: Any, w: Any, rates: list[float], size: int, k: int = 1, outer: float = 1.0) -> Matrix:
+    x, c, path = np.zeros((size, D)), np.zeros((size, D)), []
+    for t in range(0, len(rates), k):
+        start, total = x, sum(rates[t : t + k])
+        for eta in rates[t : t + k]:
+            x = x - eta * (g(x) + c)
+            path.append(x)
+        z = (start - x) / total
+        matrix = w(t // k)
+        c = c - z + matrix @ z
+        x = matrix @ (start - total * outer * z)
+        path[-1] = x
+    return np.stack(path)
+
+
+def damsgrad(g: Any, w: Any, rates: list[float], size: int, order: str = "cta") -> Matrix:
+    x, m, v, h, u = (np.zeros((size, D)) for _ in range(5))
+    path = []
+    for t, eta in enumerate(rates):
+        gradient = g(x)
+        if order == "cta":
+            x, u = w(t) @ x, w(t) @ u
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        u, h = u + np.maximum(h, v) - h, np.maximum(h, v)
+        x = x - eta * m / np.sqrt(np.maximum(u, 1e-8))
+        if order == "atc":
+            x, u = w(t) @ x, w(t) @ u
+        path.append(x)
+    return np.stack(path)
+
+
+def accum_adam(g: Any, w: Any, rates: list[float], size: int, every: int = 4) -> Matrix:
+    x, m, v, a = (np.zeros((size, D)) for _ in range(4))
+    path = []
+    for t, eta in enumerate(rates):
+        gradient, groups = g(x), t // every + 1
+        m_now = (0.9 * m + 0.1 * gradient) / (1 - 0.9**groups)
+        v_now = (0.98 * v + 0.02 * gradient**2) / (1 - 0.98**groups)
+        x = w(t) @ x - eta * m_now / (np.sqrt(v_now) + 1e-8)
+        a = a + gradient / every
+        if t % every == every - 1:
+            m, v, a = 0.9 * m + 0.1 * a, 0.98 * v + 0.02 * a**2, 0 * a
+        path.append(x)
+    return np.stack(path)
+
+
 CASES = [
     ("dsgdm:order=atc", "ring", partial(dsgdm, order="atc")),
     ("dsgdm", "one-peer-exponential", dsgdm),
@@ -137,6 +195,14 @@ CASES = [
     ("sgp:order=cta", "exponential", partial(push_sum, order="cta")),
     ("relaysgd", "chain", relay),
     ("relaysgd", "binary-tree", relay),
+    ("beer:gamma=1.0", "exponential", beer),
+    ("beer:gamma=0.5", "ring", partial(beer, gamma=0.5)),
+    ("k-gt", "one-peer-exponential", k_gt),
+    ("k-gt:outer_lr=0.7", "ring", partial(k_gt, outer=0.7)),
+    ("damsgrad", "one-peer-exponential", damsgrad),
+    ("damsgrad:order=atc", "ring", partial(damsgrad, order="atc")),
+    ("accum-adam", "one-peer-exponential", accum_adam),
+    ("accum-adam:every=3", "ring", partial(accum_adam, every=3)),
 ]
 
 
@@ -160,7 +226,7 @@ def test_trajectories_are_those_of_the_equations(
         ("d2", "ring"),
         *itertools.product(["relaysgd"], ["chain", "star", "binary-tree", "spanning-tree:of=torus"]),
         *itertools.product(
-            ["exact-diffusion", "gradient-tracking", "momentum-tracking"],
+            ["exact-diffusion", "gradient-tracking", "momentum-tracking", "k-gt"],
             ["ring", "base-k:k=1", "random-matching"],
         ),
     ],
@@ -308,6 +374,7 @@ def test_local_steps_are_rounds_without_neighbours(paths: Any, quadratics: Any) 
         ("gradient-tracking", tracking),
         ("momentum-tracking", momentum_tracking),
         ("sgp", push_sum),
+        ("k-gt:outer_lr=0.8", lambda g, w, rates, size: k_gt(g, schedule.weights, rates, size, h, 0.8)),
     ):
         got = paths(size, problem, rates, algorithm=algorithm, topology="ring", local_steps=h)
         expected = simulate(problem.gradient, weights, rates, size)

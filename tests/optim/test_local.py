@@ -22,6 +22,17 @@ D = 6
 
 REFUSED = [
     ("d2", "one-peer-exponential", 4, {}, "symmetric|changes every round"),
+    ("beer", "base-k:k=1", 6, {}, "beer keeps its neighbours"),
+    ("beer", "leaky", 6, {}, "doubly stochastic"),
+    ("beer", "ring", 6, {"compressor": "randk:unbiased=true"}, "beer's estimates would grow without bound"),
+    ("beer:gamma=2", "ring", 6, {}, "gamma"),
+    ("k-gt", "ring", 6, {"compressor": "int8"}, "stay in the correction"),
+    ("k-gt", "leaky", 6, {}, "doubly stochastic"),
+    ("k-gt", "ring", 6, {"late": "drop"}, "late='drop'.*KGT"),
+    ("k-gt:outer_lr=2", "ring", 6, {}, "outer_lr"),
+    ("damsgrad", "ring", 6, {"compressor": "int8"}, "shared second moment"),
+    ("damsgrad", "leaky", 6, {}, "doubly stochastic"),
+    ("accum-adam", "ring", 6, {"compressor": "topk:fraction=0.01"}, "keeps too little"),
     ("relaysgd", "ring", 6, {}, "along a tree.*spanning-tree:of=ring"),
     ("relaysgd", "base-k", 6, {}, "along a tree.*spanning-tree:of=torus"),
     ("relaysgd", "chain", 6, {"compressor": "int8"}, "relayed to all ranks"),
@@ -82,6 +93,18 @@ def test_what_cannot_work_is_refused_with_the_way_out(
 
     with pytest.raises(ConfigError, match=words):
         run_peers(size, program)
+
+
+def test_k_gt_refuses_a_momentum_and_another_optimiser(run_peers: Run) -> None:
+    def program(peer: Any) -> None:
+        x = [nn.Parameter(torch.zeros(2))]
+        sgd = torch.optim.SGD(x, lr=0.1, momentum=0.8)
+        with pytest.raises(ConfigError, match=r"momentum of 0.8.*momentum=0.*momentum-tracking"):
+            DecentralizedOptimizer(sgd, peer, algorithm="k-gt", topology="ring")
+        with pytest.raises(ConfigError, match="do not hold for Adam"):
+            DecentralizedOptimizer(torch.optim.Adam(x), peer, algorithm="k-gt", topology="ring")
+
+    run_peers(1, program)
 
 
 @pytest.mark.parametrize("algorithm", ["dsgdm", "qg-dsgdm", "decentlam", "momentum-tracking"])

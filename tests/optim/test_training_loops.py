@@ -29,7 +29,7 @@ def graph(algorithm: str) -> str:
     """One that the algorithm takes at any size."""
     name = algorithm.partition(":")[0]
     fits = {"relaysgd": "chain", "sparseloco": "complete"} | dict.fromkeys(
-        ("choco", "d2", "decentlam"), "ring"
+        ("choco", "d2", "decentlam", "beer"), "ring"
     )
     return fits.get(name, "base-k:k=1")
 
@@ -286,7 +286,8 @@ def test_a_steady_step_allocates_no_buffers(run_peers: Run, algorithm: str) -> N
         opt.close()
         return tracemalloc.get_traced_memory()[1] - before
 
-    messages = 2 if "tracking" in algorithm else 1
+    twice = ("gradient-tracking", "momentum-tracking", "beer", "k-gt", "damsgrad")
+    messages = 2 if algorithm in twice else 1
     for size, copies in ((1, 0), (2, 2)):
         tracemalloc.start()
         try:
