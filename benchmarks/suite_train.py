@@ -17,7 +17,7 @@ EPOCHS = 5
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Fashion-MNIST beside all-reduce at equal steps; then a step of stdlib-lm with and without gossip.
+    """Fashion-MNIST beside all-reduce at equal steps; a step with and without gossip; one slow rank.
 
     With ``options.net`` the races over several hosts instead.
     """
@@ -28,6 +28,7 @@ def rows(options: Options) -> Iterator[Row]:
         return
     yield from _accuracy_and_bytes(options)
     yield from _step_time(options)
+    yield from _one_slow_rank(options)
 
 
 def _accuracy_and_bytes(options: Options) -> Iterator[Row]:
@@ -73,23 +74,52 @@ def _step_time(options: Options) -> Iterator[Row]:
             program = Path(__file__).with_name("train_steps.py")
             run_ranks(2, [sys.executable, str(program), compressor, str(rounds), str(steps), str(result)])
             found = json.loads(result.read_text())
+        for kind, background in (("gossip_s", False), ("background_s", True)):
+            yield Row(
+                "train",
+                "step, combine then adapt",
+                {
+                    "task": "stdlib-lm",
+                    "ranks": 2,
+                    "threads": 1,
+                    "compressor": compressor,
+                    "background": background,
+                    "rounds": rounds,
+                    "steps": steps,
+                    "fraction": found[kind] / found["plain_s"],
+                },
+                1e3 * found[kind],
+                "ms",
+                "the same step alone",
+                1e3 * found["plain_s"],
+                found["plain_s"] / found[kind],
+            )
+
+
+def _one_slow_rank(options: Options) -> Iterator[Row]:
+    """4 ranks, one of them 4 times slower: samples per second beside what the healthy ones could do alone."""
+    seconds = 1.0 if options.quick else 20.0
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "paces.json"
+        program = Path(__file__).with_name("paces.py")
+        run_ranks(RANKS, [sys.executable, str(program), str(seconds), str(result)])
+        found: dict[str, list[float]] = json.loads(result.read_text())
+    healthy = sum(found.pop("alone")[:-1])
+    for name, by_rank in found.items():
         yield Row(
             "train",
-            "step, combine then adapt",
+            f"samples with one rank 4x slower, {name}",
             {
-                "task": "stdlib-lm",
-                "ranks": 2,
-                "threads": 1,
-                "compressor": compressor,
-                "rounds": rounds,
-                "steps": steps,
-                "fraction": found["gossip_s"] / found["plain_s"],
+                "ranks": RANKS,
+                "seconds": seconds,
+                "slow_rank": round(by_rank[-1], 1),
+                "times_ddp": round(sum(by_rank) / sum(found["DDP over gloo"]), 2),
             },
-            1e3 * found["gossip_s"],
-            "ms",
-            "the same step alone",
-            1e3 * found["plain_s"],
-            found["plain_s"] / found["gossip_s"],
+            sum(by_rank),
+            "samples/s",
+            "the 3 healthy ranks alone",
+            healthy,
+            sum(by_rank) / healthy,
         )
 
 

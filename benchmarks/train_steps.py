@@ -1,9 +1,9 @@
 """One rank of the step timing in suite_train: blocks of steps with gossip and without, in turn.
 
-Usage, on each of several ranks: train_steps.py COMPRESSOR ROUNDS STEPS FILE. Two copies of the default
-stdlib-lm model train on the same batches with the same optimiser; one of them gossips. Ranks meet before
-every block and the first step of a block is not counted. Rank 0 writes the median step of the slowest
-rank of both to FILE, in seconds.
+Usage, on each of several ranks: train_steps.py COMPRESSOR ROUNDS STEPS FILE. Three copies of the default
+stdlib-lm model train on the same batches with the same optimiser; one of them gossips, and one gossips with
+packets that move in the background. Ranks meet before every block and the first step of a block is not
+counted. Rank 0 writes the median step of the slowest rank of each to FILE, in seconds.
 """
 
 from __future__ import annotations
@@ -27,20 +27,24 @@ from pydec.train.together import table
 
 
 def main(compressor: str, rounds: int, steps: int, file: Path) -> None:
-    """Time both and write the result."""
+    """Time all and write the result."""
     with reproducible(threads=1), pydec.init(seed=1) as peer:
-        tasks_ = [tasks.make("stdlib-lm", seed=1) for _ in range(2)]
+        tasks_ = [tasks.make("stdlib-lm", seed=1) for _ in range(3)]
         config = TrainConfig("stdlib-lm", seed=1).resolve(tasks_[0], peer.size)
         share = split.iid(tasks_[0].samples, peer.size, 1)[peer.rank]
         batches = [iter(Batches(task.train, share, config.batch_size, 1, peer.rank)) for task in tasks_]
         plain = local_optimizer(config, tasks_[0], tasks_[0].model)
-        gossip = pydec.DecentralizedOptimizer(
-            local_optimizer(config, tasks_[1], tasks_[1].model),
-            peer,
-            topology="one-peer-exponential",
-            compressor=compressor,
-            algorithm="dpsgd:order=cta",
-            model=tasks_[1].model,
+        gossip, moving = (
+            pydec.DecentralizedOptimizer(
+                local_optimizer(config, task, task.model),
+                peer,
+                topology="one-peer-exponential",
+                compressor=compressor,
+                algorithm="dpsgd:order=cta",
+                model=task.model,
+                background=background,
+            )
+            for task, background in zip(tasks_[1:], (False, True), strict=True)
         )
 
         def block(task: Task, optimizer: torch.optim.Optimizer, data: Iterator[Batch]) -> list[float]:
@@ -56,14 +60,15 @@ def main(compressor: str, rounds: int, steps: int, file: Path) -> None:
                 seconds.append(time.perf_counter() - start)
             return seconds[1:]
 
-        times: dict[str, list[float]] = {"plain_s": [], "gossip_s": []}
+        times: dict[str, list[float]] = {"plain_s": [], "gossip_s": [], "background_s": []}
         for current in range(rounds + 1):
-            kinds = [("plain_s", plain, 0), ("gossip_s", gossip, 1)]
+            kinds = [("plain_s", plain, 0), ("gossip_s", gossip, 1), ("background_s", moving, 2)]
             for name, optimizer, which in kinds if current % 2 else reversed(kinds):
                 found = block(tasks_[which], optimizer, batches[which])
+                if isinstance(optimizer, pydec.DecentralizedOptimizer):
+                    optimizer.close()  # nothing of it runs beside the next one's block
                 if current:  # the first round warms up
                     times[name] += found
-        gossip.close()
         medians = table(peer, [statistics.median(values) for values in times.values()]).max(axis=0)
         if peer.rank == 0:
             file.write_text(json.dumps(dict(zip(times, medians.tolist(), strict=True))))
