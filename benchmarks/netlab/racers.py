@@ -1,9 +1,11 @@
-"""Ways to train one model on several ranks: pydec's, and those of PyTorch and decent-dp over gloo."""
+"""Ways to train one model on several ranks: pydec's, those of PyTorch and decent-dp over gloo, hivemind's."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -197,10 +199,106 @@ class DecentDP(Gloo):
                 group["lr"] = lr
 
 
+class Hivemind(Gloo):
+    """hivemind's averager: local steps, and after every ``period`` the models averaged in one group of all.
+
+    The first average is compared with an exact one: some combinations of versions report success and
+    average nothing.
+    """
+
+    def __init__(
+        self, model: nn.Module, make: MakeOptimizer, period: int = 8, compression: str = "float16"
+    ) -> None:
+        import hivemind
+        from hivemind import compression as codec
+        from hivemind.averaging import DecentralizedAverager
+
+        super().__init__(model, make(model))
+        self._period, self._steps, self._checked = period, 0, False
+        address = f"/ip4/{_own_address()}/tcp/0"
+        found: list[list[str]] = [[]]
+        rank, size = dist.get_rank(), dist.get_world_size()
+        if rank == 0:
+            self._dht = hivemind.DHT(host_maddrs=[address], start=True)
+            found = [[str(visible) for visible in self._dht.get_visible_maddrs()]]
+        dist.broadcast_object_list(found, 0)
+        if rank:
+            self._dht = hivemind.DHT(host_maddrs=[address], initial_peers=found[0], start=True)
+        codecs = {"none": codec.NoCompression, "float16": codec.Float16Compression}
+        self._averager = DecentralizedAverager(
+            [p.detach().clone() for p in model.parameters()],
+            self._dht,
+            prefix="race",
+            target_group_size=size,
+            min_group_size=size,
+            min_matchmaking_time=1.0,
+            request_timeout=0.8,
+            compression=codecs[compression](),
+            allow_state_sharing=False,
+            start=True,
+        )
+        dist.barrier()
+
+    def step(self) -> None:
+        super().step()
+        self._steps += 1
+        if self._steps % self._period == 0:
+            self._average()
+
+    def _average(self) -> None:
+        parameters = list(self.model.parameters())
+        expected = None
+        if not self._checked:
+            expected = parameters[0].detach().clone()
+            dist.all_reduce(expected)
+            expected /= dist.get_world_size()
+        with torch.no_grad():
+            with self._averager.get_tensors() as tensors:
+                for tensor, parameter in zip(tensors, parameters, strict=True):
+                    tensor.copy_(parameter)
+            self._averager.step(timeout=120.0, allow_retries=True)
+            with self._averager.get_tensors() as tensors:
+                for tensor, parameter in zip(tensors, parameters, strict=True):
+                    parameter.copy_(tensor)
+        if expected is not None:
+            off = float((parameters[0].detach() - expected).abs().max())
+            if off > 0.01 * float(expected.abs().max()):
+                raise RuntimeError(f"hivemind reported an average that is off by {off:.3g}")
+            self._checked = True
+
+    def close(self) -> None:
+        super().close()
+        self._averager.shutdown()
+        self._dht.shutdown()
+
+
+def _own_address() -> str:
+    """This host's address as the others know it."""
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return "127.0.0.1"
+
+
+_MODULES = {
+    "decent-dp": ("decent_dp", "pip install decent-dp"),
+    "hivemind": ("hivemind", "pip install hivemind (its 8-bit compression needs NumPy below 2.4)"),
+}
+
+
+def unavailable(method: str) -> str | None:
+    """Why a method cannot race here, and what would help; None if it can."""
+    module, cure = _MODULES.get(method, ("", ""))
+    if module and importlib.util.find_spec(module) is None:
+        return f"{method} is not installed: {cure}"
+    return None
+
+
 PEERS: dict[str, Callable[..., Gloo]] = {
     "ddp": ddp,
     "ddp-fp16": ddp_fp16,
     "ddp-powersgd": ddp_powersgd,
     "post-local-sgd": LocalSGD,
     "decent-dp": DecentDP,
+    "hivemind": Hivemind,
 }

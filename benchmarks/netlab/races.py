@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..harness import Options, Row
+from . import racers
 from .config import Race
 from .lab import Lab, Link, bits_per_s, missing
 
@@ -47,6 +48,7 @@ PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "DDP, PowerSGD rank 2": ("ddp-powersgd", {"rank": 2}),
     "post-local SGD, period 8": ("post-local-sgd", {"period": 8}),
     "decent-dp, one-peer-exp": ("decent-dp", {"topology": "one-peer-exp"}),
+    "hivemind, fp16, period 8": ("hivemind", {"period": 8}),
 }
 
 
@@ -110,6 +112,9 @@ def _raced(lab: Lab, contest: Contest, options: Options) -> Iterator[Row]:
         race = replace(race, steps=6, evaluate_every=3)
     found: dict[str, dict[str, Any]] = {}
     for name, (method, extra) in contest.contenders.items():
+        if (reason := racers.unavailable(method)) is not None:
+            print(f"{contest.name}: {name} left out: {reason}", file=sys.stderr)
+            continue
         found[name] = _one(lab, replace(race, method=method, options=extra))
     unit = "s"
     params = {

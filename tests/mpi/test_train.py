@@ -118,12 +118,12 @@ TABLE = [
 ]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_every_algorithm_has_the_same_bits_over_mpi(mpirun, tmp_path, monkeypatch):
     common = ("program:blobs", "--steps", "8", "--threads", "1", "--alpha", "1.0")
     lines = [list(common + words) for words in TABLE]
     start = PROGRAM[: PROGRAM.index("if __name__")]
-    done = mpirun(start + MANY.replace("MANY_WORDS", repr(lines)), 3)
+    done = mpirun(start + MANY.replace("MANY_WORDS", repr(lines)), 3, timeout_s=180.0)
     assert done.returncode == 0, done.stderr
 
     monkeypatch.chdir(tmp_path)
