@@ -5,12 +5,14 @@
     pydec ledger follow DIR    verify, then print every block as it is decided, until interrupted
     pydec ledger export DIR    every block as one JSON object a line
 
-DIR is a ledger directory, also one that a running node writes. Every action verifies what it prints, offline.
+DIR is a ledger directory, also one that a running node writes; verify also takes the directory of a run,
+which holds one for every rank, and compares them. Every action verifies what it prints, offline.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -47,24 +49,44 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: options that do not go together, or a height that is not there.
         LedgerError: the directory holds no ledger, or a damaged or forged one; file and height are named.
     """
-    from pydec.consensus.file_storage import BLOCKS, read_blocks, read_genesis
-    from pydec.consensus.replay import Replay
-
     if args.blocks is not None and (args.action != "follow" or args.blocks < 1):
         raise ConfigError("--blocks goes with follow and is at least 1")
     if args.height is not None and (args.action not in ("show", "export") or args.height < 1):
         raise ConfigError("--height goes with show and export and is at least 1")
-    genesis = read_genesis(args.directory)
+    ranks = _of_ranks(args.directory)
+    if args.action == "verify":
+        return _verify(args, ranks or [args.directory])
+    if ranks:
+        raise ConfigError(
+            f"{args.directory} holds the ledgers of {len(ranks)} ranks; name one of them, such as {ranks[0]}"
+        )
+    with _opened(args, args.directory) as chain:
+        return {"show": _show, "follow": _follow, "export": _export}[args.action](args, chain)
+
+
+def _of_ranks(directory: Path) -> list[Path]:
+    """The ledger directories of a run's ranks; none if the directory is a ledger itself."""
+    from pydec.consensus.file_storage import GENESIS
+
+    if (directory / GENESIS).exists():
+        return []
+    found = [path.parent for path in directory.glob(f"rank-*/{GENESIS}")]
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+@contextlib.contextmanager
+def _opened(args: argparse.Namespace, directory: Path) -> Iterator[_Chain]:
+    from pydec.consensus.file_storage import BLOCKS, GENESIS, read_blocks, read_genesis
+    from pydec.consensus.replay import Replay
+
+    genesis = read_genesis(directory)
     if args.chain is not None and not genesis.chain_id.hex().startswith(args.chain.lower()):
         raise LedgerError(
-            f"{args.directory / 'genesis'} begins chain {genesis.chain_id.hex()}, not {args.chain}; its "
-            "blocks may be sound, but they are of another chain"
+            f"{directory / GENESIS} begins chain {genesis.chain_id.hex()}, not {args.chain}; its blocks may "
+            "be sound, but they are of another chain"
         )
-    replay = Replay(genesis)
-    with read_blocks(args.directory, genesis) as blocks:
-        chain = _Chain(replay, blocks, args.directory / BLOCKS)
-        action = {"show": _show, "verify": _verify, "follow": _follow, "export": _export}[args.action]
-        return action(args, chain)
+    with read_blocks(directory, genesis) as blocks:
+        yield _Chain(Replay(genesis), blocks, directory / BLOCKS)
 
 
 class _Chain:
@@ -93,30 +115,57 @@ class _Chain:
                 raise LedgerError(f"{self.path}, offset {self.blocks.offset(height)}: {error}") from None
 
 
-def _verify(args: argparse.Namespace, chain: _Chain) -> int:
-    start = time.perf_counter()
-    transactions = sum(len(block.transactions) for block in chain.verified())
-    replay, seconds = chain.replay, time.perf_counter() - start
-    state = replay.state
+def _verify(args: argparse.Namespace, directories: list[Path]) -> int:
+    told: list[dict[str, Any]] = []
+    known: list[tuple[bytes, Path]] = []  # hash of every height, and the first ledger that has it
+    for directory in directories:
+        with _opened(args, directory) as chain:
+            told.append({"directory": str(directory), **_verified(chain, known)})
+        if not args.json:
+            print(("\n" if len(told) > 1 else "") + "\n".join(_summary(told[-1])))
     if args.json:
-        told = {
-            "ok": True, "chain_id": replay.chain_id.hex(), "height": state.height, "head": replay.head.hex(),
-            "epoch": state.table.epoch, "state_root": state.root().hex(), "transactions": transactions,
-            "torn_bytes": chain.blocks.torn_bytes, "seconds": seconds,
-        }  # fmt: skip
-        print(json.dumps(told, indent=2))
-        return 0
-    rate = f", {state.height / seconds:,.0f} blocks/s" if state.height else ""
-    print(f"{'chain':<14}{replay.chain_id.hex()}")
-    print(
-        f"{'verified':<14}{state.height} blocks, {transactions} transactions, "
-        f"{state.table.epoch} epochs{rate}"
-    )
-    print(f"{'head':<14}{replay.head.hex()}")
-    print(f"{'state root':<14}{state.root().hex()}")
-    if chain.blocks.torn_bytes:
-        print(f"{'unfinished':<14}{chain.blocks.torn_bytes} bytes at the end, of an append that was cut off")
+        print(json.dumps(told[0] if len(told) == 1 else {"ok": True, "ledgers": told}, indent=2))
+    elif len(told) > 1:
+        print(f"\n{'agreement':<14}{len(told)} ledgers hold the same blocks, up to where each ends")
     return 0
+
+
+def _verified(chain: _Chain, known: list[tuple[bytes, Path]]) -> dict[str, Any]:
+    """Verify one ledger, and that it has no other block where one before it has one."""
+    start, transactions, replay = time.perf_counter(), 0, chain.replay
+    if known and known[0][0] != replay.chain_id:
+        raise LedgerError(f"{chain.path} and {known[0][1]} are of different chains")
+    if not known:
+        known.append((replay.chain_id, chain.path))
+    for block in chain.verified():
+        transactions += len(block.transactions)
+        height = replay.state.height
+        if height == len(known):
+            known.append((replay.head, chain.path))
+        elif known[height][0] != replay.head:
+            raise LedgerError(
+                f"{chain.path} and {known[height][1]} disagree at height {height}: "
+                f"{replay.head.hex()[:16]} and {known[height][0].hex()[:16]}; "
+                "more than a third of the stake broke the rules"
+            )
+    seconds, state = time.perf_counter() - start, replay.state
+    return {
+        "ok": True, "chain_id": replay.chain_id.hex(), "height": state.height, "head": replay.head.hex(),
+        "epoch": state.table.epoch, "state_root": state.root().hex(), "transactions": transactions,
+        "torn_bytes": chain.blocks.torn_bytes, "seconds": seconds,
+    }  # fmt: skip
+
+
+def _summary(told: dict[str, Any]) -> Iterator[str]:
+    rate = f", {told['height'] / told['seconds']:,.0f} blocks/s" if told["height"] else ""
+    counts = f"{told['height']} blocks, {told['transactions']} transactions, epoch {told['epoch']}"
+    yield f"{'ledger':<14}{told['directory']}"
+    yield f"{'chain':<14}{told['chain_id']}"
+    yield f"{'verified':<14}{counts}{rate}"
+    yield f"{'head':<14}{told['head']}"
+    yield f"{'state root':<14}{told['state_root']}"
+    if told["torn_bytes"]:
+        yield f"{'unfinished':<14}{told['torn_bytes']} bytes at the end, of an append that was cut off"
 
 
 def _show(args: argparse.Namespace, chain: _Chain) -> int:

@@ -46,8 +46,8 @@ def test_verify(chain, capsys):
     world, directory = chain
     assert main(["ledger", "verify", str(directory)]) == 0
     out = capsys.readouterr().out
-    assert f"chain         {world.chain_id.hex()}\n" in out
-    assert "verified      7 blocks, 6 transactions, 3 epochs, " in out
+    assert out.startswith(f"ledger        {directory}\nchain         {world.chain_id.hex()}\n")
+    assert "verified      7 blocks, 6 transactions, epoch 3, " in out
     assert f"state root    {world.state.root().hex()}\n" in out
     assert main(["ledger", "verify", str(directory), "--json", "--chain", world.chain_id.hex()[:8]]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -99,6 +99,38 @@ def test_follow_sees_blocks_as_they_are_written(chain, tmp_path, capsys, monkeyp
         assert main(["ledger", "follow", str(directory), "--blocks", "3"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("height")]
     assert [line.split()[1] for line in lines] == ["1", "2", "3"]
+
+
+def test_verify_compares_the_ledgers_of_a_run(chain, tmp_path, capsys):
+    world, _ = chain
+    for rank, heights in ((0, 7), (1, 5), (10, 7)):
+        target = tmp_path / f"rank-{rank}"
+        create(target, world.genesis)
+        with FileStorage(target, key("b").public) as storage:
+            for height in range(1, heights + 1):
+                storage.append(height, world.record(height))
+    assert main(["ledger", "verify", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert [line.split("/")[-1] for line in out.splitlines() if line.startswith("ledger")] == [
+        "rank-0",
+        "rank-1",
+        "rank-10",
+    ]
+    assert "agreement     3 ledgers hold the same blocks, up to where each ends\n" in out
+    assert main(["ledger", "verify", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [ledger["height"] for ledger in told["ledgers"]] == [7, 5, 7]
+    assert "holds the ledgers of 3 ranks; name one of them" in failure(
+        capsys, "show", str(tmp_path), status=2
+    )
+    fork = World(world.genesis, real=True)
+    fork.run("a", Transfer(key("e").public, 99))
+    shutil.rmtree(tmp_path / "rank-10")
+    create(tmp_path / "rank-10", world.genesis)
+    with FileStorage(tmp_path / "rank-10", key("b").public) as storage:
+        storage.append(1, fork.record(1))
+    assert main(["ledger", "verify", str(tmp_path)]) == 1
+    assert "disagree at height 1" in capsys.readouterr().err
 
 
 def failure(capsys, *words: str, status: int = 1) -> str:
