@@ -13,6 +13,7 @@ from pydec.consensus.puzzle import MAX_TARGET, Puzzle
 from pydec.consensus.roles import Role
 from pydec.consensus.rules import Rules
 from pydec.consensus.signed import Kind, SignedStatement, signed_bytes, timeout_body
+from pydec.consensus.state import membership
 from pydec.consensus.transactions import (
     Beacon,
     Evict,
@@ -98,6 +99,18 @@ def test_entries_stop_before_the_sum_of_stake_overflows():
     )
     world.run("a", Grant(key("e").public, int(BOTH)))
     refused(world, "an entry of 23.* would bring all stake to 2", world.tx("e", Join(BOTH, 0, "")))
+
+
+def test_the_table_does_not_grow_beyond_its_limit(monkeypatch):
+    monkeypatch.setattr(membership, "MAX_VALIDATORS", 4)
+    world = World()
+    world.run("a", Transfer(key("e").public, 100))
+    join = world.tx("e", Join(BOTH, 60, ""))
+    refused(world, "there are 4 validators, and there is no room for more", join)
+    world.state.check(join)  # one of them may leave
+    world.run("d", Leave())
+    world.add(join)
+    assert names(world) == "abce"
 
 
 def solved(world: World, name: str, block: bytes, **changes) -> Join:

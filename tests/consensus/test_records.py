@@ -6,6 +6,7 @@ import pytest
 
 from pydec.consensus.roles import Role
 from pydec.consensus.rules import Rules
+from pydec.consensus.state import records
 from pydec.consensus.state.parts import KEPT_AUDITS, KEPT_CHECKPOINTS
 from pydec.consensus.transactions import (
     NO_DIGEST,
@@ -53,6 +54,15 @@ def test_data_sets_and_their_readers():
     world.run("a", Grant(b, dataset=ROOT, generation=1, wrapped=b"new"))
     world.run("a", Dataset(OTHER, "more digits", 4, 2, 0, ROOT))
     assert world.state.datasets[OTHER].parent == ROOT
+
+
+def test_the_keys_of_a_data_set_are_bounded(monkeypatch):
+    monkeypatch.setattr(records, "MOST_READERS", 2)
+    world = World()
+    world.run("a", DATA)
+    for name in "bc":
+        world.run("a", Grant(key(name).public, dataset=ROOT, wrapped=b"x"))
+    refused(world, "has 2 keys out; revoke some", "a", Grant(key("d").public, dataset=ROOT, wrapped=b"x"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pydec.consensus.evidence import Evidence, EvidenceError, verify
 from pydec.consensus.puzzle import Puzzle
 from pydec.consensus.roles import SELF_CHOSEN, Role
-from pydec.consensus.state.draft import Draft
+from pydec.consensus.state.draft import Draft, NotYetError
 from pydec.consensus.state.parts import Account
 from pydec.consensus.transactions import (
     NO_DIGEST,
@@ -19,6 +19,7 @@ from pydec.consensus.transactions import (
     Stake,
     Transfer,
 )
+from pydec.consensus.validators import MAX_VALIDATORS
 from pydec.crypto.runkey import RunCertificate
 from pydec.errors import FrameError, SignatureError, TransactionError
 
@@ -43,6 +44,8 @@ def join(draft: Draft, sender: bytes, body: Join) -> None:
     if draft.supply.total + entry >= 1 << 62:
         raise TransactionError(f"an entry of {entry} would bring all stake to 2^62")
     if stake:
+        if sum(1 for _ in draft.validators()) >= MAX_VALIDATORS:
+            raise NotYetError(f"there are {MAX_VALIDATORS} validators, and there is no room for more")
         draft.check_cap(sender, stake)
         draft.check_churn(stake)
         draft.count_churn(stake)

@@ -13,6 +13,7 @@ from pydec.consensus.validators import MAX_TABLE_BYTES, ValidatorTable
 
 KEPT_CHECKPOINTS = 8
 KEPT_AUDITS = 64
+MOST_READERS = 1 << 12  # of one data set: wrapped keys are kept, by generation
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ DATASET = fields.record(
     encrypted=_FLAG,
     parent=DIGEST,
     generation=U32,
-    readers=fields.many(_ACCESS, 1 << 16, key=lambda a: (a.grantee, a.generation)),
+    readers=fields.many(_ACCESS, MOST_READERS, key=lambda a: (a.grantee, a.generation)),
 )
 _CHECKPOINT = fields.record(CheckpointRecord, round=U64, root=DIGEST, epoch=U64, height=U64)
 _AUDIT = fields.record(AuditRecord, subject=DIGEST, round=U64, guilty=_FLAG, digest=DIGEST, height=U64)

@@ -13,6 +13,7 @@ from pydec.consensus.state.membership import slash, unbonded
 from pydec.consensus.state.parts import (
     KEPT_AUDITS,
     KEPT_CHECKPOINTS,
+    MOST_READERS,
     Access,
     Account,
     AuditRecord,
@@ -81,6 +82,8 @@ def grant(draft: Draft, sender: bytes, body: Grant) -> None:
         raise TransactionError(
             f"{body.grantee.hex()[:16]} has the key of generation {body.generation} already"
         )
+    if len(found.readers) >= MOST_READERS:
+        raise TransactionError(f"data set {body.dataset.hex()[:16]} has {MOST_READERS} keys out; revoke some")
     access = Access(body.grantee, body.generation, body.wrapped)
     readers = sorted((*found.readers, access), key=lambda a: (a.grantee, a.generation))
     draft.datasets[body.dataset] = replace(found, readers=tuple(readers))
