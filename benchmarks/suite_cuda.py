@@ -12,6 +12,7 @@ from pydec.errors import SetupError
 from pydec.kernels import cuda, cuda_status
 
 from .cases_cuda import MAKERS, Action, Device, GpuCase, feedback_int8
+from .cases_cuda_coded import MAKERS as CODED
 from .harness import Options, Row
 
 ELEMENTS = 1 << 28  # 1 GiB of float32
@@ -32,7 +33,7 @@ def rows(options: Options) -> Iterator[Row]:
     n = 1 << 20 if options.quick else ELEMENTS
     rounds = options.rounds or (3 if options.quick else 30)
     device = Device()
-    for make in MAKERS:
+    for make in (*MAKERS, *CODED):
         case = make(device)
         yield from measured(case, n, rounds)
         torch.cuda.empty_cache()

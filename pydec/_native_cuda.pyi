@@ -160,10 +160,77 @@ def block_topk_accumulate_f32(
     out: Tensor,
     first: Tensor,
 ) -> None: ...
-def randk_key_f32(x: Tensor, residual: Tensor | None, seed: int, key: Tensor, bad: Tensor | None) -> None: ...
+def randk_work(n: int) -> int: ...
+def randk_key_f32(
+    x: Tensor, residual: Tensor | None, seed: int, key: Tensor, bad: Tensor | None, work: Tensor
+) -> None: ...
 def randk_gather_f32(
     x: Tensor, chunk: int, k: int, key: int | Tensor, scaled: bool, values: Tensor
 ) -> None: ...
 def randk_scatter_f32(
     values: Tensor, chunk: int, k: int, key: int | Tensor, weight: float, out: Tensor
+) -> None: ...
+def randk_accumulate_f32(
+    values: Tensors,
+    chunks: Sequence[int],
+    counts: Sequence[int],
+    keys: Sequence[int | Tensor],
+    weights: Sequence[float],
+    out: Tensor,
+) -> None: ...
+def gaps_work(k: int) -> int: ...
+def gaps_pack(indices: Tensor, n: int, out: Tensor, results: Tensor, work: Tensor) -> None: ...
+def gaps_unpack(data: Tensor, n: int, indices: Tensor, faults: Tensor, work: Tensor) -> None: ...
+def topk_int8_work(n: int, k: int) -> int: ...
+def topk_int8_encode_f32(
+    x: Tensor, residual: Tensor | None, k: int, block: int, body: Tensor, results: Tensor, work: Tensor
+) -> None: ...
+def topk_int8_decode_f32(
+    body: Tensor, k: int, block: int, out: Tensor, faults: Tensor, work: Tensor
+) -> None: ...
+def topk_int8_accumulate_f32(
+    bodies: Tensors,
+    counts: Sequence[int],
+    blocks: Sequence[int],
+    weights: Sequence[float],
+    out: Tensor,
+    faults: Tensor,
+    verdict: Tensor,
+    work: Tensors,
+) -> None: ...
+def powersgd_start_f32(x: Tensor, residual: Tensor | None, seed: int, start: Tensor, key: Tensor) -> None: ...
+def powersgd_work(n: int, columns: int, rank: int) -> int: ...
+def powersgd_iterate_f32(
+    x: Tensor,
+    residual: Tensor | None,
+    columns: int,
+    left: Tensor,
+    right: Tensor,
+    bad: Tensor | None,
+    work: Tensor,
+) -> None: ...
+def powersgd_decode_f32(left: Tensor, right: Tensor, columns: int, out: Tensor) -> None: ...
+def powersgd_accumulate_f32(
+    left: Tensors, right: Tensors, weights: Sequence[float], columns: int, out: Tensor
+) -> None: ...
+def demo_encode_f32(
+    x: Tensor,
+    residual: Tensor | None,
+    records: Tensor,
+    side: int,
+    k: int,
+    values: str,
+    beta: float,
+    bad: Tensor,
+) -> None: ...
+def demo_check(records: Tensor, n: int, side: int, k: int, values: str, first: Tensor) -> None: ...
+def demo_decode_f32(records: Tensor, out: Tensor, side: int, k: int, values: str, first: Tensor) -> None: ...
+def demo_accumulate_f32(
+    records: Tensors,
+    weights: Sequence[float],
+    out: Tensor,
+    side: int,
+    k: int,
+    values: str,
+    first: Tensor,
 ) -> None: ...

@@ -26,10 +26,14 @@ PYBIND11_MODULE(PYDEC_CUDA_MODULE, m) {
   m.attr("toolkit") = PYDEC_CUDA_TOOLKIT;
   m.attr("max_mix") = pydec::cuda::kMaxMix;
   m.def("device_count", device_count);
+  pydec::bindings::bind_cuda_demo(m);
   pydec::bindings::bind_cuda_mix(m);
+  pydec::bindings::bind_cuda_powersgd(m);
   pydec::bindings::bind_cuda_quant(m);
+  pydec::bindings::bind_cuda_randk(m);
   pydec::bindings::bind_cuda_reduce(m);
   pydec::bindings::bind_cuda_select(m);
+  pydec::bindings::bind_cuda_topk_int8(m);
 #if defined(PYDEC_CUDA_EMULATE)
   m.def("configure", pydec::simt::configure, pybind11::arg("multiprocessors"), pybind11::arg("seed"));
   m.def("run_fault", [](int number, pybind11::handle x_object) {

@@ -94,6 +94,14 @@ inline unsigned long long* counter(Place& place, py::handle object, const char* 
   return optional_pointer<unsigned long long>(place, object, name, 1, "one counter");
 }
 
+/// The same, which cannot be done without.
+inline unsigned long long* needed_counter(Place& place, py::handle object, const char* name,
+                                          std::size_t size = 1) {
+  const Device<unsigned long long> array(place, object, name);
+  array.output().sized(size, "counters");
+  return array.data;
+}
+
 /// A list of `count` arrays: null for None, if `optional`.
 template <class T>
 struct Devices {
@@ -168,9 +176,22 @@ inline std::vector<float> finite_weights(const py::sequence& sequence) {
   return weights;
 }
 
+/// An option in least..most; raises ValueError that names it.
+inline std::size_t checked_option(std::ptrdiff_t k, std::size_t least, std::size_t most, const char* name) {
+  if (k < 0 || static_cast<std::size_t>(k) < least || static_cast<std::size_t>(k) > most) {
+    throw py::value_error(std::string(name) + " must be in " + std::to_string(least) + ".." +
+                          std::to_string(most) + ", got " + std::to_string(k));
+  }
+  return static_cast<std::size_t>(k);
+}
+
+void bind_cuda_demo(py::module_& m);
 void bind_cuda_mix(py::module_& m);
+void bind_cuda_powersgd(py::module_& m);
 void bind_cuda_quant(py::module_& m);
+void bind_cuda_randk(py::module_& m);
 void bind_cuda_reduce(py::module_& m);
 void bind_cuda_select(py::module_& m);
+void bind_cuda_topk_int8(py::module_& m);
 
 }  // namespace pydec::bindings

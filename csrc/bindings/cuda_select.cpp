@@ -13,21 +13,13 @@ void check_elements(std::size_t n) {
   }
 }
 
-std::size_t checked_count(std::ptrdiff_t k, std::size_t least, std::size_t most, const char* name) {
-  if (k < 0 || static_cast<std::size_t>(k) < least || static_cast<std::size_t>(k) > most) {
-    throw py::value_error(std::string(name) + " must be in " + std::to_string(least) + ".." +
-                          std::to_string(most) + ", got " + std::to_string(k));
-  }
-  return static_cast<std::size_t>(k);
-}
-
 void topk_select_f32(py::handle x_object, py::handle residual_object, std::ptrdiff_t k_option,
                      py::handle indices_object, py::handle values_object, const py::object& bad_object,
                      py::handle work_object) {
   Place place;
   const Device<float> x(place, x_object, "x");
   check_elements(x.size);
-  const std::size_t k = checked_count(k_option, 0, x.size, "k");
+  const std::size_t k = checked_option(k_option, 0, x.size, "k");
   const Device<std::uint32_t> indices(place, indices_object, "indices");
   const Device<float> values(place, values_object, "values");
   const Device<std::uint8_t> work(place, work_object, "work");
@@ -63,8 +55,8 @@ void threshold_select_f32(py::handle x_object, py::handle residual_object, std::
                           std::to_string(most));
   }
   const std::size_t one = x.size == 0 ? 0 : 1;
-  const std::size_t k = checked_count(k_option, one, most, "k");
-  const std::size_t least = checked_count(least_option, one, k, "least");
+  const std::size_t k = checked_option(k_option, one, most, "k");
+  const std::size_t least = checked_option(least_option, one, k, "least");
   const Device<std::uint8_t> work(place, work_object, "work");
   work.output().sized(threshold_work(x.size, k, least, most), "threshold_work(n, k, least, most)");
   require_all_apart(x, indices, values, work);
@@ -138,8 +130,8 @@ void sparse_accumulate_f32(const py::sequence& indices_list, const py::sequence&
 }
 
 BlockTopkShape block_shape(std::size_t n, std::ptrdiff_t block, std::ptrdiff_t k) {
-  const std::size_t length = checked_count(block, 1, kMaxTopkBlock, "block");
-  return {n, length, checked_count(k, 1, length, "k")};
+  const std::size_t length = checked_option(block, 1, kMaxTopkBlock, "block");
+  return {n, length, checked_option(k, 1, length, "k")};
 }
 
 std::size_t entries_of(const BlockTopkShape& shape) {
@@ -227,67 +219,6 @@ void block_topk_accumulate_f32(const py::sequence& indices_list, const py::seque
   });
 }
 
-void randk_key_f32(py::handle x_object, py::handle residual_object, std::uint64_t seed, py::handle key_object,
-                   const py::object& bad_object) {
-  Place place;
-  const Device<float> x(place, x_object, "x");
-  float* residual = optional_pointer<float>(place, residual_object, "residual", x.size, "as x has");
-  const Device<unsigned long long> key(place, key_object, "key");
-  key.output().sized(1, "the key");
-  auto* bad = counter(place, bad_object, "bad");
-  place.run("randk_key_f32", [&](cudaStream_t stream) {
-    return cuda::randk_key_f32(x.data, residual, x.size, seed, key.data, bad, stream);
-  });
-}
-
-/// A shape whose key is a number, or one on the GPU.
-struct Shape {
-  Shape(Place& place, std::size_t n, std::ptrdiff_t chunk, std::ptrdiff_t k, const py::object& key_object)
-      : shape{n, checked_count(chunk, 1, ~std::size_t{0} >> 1, "chunk"), 0, 0} {
-    shape.k = checked_count(k, 0, randk_chunks(shape), "k");
-    if (py::isinstance<py::int_>(key_object)) {
-      shape.key = py::cast<std::uint64_t>(key_object);
-    } else {
-      const Device<unsigned long long> array(place, key_object, "key");
-      array.sized(1, "the key");
-      key = array.data;
-    }
-  }
-
-  /// Values of the chosen elements: with a key on the GPU, room for as many as any key chooses.
-  std::size_t values() const { return key != nullptr ? shape.k * shape.chunk : randk_count(shape); }
-
-  RandkShape shape;
-  const unsigned long long* key = nullptr;
-};
-
-void randk_gather_f32(py::handle x_object, std::ptrdiff_t chunk, std::ptrdiff_t k, const py::object& key,
-                      bool scaled, py::handle values_object) {
-  Place place;
-  const Device<float> x(place, x_object, "x");
-  const Shape shape(place, x.size, chunk, k, key);
-  const Device<float> values(place, values_object, "values");
-  values.output().sized(shape.values(), "the chosen elements");
-  require_apart(x, values);
-  place.run("randk_gather_f32", [&](cudaStream_t stream) {
-    return cuda::randk_gather_f32(x.data, shape.shape, shape.key, scaled, values.data, stream);
-  });
-}
-
-void randk_scatter_f32(py::handle values_object, std::ptrdiff_t chunk, std::ptrdiff_t k,
-                       const py::object& key, double weight_value, py::handle out_object) {
-  const float weight = finite_weight(weight_value, "weight");
-  Place place;
-  const Device<float> out(place, out_object, "out");
-  const Shape shape(place, out.output().size, chunk, k, key);
-  const Device<float> values(place, values_object, "values");
-  values.sized(shape.values(), "the chosen elements");
-  require_apart(values, out);
-  place.run("randk_scatter_f32", [&](cudaStream_t stream) {
-    return cuda::randk_scatter_f32(values.data, shape.shape, shape.key, weight, out.data, stream);
-  });
-}
-
 }  // namespace
 
 void bind_cuda_select(py::module_& m) {
@@ -311,12 +242,6 @@ void bind_cuda_select(py::module_& m) {
         py::arg("block"), py::arg("k"), py::arg("out"), py::arg("first"));
   m.def("block_topk_accumulate_f32", block_topk_accumulate_f32, py::arg("indices"), py::arg("values"),
         py::arg("weights"), py::arg("block"), py::arg("k"), py::arg("out"), py::arg("first"));
-  m.def("randk_key_f32", randk_key_f32, py::arg("x"), py::arg("residual"), py::arg("seed"), py::arg("key"),
-        py::arg("bad"));
-  m.def("randk_gather_f32", randk_gather_f32, py::arg("x"), py::arg("chunk"), py::arg("k"), py::arg("key"),
-        py::arg("scaled"), py::arg("values"));
-  m.def("randk_scatter_f32", randk_scatter_f32, py::arg("values"), py::arg("chunk"), py::arg("k"),
-        py::arg("key"), py::arg("weight"), py::arg("out"));
 }
 
 }  // namespace pydec::bindings

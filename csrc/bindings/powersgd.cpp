@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/powersgd_shape.h"
 
 namespace pydec::bindings {
 namespace {
@@ -13,23 +14,6 @@ PowersgdWorkspace workspace_of(const PowersgdShape& shape) {
   const std::size_t left = shape.rank * powersgd_rows(shape.n, shape.columns);
   double* memory = sums.of(left + shape.rank * shape.columns);
   return {memory, memory + left};
-}
-
-/// Checks both factors of a matrix of n elements; returns their rank.
-std::size_t checked_rank(std::size_t n, std::size_t columns, const Array<float>& left,
-                         const Array<float>& right) {
-  const std::size_t rank = right.size / columns;
-  if (right.size % columns != 0 || rank < 1 || rank > kMaxRank) {
-    throw py::value_error(right.name + " must have 1.." + std::to_string(kMaxRank) + " times columns=" +
-                          std::to_string(columns) + " elements, got " + std::to_string(right.size));
-  }
-  left.sized(rank * powersgd_rows(n, columns), "one for each row and direction");
-  return rank;
-}
-
-std::size_t checked_columns(std::ptrdiff_t columns) {
-  if (columns < 1) throw py::value_error("columns must be at least 1, got " + std::to_string(columns));
-  return static_cast<std::size_t>(columns);
 }
 
 void start_f32(py::handle x_object, py::handle residual_object, std::uint64_t seed, py::handle start_object) {

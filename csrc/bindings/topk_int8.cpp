@@ -1,9 +1,9 @@
 #include "pydec/topk_int8.h"
 
-#include <limits>
 #include <vector>
 
 #include "bindings/candidates.h"
+#include "bindings/topk_int8_shape.h"
 
 namespace pydec::bindings {
 namespace {
@@ -13,24 +13,6 @@ template <class T>
 T* memory_of(std::size_t n) {
   thread_local Room<T> memory;
   return memory.of(n);
-}
-
-std::size_t checked_block(std::ptrdiff_t block) {
-  if (block < 16 || block % 16 != 0) {
-    throw py::value_error("block must be a positive multiple of 16, got " + std::to_string(block));
-  }
-  return static_cast<std::size_t>(block);
-}
-
-std::size_t checked_count(std::ptrdiff_t k, std::size_t n) {
-  if (n > std::size_t{std::numeric_limits<std::uint32_t>::max()}) {
-    throw py::value_error("a vector of " + std::to_string(n) +
-                          " elements is longer than the 4294967295 that uint32 indices reach; split it");
-  }
-  if (k < 0 || static_cast<std::size_t>(k) > n) {
-    throw py::value_error("k must be in 0.." + std::to_string(n) + ", got " + std::to_string(k));
-  }
-  return static_cast<std::size_t>(k);
 }
 
 std::size_t bound(std::size_t n, std::ptrdiff_t k_option, std::ptrdiff_t block_option) {

@@ -1,135 +1,14 @@
 // Cosine transforms of 16, 32 and 64 points, on as many columns at once as a register has lanes.
-//
-// Unscaled: II[k] = sum x[i] cos((2i + 1) k pi / 2n), III is its transpose, IV[k] = sum x[i] cos((2i + 1) (2k
-// + 1) pi / 4n). II of n points is II and IV of n / 2 points, of sums and differences of opposite elements.
-// IV of n points is a rotation of opposite elements and two II of n / 2 points. Nothing is multiplied by more
-// than 1, so rounding errors do not grow, unlike where one divides by cosines. Source: Wang, "Fast algorithms
-// for the discrete W transform and for the discrete Fourier transform", IEEE Trans. ASSP 32 (1984), and
-// Plonka, Tasche, "Fast and numerically stable algorithms for discrete cosine transforms", Linear Algebra
-// Appl. 394 (2005).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "cpu/lanes.h"
+#include "pydec/element_dct.h"
 
 namespace pydec {
 namespace {
-
-constexpr double kPi = 3.141592653589793238462643383279502884;
-
-/// Both by Taylor's series, for 0 <= x <= pi / 4.
-constexpr double series(double x, int first) {
-  double term = first == 0 ? 1.0 : x;
-  double sum = term;
-  for (int i = first + 2; i < 26; i += 2) {
-    term *= -x * x / (static_cast<double>(i) * static_cast<double>(i - 1));
-    sum += term;
-  }
-  return sum;
-}
-
-/// cos(pi * i / n), n even.
-constexpr float cosine(std::size_t i, std::size_t n) {
-  i %= 2 * n;
-  if (i > n) i = 2 * n - i;
-  const bool negative = 2 * i > n;
-  if (negative) i = n - i;
-  const double value = 4 * i <= n
-                           ? series(kPi * static_cast<double>(i) / static_cast<double>(n), 0)
-                           : series(kPi * static_cast<double>(n - 2 * i) / static_cast<double>(2 * n), 1);
-  return static_cast<float>(negative ? -value : value);
-}
-
-constexpr float kRootHalf = cosine(1, 4);
-
-template <std::size_t n>
-struct Angles {
-  float cos[n / 2];
-  float sin[n / 2];
-};
-
-/// Angles (2i + 1) pi / 4n.
-template <std::size_t n>
-constexpr Angles<n> angles() {
-  Angles<n> result = {};
-  for (std::size_t i = 0; i < n / 2; ++i) {
-    result.cos[i] = cosine(2 * i + 1, 4 * n);
-    result.sin[i] = cosine(2 * n - 2 * i - 1, 4 * n);
-  }
-  return result;
-}
-
-template <std::size_t n>
-struct Dct {
-  static constexpr std::size_t kHalf = n / 2;
-  static constexpr Angles<n> kAngles = angles<n>();
-
-  [[gnu::always_inline]] static inline void second(Lanes* x) noexcept {
-    Lanes sum[kHalf];
-    Lanes difference[kHalf];
-#pragma GCC unroll 32
-    for (std::size_t i = 0; i < kHalf; ++i) {
-      sum[i] = x[i] + x[n - 1 - i];
-      difference[i] = x[i] - x[n - 1 - i];
-    }
-    Dct<kHalf>::second(sum);
-    Dct<kHalf>::fourth(difference);
-#pragma GCC unroll 32
-    for (std::size_t i = 0; i < kHalf; ++i) {
-      x[2 * i] = sum[i];
-      x[2 * i + 1] = difference[i];
-    }
-  }
-
-  [[gnu::always_inline]] static inline void third(Lanes* x) noexcept {
-    Lanes even[kHalf];
-    Lanes odd[kHalf];
-#pragma GCC unroll 32
-    for (std::size_t i = 0; i < kHalf; ++i) {
-      even[i] = x[2 * i];
-      odd[i] = x[2 * i + 1];
-    }
-    Dct<kHalf>::third(even);
-    Dct<kHalf>::fourth(odd);
-#pragma GCC unroll 32
-    for (std::size_t i = 0; i < kHalf; ++i) {
-      x[i] = even[i] + odd[i];
-      x[n - 1 - i] = even[i] - odd[i];
-    }
-  }
-
-  /// Its own transpose.
-  [[gnu::always_inline]] static inline void fourth(Lanes* x) noexcept {
-    Lanes cosines[kHalf];
-    Lanes sines[kHalf];  // every second one negative, which makes a II of the sine transform
-#pragma GCC unroll 32
-    for (std::size_t i = 0; i < kHalf; ++i) {
-      const Lanes a = x[i];
-      const Lanes b = x[n - 1 - i];
-      cosines[i] = a * kAngles.cos[i] + b * kAngles.sin[i];
-      sines[i] =
-          i % 2 == 0 ? b * kAngles.cos[i] - a * kAngles.sin[i] : a * kAngles.sin[i] - b * kAngles.cos[i];
-    }
-    Dct<kHalf>::second(cosines);
-    Dct<kHalf>::second(sines);
-    x[0] = cosines[0];
-#pragma GCC unroll 32
-    for (std::size_t i = 1; i < kHalf; ++i) {
-      x[2 * i - 1] = cosines[i] - sines[kHalf - i];
-      x[2 * i] = cosines[i] + sines[kHalf - i];
-    }
-    x[n - 1] = -sines[0];
-  }
-};
-
-template <>
-struct Dct<1> {
-  [[gnu::always_inline]] static inline void second(Lanes*) noexcept {}
-  [[gnu::always_inline]] static inline void third(Lanes*) noexcept {}
-  [[gnu::always_inline]] static inline void fourth(Lanes* x) noexcept { x[0] = x[0] * kRootHalf; }
-};
 
 /// The next tile, which is asked for a few lines at a time while this one is worked on: more at once than the
 /// core has buffers for would be dropped. It need not exist, so these are no pointers.
@@ -167,7 +46,7 @@ template <std::size_t side>
     Lanes x[side];
 #pragma GCC unroll 64
     for (std::size_t i = 0; i < side; ++i) x[i] = load_lanes(tile + i * side + column);
-    Dct<side>::second(x);
+    Dct<side, Lanes>::second(x);
     ahead.step_residual(kLines);
     x[0] = x[0] * kRootHalf;
 #pragma GCC unroll 64
@@ -184,7 +63,7 @@ template <std::size_t side>
     Lanes x[side];
 #pragma GCC unroll 64
     for (std::size_t i = 0; i < side; ++i) x[i] = load_lanes(spectrum + i * side + column);
-    Dct<side>::third(x);
+    Dct<side, Lanes>::third(x);
     ahead.step_residual(kLines);
 #pragma GCC unroll 64
     for (std::size_t i = 0; i < side; ++i) store_lanes(x[i], out + i * side + column);

@@ -22,15 +22,11 @@ __device__ Block block_at(const BlockTopkShape& shape, std::size_t b) {
   return {first, length, block_topk_count(shape.k, shape.block, length)};
 }
 
-/// A block of threads for each block: four radix steps over it, which stays in the caches, then the output.
+/// A block of threads for each block, which stays in the caches between the steps.
 __global__ void __launch_bounds__(kThreads)
     select_kernel(const float* x, float* residual, const BlockTopkShape shape, std::size_t blocks,
                   std::uint16_t* indices, float* values, Count* bad) {
-  using Counts = std::uint32_t[kThreads];
-  PYDEC_SHARED(Counts, counts);
-  PYDEC_SHARED(WarpSums, sums);
-  PYDEC_SHARED(unsigned, shared_digit);
-  PYDEC_SHARED(unsigned long long, shared_rank);
+  PYDEC_SHARED(BlockSelect, shared);
   unsigned found = 0;
   for (std::size_t b = blockIdx.x; b < blocks; b += gridDim.x) {
     const Block block = block_at(shape, b);
@@ -43,44 +39,13 @@ __global__ void __launch_bounds__(kThreads)
       }
       found += magnitude_bits(value) >= kInfinityBits ? 1 : 0;
     }
-    std::uint32_t cut = 0;
-    unsigned long long rank = block.k;
-    for (int step = 0; step < 4; ++step) {
-      const unsigned shift = step == 3 ? 0 : 23 - 8 * step;
-      const unsigned width = step == 3 ? 7 : 8;
-      counts[threadIdx.x] = 0;
-      __syncthreads();
-      for (std::size_t i = threadIdx.x; i < block.length; i += kThreads) {
-        const std::uint32_t key = magnitude_bits(a[i]);
-        if (key >> (shift + width) == cut) atomicAdd(&counts[(key >> shift) & ((1u << width) - 1)], 1u);
-      }
-      __syncthreads();
-      cut = (cut << width) | find_digit<1>(counts, rank, sums, shared_digit, shared_rank);
-      __syncthreads();
-    }
-    unsigned long long above = 0;
-    unsigned long long equal = 0;
-    for (std::size_t from = 0; from < block.length; from += kThreads) {
-      const std::size_t i = from + threadIdx.x;
-      const float value = i < block.length ? a[i] : 0.0f;
-      const std::uint32_t key = magnitude_bits(value);
-      const bool is_above = i < block.length && key > cut;
-      const bool is_equal = i < block.length && key == cut;
-      unsigned long long total = 0;
-      const unsigned long long before =
-          scan_block((is_above ? 1ull : 0ull) | (is_equal ? 1ull << 32 : 0ull), sums, total);
-      const unsigned long long my_equal = equal + (before >> 32);
-      if (is_above || (is_equal && my_equal < rank)) {
-        const std::size_t to =
-            b * shape.k + above + (before & 0xffffffffu) + (my_equal < rank ? my_equal : rank);
-        indices[to] = static_cast<std::uint16_t>(i);
-        values[to] = value;
-        if (residual != nullptr) residual[block.first + i] = 0.0f;
-      }
-      above += total & 0xffffffffu;
-      equal += total >> 32;
-      __syncthreads();
-    }
+    const auto emit = [&](unsigned long long j, std::size_t i, float value) {
+      indices[b * shape.k + j] = static_cast<std::uint16_t>(i);
+      values[b * shape.k + j] = value;
+      if (residual != nullptr) residual[block.first + i] = 0.0f;
+    };
+    // Every thread looks at the elements that it wrote.
+    select_in_block([a](std::size_t i) { return a[i]; }, block.length, block.k, shared, emit);
   }
   add_count(found, bad);
 }

@@ -4,12 +4,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
 
 #include "cuda/four.h"
 #include "cuda/grid.h"
 #include "cuda/simt.h"
 #include "pydec/cuda.h"
+#include "pydec/element.h"
 
 namespace pydec::cuda {
 
@@ -48,25 +48,34 @@ struct SelectWork {
   float* values;
 };
 
-/// Lays the parts out from `start` on, which may be null; returns the bytes that they take. `zeroed` becomes
-/// the bytes of the first part.
+/// Lays the parts of a workspace out, one after the other, each at a multiple of 16 from `start`, which may
+/// be null.
+struct Parts {
+  void* start;
+  std::size_t used = 0;
+
+  template <class T>
+  void place(T*& part, std::size_t count) {
+    part = reinterpret_cast<T*>(static_cast<char*>(start) + used);
+    used += (count * sizeof(T) + 15) / 16 * 16;
+  }
+};
+
+/// Lays the parts out from `start` on; returns the bytes that they take. `zeroed` becomes the bytes of the
+/// first part.
 inline std::size_t layout(void* start, std::size_t n, std::size_t samples, std::size_t candidates,
                           SelectWork& work, std::size_t& zeroed) {
-  std::size_t used = 0;
-  const auto place = [&used, start](auto*& part, std::size_t count) {
-    part = reinterpret_cast<std::remove_reference_t<decltype(part)>>(static_cast<char*>(start) + used);
-    used += (count * sizeof(*part) + 15) / 16 * 16;
-  };
-  place(work.selection, 1);
-  place(work.digits, 6 * kDigits);
-  place(work.collected, select_tiles(n));
-  place(work.above, select_tiles(n));
-  place(work.ties, select_tiles(n));
-  zeroed = used;
-  place(work.sample, samples);
-  place(work.names, candidates);
-  place(work.values, candidates);
-  return used;
+  Parts parts{start};
+  parts.place(work.selection, 1);
+  parts.place(work.digits, 6 * kDigits);
+  parts.place(work.collected, select_tiles(n));
+  parts.place(work.above, select_tiles(n));
+  parts.place(work.ties, select_tiles(n));
+  zeroed = parts.used;
+  parts.place(work.sample, samples);
+  parts.place(work.names, candidates);
+  parts.place(work.values, candidates);
+  return parts.used;
 }
 
 namespace {
@@ -165,6 +174,56 @@ __device__ unsigned find_digit(const volatile std::uint32_t* counts, unsigned lo
   __syncthreads();
   rank = shared_rank;
   return shared_digit;
+}
+
+/// Shared memory of a selection within a block of threads.
+struct BlockSelect {
+  std::uint32_t counts[kThreads];
+  WarpSums sums;
+  unsigned digit;
+  unsigned long long rank;
+};
+
+/// emit(j, i, value) for the k largest magnitudes of at(0..n), 1 <= k <= n, j = 0..k-1 in ascending order of
+/// i; ties go to the lowest i, and NaN is above infinity. Four radix steps, then the output. All threads of
+/// the block call it, when the elements are there; these may change once it returns.
+template <class At, class Emit>
+__device__ void select_in_block(const At& at, std::size_t n, std::size_t k, BlockSelect& shared,
+                                const Emit& emit) {
+  std::uint32_t cut = 0;
+  unsigned long long rank = k;
+  for (int step = 0; step < 4; ++step) {
+    const unsigned shift = step == 3 ? 0 : 23 - 8 * step;
+    const unsigned width = step == 3 ? 7 : 8;
+    shared.counts[threadIdx.x] = 0;
+    __syncthreads();
+    for (std::size_t i = threadIdx.x; i < n; i += kThreads) {
+      const std::uint32_t key = magnitude_bits(at(i));
+      if (key >> (shift + width) == cut) atomicAdd(&shared.counts[(key >> shift) & ((1u << width) - 1)], 1u);
+    }
+    __syncthreads();
+    cut = (cut << width) | find_digit<1>(shared.counts, rank, shared.sums, shared.digit, shared.rank);
+    __syncthreads();
+  }
+  unsigned long long above = 0;
+  unsigned long long equal = 0;
+  for (std::size_t from = 0; from < n; from += kThreads) {
+    const std::size_t i = from + threadIdx.x;
+    const float value = i < n ? at(i) : 0.0f;
+    const std::uint32_t key = magnitude_bits(value);
+    const bool is_above = i < n && key > cut;
+    const bool is_equal = i < n && key == cut;
+    unsigned long long total = 0;
+    const unsigned long long before =
+        scan_block((is_above ? 1ull : 0ull) | (is_equal ? 1ull << 32 : 0ull), shared.sums, total);
+    const unsigned long long my_equal = equal + (before >> 32);
+    if (is_above || (is_equal && my_equal < rank)) {
+      emit(above + (before & 0xffffffffu) + (my_equal < rank ? my_equal : rank), i, value);
+    }
+    above += total & 0xffffffffu;
+    equal += total >> 32;
+    __syncthreads();
+  }
 }
 
 }  // namespace

@@ -175,6 +175,12 @@ T atomicMin(T* at, T value) {
   return old;
 }
 template <class T>
+T atomicMax(T* at, T value) {
+  const T old = *at;
+  *at = value > old ? value : old;
+  return old;
+}
+template <class T>
 T atomicExch(T* at, T value) {
   const T old = *at;
   *at = value;

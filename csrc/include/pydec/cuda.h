@@ -11,6 +11,8 @@
 #include "pydec/block_topk.h"
 #include "pydec/cast.h"
 #include "pydec/choco.h"
+#include "pydec/demo.h"
+#include "pydec/powersgd.h"
 #include "pydec/quant.h"
 #include "pydec/randk.h"
 #include "pydec/threshold.h"
@@ -205,14 +207,85 @@ cudaError_t block_topk_accumulate_f32(const std::uint16_t* const* indices, const
                                       const float* w, std::size_t m, const BlockTopkShape& shape, float* out,
                                       const Count* first, cudaStream_t stream) noexcept;
 
-/// As RandkKernels; *key is a device number. A vector's key is one chain of dependent steps for each of 128
-/// lanes, n / 128 long: the slowest kernel here by far, about a nanosecond for ten elements.
+/// Numbers of workspace for the key of n elements.
+std::size_t randk_work(std::size_t n) noexcept;
+/// As RandkKernels; *key is a device number. A digest is a chain of dependent steps for each of 128 lanes,
+/// 512 long; it is the number of digests that fills the GPU.
 cudaError_t randk_key_f32(const float* x, float* residual, std::size_t n, std::uint64_t seed, Count* key,
-                          Count* bad, cudaStream_t stream) noexcept;
+                          Count* bad, Count* work, cudaStream_t stream) noexcept;
 /// `key`, unless null, is a device number and stands for shape.key.
 cudaError_t randk_gather_f32(const float* x, const RandkShape& shape, const Count* key, bool scaled,
                              float* values, cudaStream_t stream) noexcept;
 cudaError_t randk_scatter_f32(const float* values, const RandkShape& shape, const Count* key, float weight,
                               float* out, cudaStream_t stream) noexcept;
+struct RandkTerm {
+  const float* values;
+  RandkShape shape;
+  const Count* key;  ///< null: the shape's
+  float weight;
+};
+/// One message after the other.
+cudaError_t randk_accumulate_f32(const RandkTerm* terms, std::size_t m, float* out,
+                                 cudaStream_t stream) noexcept;
+
+/// Bytes of workspace, aligned to 16, for a message of k indices or entries; for encoding k of n.
+std::size_t gaps_work(std::size_t k) noexcept;
+std::size_t topk_int8_work(std::size_t n, std::size_t k) noexcept;
+/// As GapKernels::pack, for indices below n; out has room for gap_groups(k) + gap_bound(n, k) bytes.
+/// results[0] becomes the bytes written, [1] the number of indices that do not fit or increase; then nothing
+/// is packed, and [0] means nothing. There are three results.
+cudaError_t gaps_pack(const std::uint32_t* indices, std::size_t k, std::size_t n, std::uint8_t* out,
+                      Count* results, void* work, cudaStream_t stream) noexcept;
+/// As GapKernels::check and unpack_group, on widths and groups of `bytes` bytes: *faults |= the first fault.
+/// The indices are unchanged if *faults is not 0.
+cudaError_t gaps_unpack(const std::uint8_t* data, std::size_t bytes, std::size_t n, std::uint32_t* indices,
+                        std::size_t k, Count* faults, void* work, cudaStream_t stream) noexcept;
+/// As TopkInt8Kernels. results[0] becomes the length of the message, [1] the NaN and infinite elements of a,
+/// [2] the blocks that are too large; the message means nothing if [1] or [2] is not 0. body is aligned to 4.
+cudaError_t topk_int8_encode_f32(const float* x, float* residual, std::size_t n, std::size_t k,
+                                 std::size_t block, std::uint8_t* body, Count* results, void* work,
+                                 cudaStream_t stream) noexcept;
+/// A message of k entries, with gaps_work(k) bytes of workspace; body is aligned to 4.
+struct TopkInt8Source {
+  const std::uint8_t* body;
+  std::size_t bytes;
+  std::size_t k;
+  std::size_t block;
+  void* work;
+};
+/// *faults |= the message's faults; out is unchanged if there are any.
+cudaError_t topk_int8_decode_f32(const TopkInt8Source& source, float* out, std::size_t n, Count* faults,
+                                 cudaStream_t stream) noexcept;
+/// faults[i] |= those of message i. verdict[0] becomes the first message with faults, or m, and [1] these;
+/// out is unchanged if there are any.
+cudaError_t topk_int8_accumulate_f32(const TopkInt8Source* sources, const float* w, std::size_t m, float* out,
+                                     std::size_t n, Count* faults, Count* verdict,
+                                     cudaStream_t stream) noexcept;
+
+/// Doubles of workspace for an iteration.
+std::size_t powersgd_work(const PowersgdShape& shape) noexcept;
+/// As PowersgdKernels; key is a device number of workspace.
+cudaError_t powersgd_start_f32(const float* x, const float* residual, std::size_t n, std::uint64_t seed,
+                               std::size_t count, float* start, Count* key, cudaStream_t stream) noexcept;
+/// `bad` counts a's NaN and infinite elements; if there are any, the factors mean nothing.
+cudaError_t powersgd_iterate_f32(const float* x, float* residual, const PowersgdShape& shape, float* left,
+                                 float* right, Count* bad, double* work, cudaStream_t stream) noexcept;
+cudaError_t powersgd_decode_f32(const PowersgdMessage& message, std::size_t n, std::size_t columns,
+                                float* out, cudaStream_t stream) noexcept;
+cudaError_t powersgd_accumulate_f32(const PowersgdMessage* messages, std::size_t m, std::size_t n,
+                                    std::size_t columns, float* out, cudaStream_t stream) noexcept;
+
+/// As DemoKernels. bad[0] counts a's NaN and infinite elements, bad[1] the tiles that are too large.
+cudaError_t demo_encode_f32(const float* x, float* residual, float beta, const DemoShape& shape,
+                            std::uint8_t* records, Count* bad, cudaStream_t stream) noexcept;
+/// *first becomes at most the number of the first tile whose record is none.
+cudaError_t demo_check(const std::uint8_t* records, const DemoShape& shape, Count* first,
+                       cudaStream_t stream) noexcept;
+/// Nothing happens in these two if *first is below the number of tiles (null: never).
+cudaError_t demo_decode_f32(const std::uint8_t* records, const DemoShape& shape, float* out,
+                            const Count* first, cudaStream_t stream) noexcept;
+cudaError_t demo_accumulate_f32(const std::uint8_t* const* records, const float* w, std::size_t m,
+                                const DemoShape& shape, float* out, const Count* first,
+                                cudaStream_t stream) noexcept;
 
 }  // namespace pydec::cuda

@@ -19,6 +19,7 @@ Raises:
 from __future__ import annotations
 
 from pydec.kernels.cuda._module import native
+from pydec.kernels.cuda.demo import demo_accumulate, demo_check, demo_decode, demo_encode
 from pydec.kernels.cuda.mixing import (
     cast_accumulate,
     cast_count_nonfinite,
@@ -28,6 +29,12 @@ from pydec.kernels.cuda.mixing import (
     momentum_mix,
     push_sum_mix,
     tracking_mix,
+)
+from pydec.kernels.cuda.powersgd import (
+    powersgd_accumulate,
+    powersgd_decode,
+    powersgd_iterate,
+    powersgd_start,
 )
 from pydec.kernels.cuda.quant import (
     choco_absorb,
@@ -39,6 +46,7 @@ from pydec.kernels.cuda.quant import (
     quant_encode_difference,
     quant_sqdist,
 )
+from pydec.kernels.cuda.randk import randk_accumulate, randk_gather, randk_key, randk_scatter
 from pydec.kernels.cuda.reduce import (
     checked_sqnorm,
     clip_accumulate,
@@ -56,14 +64,18 @@ from pydec.kernels.cuda.select import (
     block_topk_check,
     block_topk_decode,
     block_topk_select,
-    randk_gather,
-    randk_key,
-    randk_scatter,
     sparse_accumulate,
     sparse_check,
     sparse_decode,
     threshold_select,
     topk_select,
+)
+from pydec.kernels.cuda.topk_int8 import (
+    gaps_pack,
+    gaps_unpack,
+    topk_int8_accumulate,
+    topk_int8_decode,
+    topk_int8_encode,
 )
 
 __all__ = [
@@ -81,12 +93,22 @@ __all__ = [
     "clip_accumulate",
     "clip_factors",
     "count_nonfinite",
+    "demo_accumulate",
+    "demo_check",
+    "demo_decode",
+    "demo_encode",
+    "gaps_pack",
+    "gaps_unpack",
     "gram",
     "mean_around_median",
     "median",
     "mix",
     "momentum_mix",
     "native",
+    "powersgd_accumulate",
+    "powersgd_decode",
+    "powersgd_iterate",
+    "powersgd_start",
     "push_sum_mix",
     "quant_accumulate",
     "quant_check",
@@ -94,6 +116,7 @@ __all__ = [
     "quant_encode",
     "quant_encode_difference",
     "quant_sqdist",
+    "randk_accumulate",
     "randk_gather",
     "randk_key",
     "randk_scatter",
@@ -103,6 +126,9 @@ __all__ = [
     "sqdists",
     "sqnorm",
     "threshold_select",
+    "topk_int8_accumulate",
+    "topk_int8_decode",
+    "topk_int8_encode",
     "topk_select",
     "tracking_mix",
     "trimmed_mean",

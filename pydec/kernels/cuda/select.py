@@ -141,30 +141,3 @@ def block_topk_accumulate(
     first = counter(out, -(-len(out) // block))
     native().block_topk_accumulate_f32(indices, values, weights, block, k, out, first)
     return first
-
-
-def randk_key(x: torch.Tensor, residual: torch.Tensor | None, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """As ``kernels.randk_key``: the key, as 64 bits of an int64, and the counter of NaN and infinite entries.
-
-    The hash is 128 chains of dependent steps, whatever the hardware: about a nanosecond for ten elements.
-    """
-    key, bad = counter(x), counter(x)
-    native().randk_key_f32(x, residual, seed, key, bad)
-    return key, bad
-
-
-def randk_gather(
-    x: torch.Tensor, chunk: int, k: int, key: int | torch.Tensor, scaled: bool, values: torch.Tensor
-) -> None:
-    """As ``kernels.randk_gather``. With a key on the device, ``values`` has k * chunk elements.
-
-    Those that the last chunk lacks, if it is among the chosen, are left alone.
-    """
-    native().randk_gather_f32(x, chunk, k, key, scaled, values)
-
-
-def randk_scatter(
-    values: torch.Tensor, chunk: int, k: int, key: int | torch.Tensor, weight: float, out: torch.Tensor
-) -> None:
-    """As ``kernels.randk_scatter``, with values as ``randk_gather`` leaves them."""
-    native().randk_scatter_f32(values, chunk, k, key, weight, out)

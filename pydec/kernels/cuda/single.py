@@ -314,3 +314,32 @@ def block_topk_accumulate_f32(
 randk_key_f32 = cuda.randk_key
 randk_gather_f32 = cuda.randk_gather
 randk_scatter_f32 = cuda.randk_scatter
+randk_accumulate_f32 = cuda.randk_accumulate
+
+gaps_unpack = cuda.gaps_unpack
+topk_int8_encode_f32 = cuda.topk_int8_encode
+topk_int8_decode_f32 = cuda.topk_int8_decode
+topk_int8_accumulate_f32 = cuda.topk_int8_accumulate
+
+powersgd_start_f32 = cuda.powersgd_start
+powersgd_iterate_f32 = cuda.powersgd_iterate
+powersgd_decode_f32 = cuda.powersgd_decode
+powersgd_accumulate_f32 = cuda.powersgd_accumulate
+
+demo_check = cuda.demo_check
+demo_decode_f32 = cuda.demo_decode
+demo_accumulate_f32 = cuda.demo_accumulate
+
+
+def demo_encode_f32(
+    x: Tensor,
+    residual: Tensor | None,
+    records: Tensor,
+    side: int,
+    k: int,
+    values: str,
+    beta: float,
+) -> tuple[Tensor, Tensor]:
+    """``kernels.demo_encode``."""
+    bad = cuda.demo_encode(x, residual, records, side, k, values, beta)
+    return bad[:1], bad[1:]

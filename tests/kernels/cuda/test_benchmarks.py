@@ -35,9 +35,12 @@ class Place:
 @pytest.mark.filterwarnings(
     "ignore:`torch.jit:DeprecationWarning"
 )  # torch's compiler loads what it deprecates
-@pytest.mark.parametrize("number", range(6))
-def test_cases_are_right(gpu, number):
-    case = module("cases_cuda").MAKERS[number](Place(gpu))
+@pytest.mark.parametrize(
+    ("cases", "number"),
+    [*(("cases_cuda", k) for k in range(6)), *(("cases_cuda_coded", k) for k in range(3))],
+)
+def test_cases_are_right(gpu, cases, number):
+    case = module(cases).MAKERS[number](Place(gpu))
     case.check(case.make(20_480, 1))
     assert case.bytes_per_element > 4
     eager = next(name for name in case.peers if name.startswith("torch ") or name == "torch.topk")

@@ -165,40 +165,6 @@ def test_sparse_messages_are_added_in_order_or_not_at_all(gpu, same):
         same(out, start)
 
 
-@pytest.mark.parametrize("n", [0, 1, 127, 128, 129, 4000])
-@pytest.mark.parametrize("feedback", [False, True])
-def test_randk_key(gpu, same, sample, n, feedback):
-    x, residual = sample(n, special=True), sample(n, 1)
-    rest, left = residual.copy(), gpu.tensor(residual)
-    expected = kernels.randk_key(x, rest if feedback else None, 77)
-    if feedback and expected[1]:  # the payload of a NaN is hashed too, and is the processor's own
-        x = sample(n)
-        rest = residual.copy()
-        expected = kernels.randk_key(x, rest, 77)
-    key, bad = cuda.randk_key(gpu.tensor(x), left if feedback else None, 77)
-    assert int(key) % 2**64 == expected[0]
-    assert int(bad) == expected[1]
-    same(left, rest)
-
-
-@pytest.mark.parametrize("on_device", [False, True])
-@pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize(
-    ("n", "chunk", "k"), [(1, 1, 1), (1000, 1, 37), (1003, 8, 126), (1003, 8, 5), (64, 8, 0)]
-)
-def test_randk_gather_and_scatter(gpu, same, sample, n, chunk, k, scaled, on_device):
-    x, start = sample(n), sample(n, 1)
-    for key in (0, 1, 2**64 - 1, 0x1234_5678_9ABC_DEF0):
-        count = kernels.randk_count(n, chunk, k, key)
-        expected = kernels.randk_gather(x, chunk, k, key, scaled, np.empty(count, np.float32))
-        given = gpu.tensor(np.array([key], np.uint64).view(np.int64)) if on_device else key
-        values, out = gpu.room(k * chunk if on_device else count), gpu.tensor(start)
-        cuda.randk_gather(gpu.tensor(x), chunk, k, given, scaled, values)
-        same(values[:count], expected)
-        cuda.randk_scatter(values, chunk, k, given, 0.3, out)
-        same(out, kernels.randk_scatter(expected, chunk, k, key, 0.3, start.copy()))
-
-
 def test_integers_of_either_sign_are_taken(gpu, same):
     x = np.arange(100, dtype=np.float32)
     indices, values = gpu.room(3, np.int32), gpu.room(3)
@@ -216,7 +182,5 @@ def test_bad_arguments_are_named(gpu):
         cuda.threshold_select(x, None, 1, 2, indices, values)
     with pytest.raises(ValueError, match=r"block must be in 1\.\.65536, got 0"):
         cuda.block_topk_select(x, None, 0, 1, gpu.room(2, np.uint16), values)
-    with pytest.raises(ValueError, match=r"k must be in 0\.\.4, got 5"):
-        cuda.randk_gather(x, 2, 5, 1, False, gpu.room(10))
     with pytest.raises(TypeError, match="must be a uint32"):
         cuda.topk_select(x, 2, values, gpu.room(2))
