@@ -28,11 +28,12 @@ class Staging:
         import torch
 
         self.direct = direct
-        pinned = not direct and torch.cuda.is_available()
+        self._device = like.device
+        on_gpu = like.device.type == "cuda"
         device = like.device if direct else "cpu"
-        self._room = torch.empty(n_bytes, dtype=torch.uint8, device=device, pin_memory=pinned)
+        self._room = torch.empty(n_bytes, dtype=torch.uint8, device=device, pin_memory=on_gpu and not direct)
         # Copies from memory that is not on a GPU wait by themselves.
-        self._event: Any = torch.cuda.Event() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
+        self._event: Any = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
 
     def leave(self, payload: torch.Tensor) -> torch.Tensor:
         """What to send: uint8, of the payload's length; MPI may read it once it is settled.
@@ -79,4 +80,8 @@ class Staging:
 
     def _mark(self) -> None:
         if self._event is not None:
-            self._event.record()
+            import torch
+
+            self._event.record(
+                torch.cuda.current_stream(self._device)
+            )  # where torch queues copies of its tensors

@@ -1,9 +1,10 @@
-"""One flat buffer per dtype: parameters become views of it, so that kernels see plain spans."""
+"""One flat buffer per dtype and device: parameters become views of it, so that kernels see plain spans."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from pydec.compress.base import Vector
 from pydec.errors import ConfigError
 from pydec.gossip.memory import ALIGNMENT, aligned_bytes, aligned_floats
+from pydec.gossip.staging import Staging
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _CHUNK = 1 << 18  # elements converted at a time, so that float64 needs no model-sized temporary
@@ -25,13 +27,19 @@ def check_tensor(tensor: torch.Tensor, name: str) -> None:
         )
     if tensor.layout is not torch.strided:
         raise ConfigError(f"{name} has layout {tensor.layout}; only dense tensors can be averaged")
-    if tensor.device.type != "cpu":
+    if tensor.device.type not in ("cpu", "cuda"):
         raise ConfigError(
-            f"{name} is on {tensor.device}, but models are averaged in CPU memory; move the model with .cpu()"
+            f"{name} is on {tensor.device}; models are averaged from CPU memory and CUDA devices, "
+            "move the model with .cpu() or .cuda()"
         )
     if tensor.dtype not in DTYPES:
         known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
         raise ConfigError(f"{name} has dtype {tensor.dtype}; can average {known}")
+
+
+def in_host_memory(tensor: torch.Tensor) -> bool:
+    """Whether NumPy can see the elements where they are."""
+    return tensor.device.type == "cpu"
 
 
 def is_dense(tensor: torch.Tensor) -> bool:
@@ -57,29 +65,44 @@ class Span:
 
 
 class Arena:
-    """Tensors of one dtype, moved into one contiguous, 64-byte-aligned buffer.
+    """Tensors of one dtype and device, moved into one contiguous, 64-byte-aligned buffer.
 
     Each tensor keeps its shape, strides and identity; only its storage changes, so optimisers,
     hooks and modules that hold it see nothing. Gaps between tensors are zero on all ranks.
 
+    Tensors on a GPU stay there; what gossip sees is a copy in pinned host memory. ``load`` and ``store`` wait
+    for the copy alone, by an event, which lies behind what the GPU was given before.
+
     Args:
-        tensors: (name, tensor) pairs, all of one dtype, distinct.
+        tensors: (name, tensor) pairs, all of one dtype and device, distinct.
     """
 
     def __init__(self, tensors: Sequence[tuple[str, torch.Tensor]]) -> None:
-        self.dtype = tensors[0][1].dtype
+        first = tensors[0][1]
+        self.dtype = first.dtype
         per_line = ALIGNMENT // self.dtype.itemsize
         self.spans: list[Span] = []
         used = 0
         for name, tensor in tensors:
             self.spans.append(Span(tensor, name, used))
             used += -(-tensor.numel() // per_line) * per_line
-        self.flat = torch.from_numpy(aligned_bytes(used * self.dtype.itemsize)).view(self.dtype)
+        self._staging: Staging | None = None
+        if in_host_memory(first):
+            self.flat = torch.from_numpy(aligned_bytes(used * self.dtype.itemsize)).view(self.dtype)
+        else:
+            self.flat = torch.zeros(used, dtype=self.dtype, device=first.device)
+            self._staging = Staging(4 * used, self.flat, direct=False)
         with torch.no_grad():
             for span in self.spans:
                 self._adopt(span)
-        self.vector: Vector = self.flat.numpy() if self.dtype is torch.float32 else aligned_floats(used)
+        self.vector: Vector
         """The same numbers in float32: the buffer itself, or a copy that load and store keep up."""
+        if self._staging is not None:
+            self.vector = self._staging.room(4 * used).view(torch.float32).numpy()
+        elif self.dtype is torch.float32:
+            self.vector = self.flat.numpy()
+        else:
+            self.vector = aligned_floats(used)
 
     def _adopt(self, span: Span) -> None:
         tensor = span.tensor
@@ -96,8 +119,11 @@ class Arena:
         )
 
     def load(self) -> None:
-        """Bring ``vector`` up to date with the tensors; nothing to do for float32."""
-        if self.dtype is not torch.float32:
+        """Bring ``vector`` up to date with the tensors; nothing to do for float32 in host memory."""
+        if self._staging is not None:
+            self._staging.leave(self.flat.float().view(torch.uint8))
+            self._staging.wait()
+        elif self.dtype is not torch.float32:
             torch.from_numpy(self.vector).copy_(self.flat)
 
     def store(self) -> None:
@@ -106,9 +132,15 @@ class Arena:
         float64 tensors receive the change, not the rounded value, so that what float32 cannot
         hold is kept.
         """
+        if self._staging is not None:
+            same = self.dtype is torch.float32
+            mixed = self.flat if same else torch.empty_like(self.flat, dtype=torch.float32)
+            self._staging.arrive(mixed.view(torch.uint8))
+            self._staging.wait()  # before anybody writes to the vector
+        else:
+            mixed = torch.from_numpy(self.vector)
         if self.dtype is torch.float32:
             return
-        mixed = torch.from_numpy(self.vector)
         if self.dtype is not torch.float64:
             self.flat.copy_(mixed)
             return
@@ -116,14 +148,22 @@ class Arena:
             part = self.flat[start : start + _CHUNK]
             part.add_(mixed[start : start + _CHUNK] - part.float())
 
+    @contextmanager
+    def exact(self) -> Iterator[torch.Tensor]:
+        """The numbers themselves, in their dtype and in host memory; what is written to them stays."""
+        here = self.flat.to("cpu", copy=self._staging is not None)
+        yield here
+        if here is not self.flat:
+            self.flat.copy_(here)
+
     @property
     def staging_bytes(self) -> int:
-        """Bytes held beyond the tensors themselves."""
-        return 0 if self.dtype is torch.float32 else self.vector.nbytes
+        """Bytes held beyond the tensors themselves, in host memory."""
+        return 0 if self._staging is None and self.dtype is torch.float32 else self.vector.nbytes
 
 
 def make_arenas(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[Arena]:
-    """One arena per dtype, in the order of ``DTYPES``; a tensor named twice is kept once.
+    """One arena per dtype and device, in the order of ``DTYPES``; a tensor named twice is kept once.
 
     Raises:
         ConfigError: a tensor that cannot be averaged, or two that share memory without being the
@@ -142,8 +182,10 @@ def make_arenas(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[Arena]:
                 f"{name} and {other} share memory without being one Parameter; "
                 "tie weights by assigning the same Parameter object to both modules"
             )
-    groups = [[pair for pair in unique.values() if pair[1].dtype is dtype] for dtype in DTYPES]
-    return [Arena(group) for group in groups if group]
+    groups: dict[tuple[int, torch.device], list[tuple[str, torch.Tensor]]] = {}
+    for pair in sorted(unique.values(), key=lambda pair: DTYPES.index(pair[1].dtype)):
+        groups.setdefault((DTYPES.index(pair[1].dtype), pair[1].device), []).append(pair)
+    return [Arena(group) for group in groups.values()]
 
 
 def _extent(tensor: torch.Tensor) -> int:

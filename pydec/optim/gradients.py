@@ -13,13 +13,15 @@ from pydec.comm.collect import ring_mean
 from pydec.comm.transport import Transport
 from pydec.compress.base import Vector
 from pydec.errors import ConfigError
-from pydec.optim.arena import Span, is_dense
+from pydec.optim.arena import Span, in_host_memory, is_dense
 
 Named = tuple[str, torch.Tensor]
 
 
-def count_nonfinite(gradient: torch.Tensor) -> int:
-    """How many elements are NaN or infinite."""
+def count_nonfinite(gradient: torch.Tensor) -> int | torch.Tensor:
+    """How many elements are NaN or infinite; of one on a GPU as a tensor there, so that nothing waits."""
+    if not in_host_memory(gradient):
+        return gradient.numel() - torch.isfinite(gradient).sum()
     if gradient.dtype is torch.float32 and gradient.is_contiguous():
         return int(kernels.count_nonfinite(gradient.detach().numpy().reshape(-1)))
     return int(gradient.numel() - torch.isfinite(gradient).sum())
@@ -28,9 +30,12 @@ def count_nonfinite(gradient: torch.Tensor) -> int:
 def first_nonfinite(parameters: Iterable[Named]) -> tuple[str, int] | None:
     """(name, count) of the first parameter whose gradient holds NaN or infinity, or None.
 
+    Gradients in host memory are looked at first; those on each GPU are waited for once.
+
     Raises:
         ConfigError: a gradient is sparse.
     """
+    counted: dict[torch.device, list[tuple[str, torch.Tensor]]] = {}
     for name, parameter in parameters:
         gradient = parameter.grad
         if gradient is None:
@@ -39,15 +44,23 @@ def first_nonfinite(parameters: Iterable[Named]) -> tuple[str, int] | None:
             raise ConfigError(
                 f"the gradient of {name} is sparse; build its layer (an nn.Embedding?) with sparse=False"
             )
-        if bad := count_nonfinite(gradient):
+        bad = count_nonfinite(gradient)
+        if isinstance(bad, torch.Tensor):
+            counted.setdefault(bad.device, []).append((name, bad))
+        elif bad:
             return name, bad
+    for counts in counted.values():
+        found = torch.stack([bad for _, bad in counts]).tolist()
+        for (name, _), number in zip(counts, found, strict=True):
+            if number:
+                return name, number
     return None
 
 
 class FlatGradients:
     """The gradients of an arena's tensors, as parts of a vector in the arena's order.
 
-    A float32 gradient that lies in memory as its parameter does is used where it is; another one is
+    A float32 gradient that lies in host memory as its parameter does is used where it is; another one is
     copied to a buffer of the largest such tensor. A missing gradient counts as zero.
 
     Args:
@@ -80,6 +93,7 @@ class FlatGradients:
         if (
             gradient is not None
             and gradient.dtype is torch.float32
+            and in_host_memory(gradient)
             and gradient.stride() == strides
             and is_dense(gradient)
         ):
@@ -133,7 +147,7 @@ class GradientAverager:
             for p in group:
                 home = flat[start : start + p.numel()].view(p.shape)
                 if p.grad is None:
-                    p.grad = home.to(p.dtype, copy=True)
+                    p.grad = home.to(p.device, p.dtype, copy=True)
                 else:
                     p.grad.copy_(home)
                 start += p.numel()

@@ -24,7 +24,8 @@ def average(transport: Transport, arena: Arena, mean: Mean) -> None:
         mean: how; all ranks call it together.
     """
     if arena.dtype in (torch.float32, torch.float64):
-        mean(transport, arena.flat.numpy())
+        with arena.exact() as flat:
+            mean(transport, flat.numpy())
     else:
         arena.load()
         mean(transport, arena.vector)

@@ -38,8 +38,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     asynchronous algorithm ("adsgd") each as often as it can, and ``close`` or ``merge`` together at the end.
 
     Args:
-        optimizer: any ``torch.optim.Optimizer``; its dense, real CPU parameters with
-            ``requires_grad`` are averaged, frozen ones are left alone.
+        optimizer: any ``torch.optim.Optimizer``; its dense, real parameters with ``requires_grad`` are
+            averaged, frozen ones are left alone. Those on a CUDA device are copied to pinned host memory, are
+            averaged there, and return.
         peer: what ``pydec.init()`` returned.
         topology: specification or object: who averages with whom, per round.
         compressor: specification or object: how models travel.
@@ -142,7 +143,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             peer.agree(page)
         if init == "broadcast":
             for arena in self._all_arenas:
-                broadcast(peer.transport, arena.flat.view(torch.uint8).numpy())
+                with arena.exact() as flat:
+                    broadcast(peer.transport, flat.view(torch.uint8).numpy())
         self._wait_s = 0.0
         self._averager: GradientAverager | None = None
         self._rounds: Rounds | None = None

@@ -158,7 +158,7 @@ class Rounds:
         """Local steps taken."""
         self.rounds = 0
         """Rounds begun."""
-        self._arenas = [*arenas, *buffers]
+        self._arenas, self._buffer_arenas = [*arenas, *buffers], list(buffers)
         self._versioned = [span.tensor for arena in arenas for span in arena.spans]
         for arena in self._arenas:
             arena.load()
@@ -295,6 +295,8 @@ class Rounds:
 
     def finish(self) -> None:
         """End the round under way."""
+        for arena in self._buffer_arenas:  # the forward pass has changed them since the round began
+            arena.load()
         self.exchange.finish()
         if self.estimator is not None:
             self.estimator.update(self.exchange.moved)

@@ -187,3 +187,26 @@ def test_a_single_rank_is_the_wrapped_optimiser(paths: Any, quadratics: Any) -> 
         got = paths(1, problem, rates, algorithm=spec, topology="ring")[-1, 0]
         tolerance = 0 if name in ("dpsgd", "allreduce", "sgp", "choco", "dsgdm") else 1e-6
         np.testing.assert_allclose(got, x.detach().numpy(), atol=tolerance, rtol=0, err_msg=spec)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_statistics_gathered_while_a_round_travels_are_kept(run_peers: Run, dtype: torch.dtype) -> None:
+    """In every dtype they are, but for rounding, what they are in float32, which is mixed where it lies."""
+    batches = torch.randn(6, 9, 4, generator=torch.Generator().manual_seed(1))
+
+    def program(peer: Any, dtype: torch.dtype) -> torch.Tensor:
+        model = nn.BatchNorm1d(4).to(dtype)
+        sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        options = {"algorithm": "dpsgd:order=cta", "topology": "complete", "iid": True}
+        opt = DecentralizedOptimizer(sgd, peer, model=model, **options)
+        for batch in batches:
+            opt.zero_grad()
+            model((batch + peer.rank).to(dtype)).square().mean().backward()
+            opt.step()
+        opt.merge()
+        return model.state_dict()["running_mean"].double()
+
+    expected = run_peers(2, lambda peer: program(peer, torch.float32))
+    tolerance = max(1e-6, 4 * torch.finfo(dtype).eps)
+    for ours, theirs in zip(run_peers(2, lambda peer: program(peer, dtype)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
