@@ -189,6 +189,9 @@ class Algorithm(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} works in rounds")
 
+    def check_start(self, init: str) -> None:  # noqa: B027  # most find the mean of any start
+        """Raise ConfigError where ranks that start from models of their own ("keep") would keep apart."""
+
     def rounds(self, topology: Topology) -> int:
         """Rounds of gossip after the local steps, one after the other: 1 unless overridden."""
         return 1

@@ -137,6 +137,14 @@ class SparseLoCo(GossipDiLoCo):
                 "unbiased=false"
             )
 
+    def check_start(self, init: str) -> None:
+        """Refuse models of one's own: only deltas are averaged."""
+        if init == "keep":
+            raise ConfigError(
+                "sparseloco averages what the ranks' steps do, not their models, which must start equal; use "
+                "init='broadcast', or algorithm='choco-diloco'"
+            )
+
     def mixer(self, x: Vector, compressor: Compressor, degree: int) -> FeedbackMixer:
         """An error that starts at zero."""
         return FeedbackMixer(x, compressor, degree)

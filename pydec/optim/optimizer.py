@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
@@ -120,6 +119,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         plan.check()
         local = describe(optimizer)
         self.algorithm.check_local(local)
+        self.algorithm.check_start(init)
         if not iid:
             warn_if_biased(self.algorithm, local, peer.size)
 
@@ -238,17 +238,13 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         return loss
 
     def count(self, samples: float) -> None:
-        """Say how many samples or tokens the coming steps' gradients are of; 1 until something else is said.
-
-        Algorithms that weight ranks by their work (quorum-diloco) use it, others do not.
+        """Say how many samples or tokens each coming step is taken on: quorum-diloco weights ranks by it.
 
         Raises:
             ConfigError: it is not positive and finite.
         """
-        if not 0.0 < samples < math.inf:
-            raise ConfigError(f"samples must be positive and finite, got {samples}")
-        for part in self._rounds.parts if self._rounds else ():
-            part.rule.count(float(samples))
+        if self._rounds is not None:
+            self._rounds.count(samples)
 
     def _look_at_gradients(self) -> tuple[bool, NonFiniteError | None]:
         """Whether the gradients may be used; and what to raise if they hold NaN and that is the policy."""

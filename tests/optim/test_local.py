@@ -56,6 +56,7 @@ REFUSED = [
     ("sparseloco", "star", 6, {"compressor": "int2"}, "hears all deltas.*topology complete.*choco-diloco"),
     ("sparseloco", "complete", 6, {"compressor": "int2:rounding=stochastic"}, "does not converge with Int2"),
     ("sparseloco", "complete", 6, {"late": "drop"}, "late='drop'.*SparseLoCo"),
+    ("sparseloco", "complete", 6, {"init": "keep"}, "must start equal.*init='broadcast'"),
     ("sparseloco:decay=2", "complete", 6, {}, r"decay must be in \[0, 1\], got 2"),
     ("streaming-diloco:fragments=0", "ring", 6, {}, "fragments must be at least 1, got 0"),
     ("streaming-diloco:keep=1.5", "ring", 6, {}, r"keep must be in \[0, 1\], got 1.5"),

@@ -56,6 +56,22 @@ def test_it_is_its_equations(paths: Any, quadratics: Any, graph: str, fragments:
     )
 
 
+@pytest.mark.parametrize("compressor", ["none", "auto"])
+def test_packets_that_move_in_the_background_change_no_bit(
+    paths: Any, quadratics: Any, compressor: str
+) -> None:
+    options = {
+        "algorithm": "streaming-diloco",
+        "topology": "ring",
+        "local_steps": 2,
+        "compressor": compressor,
+    }
+    ours, theirs = (
+        paths(4, quadratics(4), [ETA] * 20, background=moved, **options) for moved in (False, True)
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_round_sends_one_fragment(run_peers: Any) -> None:
     def sent(peer: Any, fragments: int) -> int:
         x = nn.Parameter(torch.zeros(40_000))
