@@ -15,24 +15,23 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from pydec.comm.mail import Mail
 from pydec.comm.progress import Engine
 from pydec.comm.transport import Background, Transport
 from pydec.consensus import effects
 from pydec.consensus.application import LedgerState
+from pydec.consensus.channel import Channel
 from pydec.consensus.effects import Committed, Effect, Timer
-from pydec.consensus.hello import ASK, HELLO, Greeter
+from pydec.consensus.hello import Greeter
 from pydec.consensus.messages import MAX_MESSAGE_BYTES, encode
 from pydec.consensus.replica import Replica
 from pydec.consensus.storage import Storage
 from pydec.crypto.hashing import sha256
-from pydec.errors import LedgerError, ProtocolError, PydecError, TransactionError
+from pydec.errors import LedgerError, PydecError, TransactionError
 
 IDLE_S = 0.05  # longest sleep of an idle ledger: what the first message after silence may wait at each hop
 _AT_ONCE = 64  # messages taken before timers and submissions are looked at again
 _SERVED_BYTES = 4 << 20  # of stored blocks that one request gets
-_WAITING = 64  # messages kept for, and from, a rank whose key is not known yet
-_GREET_S, _GREET_MOST_S = 0.1, 10.0  # between questions to a rank that does not answer: at first, at most
+_STOPPED_S = 2.0  # a thread that did not run for so long was stopped, and much may have happened
 _REPORTS = 100
 _LOOK_S = 0.5e-3  # between looks of a program that waits for the thread
 
@@ -69,8 +68,9 @@ class Driver:
     def __init__(
         self, link: Transport, replica: Replica, storage: Storage, greeter: Greeter, *, start: bool = True
     ) -> None:
-        self._link, self._replica, self._storage, self._greeter = link, replica, storage, greeter
-        self._mail = Mail(link, MAX_MESSAGE_BYTES)
+        self._link, self._replica, self._storage = link, replica, storage
+        self._channel = Channel(link, greeter, MAX_MESSAGE_BYTES, self._show_head, self._report)
+        self._ran_s = link.now()
         self._chain_id = replica.member.chain_id
         self.reports: deque[str] = deque(maxlen=_REPORTS)
         self.faults: Counter[int] = Counter()
@@ -81,14 +81,12 @@ class Driver:
         self._callbacks: list[Callable[[Committed], None]] = []
         self._timers: dict[Timer, float] = {}
         self._started: tuple[int, int, float] | None = None
-        now_s = link.now()
-        self._greet_at_s = {peer: (now_s, _GREET_S) for peer in range(link.size) if peer != link.rank}
-        self._outgoing: dict[bytes, deque[bytes]] = {}  # to nodes whose rank is not known yet
-        self._incoming: dict[int, deque[bytes]] = {}  # from ranks whose node is not known yet
         self._committed: tuple[LedgerState, bytes] = replica.state, replica.head[0]
         self._closed = False
         self._perform(replica.start(storage.load()))
-        self._work: Background | None = link.background(self.tick, most_s=IDLE_S) if start else None
+        self._work: Background | None = None
+        if start:
+            self._work = link.background(self.tick, most_s=IDLE_S)
 
     # ---------------------------------------------------------------- for the program, from any thread
 
@@ -228,23 +226,27 @@ class Driver:
             self._turn.release()
 
     def _tick(self) -> bool:
+        if isinstance(self._work, Engine):
+            now_s, before_s = self._link.now(), self._ran_s
+            self._ran_s = now_s
+            if now_s - before_s > _STOPPED_S:
+                self._started = None  # that time says nothing about rounds
+                for node in self._channel.nodes():
+                    self._show_head(node)  # whoever is ahead answers
+        self._channel.greet()
         busy = self._take_submitted()
         for _ in range(_AT_ONCE):
-            note = self._mail.receive()
-            if note is None:
+            message = self._channel.receive()
+            if message is None:
                 break
             busy = True
-            self._take(*note)
+            self._perform(self._replica.receive(*message))
         now_s = self._link.now()
         for timer in [timer for timer, at_s in self._timers.items() if at_s <= now_s]:
             if self._timers.get(timer, now_s + 1.0) <= now_s:  # an earlier one may have cancelled it
                 del self._timers[timer]
                 self._perform(self._replica.timer(timer))
                 busy = True
-        for peer, (at_s, pause_s) in list(self._greet_at_s.items()):
-            if at_s <= now_s:
-                self._greet_at_s[peer] = (now_s + pause_s, min(2.0 * pause_s, _GREET_MOST_S))
-                self._mail.send(peer, self._greeter.ask(peer))
         return busy
 
     def _take_submitted(self) -> bool:
@@ -267,33 +269,9 @@ class Driver:
                 continue
             self._perform(done)
 
-    def _take(self, peer: int, data: bytes) -> None:
-        if data[:1] in (bytes([ASK]), bytes([HELLO])):
-            self._greeted(peer, data)
-            return
-        node = self._greeter.node(peer)
-        if node is None:
-            self._incoming.setdefault(peer, deque(maxlen=_WAITING)).append(data)
-        else:
-            self._perform(self._replica.receive(node, data))
-
-    def _greeted(self, peer: int, data: bytes) -> None:
-        try:
-            answer = self._greeter.receive(peer, data)
-        except ProtocolError as error:
-            self._report(peer, str(error))
-            return
-        if answer is not None:
-            self._mail.send(peer, answer)
-            return
-        node = self._greeter.node(peer)
-        if node is None or self._greet_at_s.pop(peer, None) is None:
-            return
-        self._mail.send(peer, encode(self._replica.here(), self._chain_id))
-        for waiting in self._outgoing.pop(node, ()):
-            self._mail.send(peer, waiting)
-        for waiting in self._incoming.pop(peer, ()):
-            self._perform(self._replica.receive(node, waiting))
+    def _show_head(self, node: bytes) -> None:
+        """Tell a node how far this one is."""
+        self._channel.send(node, encode(self._replica.here(), self._chain_id))
 
     # ---------------------------------------------------------------- effects
 
@@ -305,10 +283,10 @@ class Driver:
             elif isinstance(effect, effects.Append):
                 self._storage.append(effect.height, effect.record)
             elif isinstance(effect, effects.Send):
-                self._send(effect.node, effect.data)
+                self._channel.send(effect.node, effect.data)
             elif isinstance(effect, effects.Broadcast):
                 for node in effect.nodes:
-                    self._send(node, effect.data)
+                    self._channel.send(node, effect.data)
             elif isinstance(effect, effects.Serve):
                 self._serve(effect)
             elif isinstance(effect, effects.SetTimer):
@@ -320,23 +298,20 @@ class Driver:
             elif isinstance(effect, Committed):
                 self._publish(effect)
             elif isinstance(effect, effects.Report):
-                rank = self._greeter.rank_of(effect.node)
+                rank = self._channel.rank_of(effect.node)
                 self._report(-1 if rank is None else rank, effect.reason)
             else:
                 self._fail(effect.reason)
-
-    def _send(self, node: bytes, data: bytes) -> bool:
-        rank = self._greeter.rank_of(node)
-        if rank is None:
-            self._outgoing.setdefault(node, deque(maxlen=_WAITING)).append(data)
-            return True
-        return rank == self._link.rank or self._mail.send(rank, data)
 
     def _serve(self, wanted: effects.Serve) -> None:
         n_bytes = 0
         for height in range(wanted.first, wanted.last + 1):
             record = self._storage.record(height)
-            if record is None or n_bytes + len(record) > _SERVED_BYTES or not self._send(wanted.node, record):
+            if (
+                record is None
+                or n_bytes + len(record) > _SERVED_BYTES
+                or not self._channel.send(wanted.node, record)
+            ):
                 return
             n_bytes += len(record)
 
@@ -346,7 +321,12 @@ class Driver:
             self._replica.measured(self._link.now() - self._started[2])
         self._started = None
         receipt = Receipt(header.height, header.hash())
+        table = self._committed[0].table
         self._committed = committed.state, receipt.block_hash
+        if table[header.origin_proposer].node_id == self._replica.member.node_id:
+            for node in self._channel.nodes():
+                if committed.state.table.index(node) is None:
+                    self._show_head(node)  # it has no vote, and hears of a block from its maker alone
         for callback in tuple(self._callbacks):
             try:
                 callback(committed)
