@@ -176,6 +176,7 @@ class MpiTransport:
         """See ``Transport.background``."""
         if self.job.thread_level != self.job.mpi.THREAD_MULTIPLE:
             return None
+        self.job.engines[:] = [engine for engine in self.job.engines if not engine.closed]
         engine = Engine(tick, most_s=most_s)
         self.job.engines.append(engine)
         return engine

@@ -37,6 +37,11 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` has been called."""
+        return self._closing
+
     def kick(self) -> None:
         """Look soon, with short sleeps again; from any thread."""
         self._kicked.set()

