@@ -70,6 +70,10 @@ class CatchUp:
             self._claims.pop(self.asked, None)
             self.asked = None
 
+    def banned(self, node: bytes) -> bool:
+        """Whether it sent what cannot be."""
+        return node in self._banned
+
     def ban(self, node: bytes) -> None:
         """It sent what cannot be."""
         if len(self._banned) < MOST_CLAIMS:

@@ -83,6 +83,10 @@ class Follow:
             self._catch_up.fail()
         self.ask(here)
 
+    def banned(self, node: bytes) -> bool:
+        """Whether a node has sent a decision that cannot be."""
+        return self._catch_up.banned(node)
+
     def ban(self, node: bytes, here: int) -> None:
         """A node sent a decision that cannot be; ask another one."""
         self._catch_up.ban(node)

@@ -114,7 +114,8 @@ class Height:
             self._restart_timer()
 
     def close(self) -> None:
-        """The height is over."""
+        """The height is over; what it heard stays for a while, its blocks do not."""
+        self.blocks.clear()
         if self.armed:
             self.outbox.rest.append(CancelTimer(Timer.ROUND))
         if self.wanted:

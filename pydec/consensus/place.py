@@ -20,7 +20,7 @@ from pydec.consensus.effects import Refused
 from pydec.consensus.leader import later_leader
 from pydec.consensus.signed import Kind
 from pydec.consensus.validators import ValidatorTable
-from pydec.errors import FrameError, TransactionError
+from pydec.errors import TransactionError
 
 Select = Callable[[Header, int], Sequence[bytes]]
 
@@ -99,11 +99,13 @@ class Place:
         """Hash and block of some bytes; the rest is for ``validate``.
 
         Raises:
-            Refused: they are no block.
+            Refused: they are no block, or hold other transactions than the hash stands for. Whoever sends
+                that lies alone; it says nothing about those that signed the hash.
         """
         try:
             block = Block.decode(encoded)
-        except FrameError as error:
+            block.check_body()
+        except ValueError as error:  # FrameError is one
             raise Refused(str(error)) from None
         return block.header.hash(), block
 
@@ -125,9 +127,8 @@ class Place:
             )
         self._check_last_commit(header.last_commit)
         try:
-            block.check_body()
             state = self.state.execute(header, block.transactions)
-        except ValueError as error:  # TransactionError is one
+        except TransactionError as error:
             raise Refused(str(error)) from None
         if state.root() != header.state_root:
             raise Refused("a block whose state root is not what its transactions give")

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from pydec.consensus import hearing
 from pydec.consensus.application import LedgerState
 from pydec.consensus.block import Header
 from pydec.consensus.catchup import Bar
-from pydec.consensus.certificate import QuorumCertificate, Verifier, Verify
+from pydec.consensus.certificate import QuorumCertificate, Verifier
 from pydec.consensus.effects import (
     Append,
     Broadcast,
@@ -36,6 +35,7 @@ from pydec.consensus.effects import (
 )
 from pydec.consensus.follow import Follow
 from pydec.consensus.height import Height
+from pydec.consensus.member import Member
 from pydec.consensus.messages import (
     BlockBody,
     Decision,
@@ -55,32 +55,15 @@ from pydec.consensus.pacemaker import Pacemaker
 from pydec.consensus.place import Place
 from pydec.consensus.pool import Pool
 from pydec.consensus.record import SafetyRecord
-from pydec.consensus.signed import Signer
 from pydec.consensus.spread import Spread
 from pydec.consensus.storage import Restored
-from pydec.crypto.signing import verify
 from pydec.errors import FrameError, TransactionError
+
+__all__ = ["Member", "Replica"]
 
 EARLY = 8  # messages of the next height that are kept of one author
 EARLY_BYTES = 3 << 19  # and their bytes: a proposal and some votes
 STRANGERS = 64  # authors outside the table, who may be in the next one
-
-
-@dataclass(frozen=True)
-class Member:
-    """Who this node is.
-
-    Args:
-        chain_id: 32 bytes, the hash of the genesis.
-        node_id: its identity, 32 bytes.
-        signer: holds the key that the table names for it; None only follows.
-        verify: of signatures; another one only in simulations.
-    """
-
-    chain_id: bytes
-    node_id: bytes
-    signer: Signer | None
-    verify: Verify = verify
 
 
 class Replica:
@@ -110,6 +93,7 @@ class Replica:
         self._follow = Follow(member.chain_id, self.pace, self._outbox)
         self._early: dict[bytes, deque[tuple[Message, int]]] = {}
         self._kept: SafetyRecord | None = None
+        self._previous: Height | None = None
         self.state, self.head = state, head
         self.height = self._open(None)
         self._spread = Spread(self.pool, member.node_id, self.pace, self._broadcast, self._outbox)
@@ -227,8 +211,7 @@ class Replica:
                 self._advance()
         except hearing.Impossible as error:
             self._halt(str(error))
-        if self.height.found:
-            self._accuse()
+        self._accuse(self.height)
         if not self.halted:
             self.height.wake()
             if self.height.decided:  # a table of one
@@ -239,9 +222,9 @@ class Replica:
     def _advance(self) -> None:
         """Rule 5, and rule 1 for the height after."""
         assert self.height.decided is not None
-        if self.height.found:
-            self._accuse()
         held, certificate = self.height.decided
+        self._compare_last_commit(held.block.header)
+        self._accuse(self.height)
         decision = Decision(held.block.height, certificate, held.encoded)
         self._outbox.appends.append(Append(decision.height, encode(decision, self.member.chain_id)))
         self._outbox.rest.append(Committed(held.block, certificate, held.state))
@@ -338,7 +321,7 @@ class Replica:
         here = self.height.place.height
         if message.height > here:
             self._follow.behind(sender, message.height, here)
-        elif message.height == here and not self.height.decided:
+        elif message.height == here and not self.height.decided and not self._follow.banned(sender):
             try:
                 hearing.decision(self.height, message)
             except Refused:
@@ -378,10 +361,18 @@ class Replica:
         except TransactionError:
             pass  # honest too: its sender may be a block behind or ahead
 
-    def _accuse(self) -> None:
+    def _compare_last_commit(self, header: Header) -> None:
+        """The certificate in the chain may show another COMMIT than the one that this node was sent."""
+        if header.last_commit is not None and self._previous is not None:
+            for index, statement in header.last_commit.statements(self.member.chain_id):
+                self._previous.observe(index, statement)
+            self._accuse(self._previous)
+        self._previous = self.height
+
+    def _accuse(self, height: Height) -> None:
         """Rule 13: what was found goes to everybody's pool."""
-        found, self.height.found = self.height.found, []
-        table = self.height.place.table
+        found, height.found = height.found, []
+        table = height.place.table
         for index, evidence in found:
             transaction = self.state.evidence_transaction(table[index].node_id, evidence)
             try:

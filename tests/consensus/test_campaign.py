@@ -14,6 +14,16 @@ def test_seeds(size, style):
         play(build(seed, size, style))
 
 
+FOUND = [
+    (10053, 4, "mutations"),  # a right header over other transactions stopped a node
+]
+
+
+@pytest.mark.parametrize(("seed", "size", "style"), FOUND)
+def test_seeds_that_once_failed(seed, size, style):
+    play(build(seed, size, style))
+
+
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_tables_that_tolerate_no_fault_but_crashes(size):
     for seed in range(20):

@@ -175,6 +175,7 @@ class Watch:
             raise Violation(f"the certificate of height {message.height} does not verify: {error}") from None
         self._check_binding(before.table, message.commit)
         block = Block.decode(message.block)
+        block.check_body()
         block_hash = block.header.hash()
         place = Place(self.chain_id, before, parent, block.header.last_commit, self._verifier)
         first = block.header.last_commit is None

@@ -30,10 +30,11 @@ from pydec.consensus.effects import (
     Started,
     Timer,
 )
+from pydec.consensus.member import Member
 from pydec.consensus.messages import Decision, Proposal, Timeout, Vote, decode, encode
 from pydec.consensus.pacemaker import Pacemaker
 from pydec.consensus.record import SafetyRecord
-from pydec.consensus.replica import Member, Replica
+from pydec.consensus.replica import Replica
 from pydec.consensus.signed import Kind
 from pydec.consensus.simulator.keys import Keyring
 from pydec.consensus.simulator.network import Network
