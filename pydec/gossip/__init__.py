@@ -23,6 +23,7 @@ from pydec.gossip.k_gt import KGT
 from pydec.gossip.latest import LatestExchange
 from pydec.gossip.noloco import NoLoCo
 from pydec.gossip.pairwise import PairwiseExchange
+from pydec.gossip.powergossip import PowerGossip
 from pydec.gossip.qg_dsgdm import QGDSGDm
 from pydec.gossip.quorum import QuorumDiLoCo
 from pydec.gossip.relaysgd import RelaySGD
@@ -66,6 +67,7 @@ __all__ = [
     "MomentumTracking",
     "NoLoCo",
     "PairwiseExchange",
+    "PowerGossip",
     "QGDSGDm",
     "QuorumDiLoCo",
     "RelaySGD",

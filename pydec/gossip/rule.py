@@ -89,6 +89,13 @@ class Rule:
         self.x = x
         self.mixers = list(mixers)
 
+    def arrange(self, tensors: Sequence[tuple[int, int, int]]) -> None:
+        """Where the tensors lie in ``x``, before the first step.
+
+        Args:
+            tensors: (start, rows, columns) of each, in order: in memory it is that matrix, row after row.
+        """
+
     def rebase(self) -> None:
         """``x`` has been replaced from outside: at the start, by a merge, from a checkpoint."""
 

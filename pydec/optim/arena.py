@@ -63,6 +63,16 @@ class Span:
     name: str
     start: int
 
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """(rows, columns) of the tensor as it lies in memory: the slowest of its dimensions by the others."""
+        strides = self.tensor.stride()
+        wide = [axis for axis, size in enumerate(self.tensor.shape) if size > 1]
+        if len(wide) < 2:
+            return self.tensor.numel(), 1
+        rows = self.tensor.shape[max(wide, key=lambda axis: strides[axis])]
+        return rows, self.tensor.numel() // rows
+
 
 class Arena:
     """Tensors of one dtype and device, moved into one contiguous, 64-byte-aligned buffer.

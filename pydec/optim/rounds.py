@@ -131,6 +131,7 @@ def _parts(plan: Plan, arenas: Sequence[Arena], groups: Sequence[dict[str, Any]]
             stop = arena.spans[last].start if last < len(of) else arena.vector.size
             x = arena.vector[start:stop]
             rule = plan.algorithm.rule(x, plan.compressor, plan.topology.degree, plan.local_steps)
+            rule.arrange([(span.start - start, *span.matrix) for span in spans])
             parts.append(Part(rule, of[first], groups[of[first]], FlatGradients(spans, start)))
     return parts
 

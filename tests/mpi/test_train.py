@@ -112,6 +112,7 @@ TABLE = [
     ("--algorithm", "choco-diloco", "--compressor", "topk-int8:fraction=0.2", "--local-steps", "3"),
     ("--algorithm", "relaysgd", "--topology", "chain"),
     ("--algorithm", "beer", "--topology", "ring", "--compressor", "topk:fraction=0.25"),
+    ("--algorithm", "powergossip", "--topology", "ring"),
     ("--algorithm", "k-gt", "--topology", "base-k", "--local-steps", "3", *SGD),
     ("--algorithm", "accum-adam", "--compressor", "int8", *SGD),
     ("--algorithm", "damsgrad", "--topology", "base-k", *SGD),

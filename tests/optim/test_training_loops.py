@@ -29,7 +29,7 @@ def graph(algorithm: str) -> str:
     """One that the algorithm takes at any size."""
     name = algorithm.partition(":")[0]
     fits = {"relaysgd": "chain", "sparseloco": "complete"} | dict.fromkeys(
-        ("choco", "d2", "decentlam", "beer"), "ring"
+        ("choco", "d2", "decentlam", "beer", "powergossip"), "ring"
     )
     return fits.get(name, "base-k:k=1")
 
