@@ -15,7 +15,18 @@ from pydec import DecentralizedOptimizer
 from pydec.gossip.switch import Switch
 
 Run = Callable[..., list[Any]]
-ALGORITHMS = ["dpsgd:order=atc", "dpsgd", "dsgdm", "sgp", "choco", "gossip-diloco", "gasloc"]
+ALGORITHMS = [
+    "dpsgd:order=atc",
+    "dpsgd",
+    "dsgdm",
+    "sgp",
+    "choco",
+    "gossip-diloco",
+    "gasloc",
+    "noloco",
+    "quorum-diloco",
+    "beer",
+]
 
 
 @pytest.mark.parametrize(
@@ -25,7 +36,7 @@ ALGORITHMS = ["dpsgd:order=atc", "dpsgd", "dsgdm", "sgp", "choco", "gossip-diloc
 def test_switching_in_the_middle_trains_like_no_compression(
     paths: Any, quadratics: Any, algorithm: str, graph: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size, problem, rates = 6, quadratics(6), [0.05] * 30
+    size, problem, rates = 6, quadratics(6), [0.05] * 14
     options = {"algorithm": algorithm, "topology": graph}
     plain = paths(size, problem, rates, compressor="none", **options)
     monkeypatch.setattr(Switch, "choose", lambda self, round: round % 2 == 1)
