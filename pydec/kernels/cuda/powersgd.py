@@ -30,9 +30,9 @@ def powersgd_iterate(
 
     If it is not 0 the factors mean nothing.
 
-    Cost: reads the vector (and the residual, and writes it), then reads it once more for the product with P,
-    whose sums follow one another row by row; on an H200 these chains, and those of Gram-Schmidt, which one
-    block of threads runs, set the time of vectors below about 2^26 elements. (An estimate, not measured.)
+    Cost: reads the vector (and the residual, and writes it), then reads it once more for the product with P.
+    The CPU's orders are chains: of as many additions as there are rows in A^T P, a chain for each column and
+    direction, and of a sixteenth of them in each inner product of Gram-Schmidt, by one block of threads.
     """
     module = native()
     bad = counter(x) if bad is None else bad
