@@ -14,6 +14,8 @@ from pydec.gossip.dpsgd import AverageMixer
 from pydec.gossip.latest import LatestExchange
 from pydec.topology.base import Topology
 
+_FINER = 4  # times as many buckets as in rounds: one of each neighbour is kept beside the copies, both ways
+
 
 @algorithms.register("adsgd")
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class ADSGD(Algorithm):
     arXiv:2505.10322, algorithm 1.
     """
 
-    budget: ClassVar[int] = 2
+    budget: ClassVar[int] = 2  # beside the neighbours' packets
     asynchronous: ClassVar[bool] = True
     order: Order = field(default="cta", init=False, repr=False)
 
@@ -49,7 +51,7 @@ class ADSGD(Algorithm):
 
     def mixer(self, x: Vector, compressor: Compressor, degree: int) -> Mixer:
         """Stateless mixing of ``x``; the exchange keeps the copies."""
-        return AverageMixer(x, compressor, degree)
+        return AverageMixer(x, compressor, _FINER * degree)
 
     def connect(
         self, transport: Transport, topology: Topology, mixers: Sequence[Mixer], *, epoch: int, seed: int

@@ -134,7 +134,7 @@ def test_a_fast_rank_has_one_message_under_way_to_a_slow_one_and_memory_stays_th
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pydec.gossip.base._MIN_BUCKET_ELEMENTS", 8)
-    n, buckets, messages = 32, 2, []
+    n, buckets, messages = 32, 4, []
 
     def program(transport: LocalTransport) -> int:
         x = np.full(n, transport.rank, np.float32)
@@ -159,6 +159,16 @@ def test_a_fast_rank_has_one_message_under_way_to_a_slow_one_and_memory_stays_th
     used = cluster.run(program)
     assert [event.sender for event in messages].count(0) == 1
     assert set(used) == {buckets + 2}  # nothing travels: the own packets, and a place for each neighbour's
+
+
+@pytest.mark.parametrize(("code", "models"), [("none", 3.6), ("int8", 0.93)])
+def test_memory_is_a_packet_of_every_neighbour_and_of_the_own_model(code: str, models: float) -> None:
+    n = 200_000
+
+    def program(transport: LocalTransport) -> int:
+        return make(transport, np.zeros(n, np.float32), code=code).buffer_bytes
+
+    assert max(LocalCluster(8).run(program)) < models * 4 * n
 
 
 @pytest.mark.parametrize("code", ["int8", "int8:rounding=stochastic", "bf16"])
