@@ -1,7 +1,8 @@
-# Types of the compiled module; the functions are described where pydec.kernels wraps them.
+# Types of the compiled module; the functions are described where pydec.kernels wraps them. Those of state
+# vectors are named for float32, as their twins on the GPU are, and take every type.
 from collections.abc import Sequence
 
-from pydec.kernels._arrays import Bytes, Doubles, Halves, UInt16s, UInt32s, Vector
+from pydec.kernels._arrays import Bytes, Doubles, Halves, State, UInt16s, UInt32s, Vector
 
 cuda_build: str
 
@@ -15,11 +16,11 @@ def num_threads() -> int: ...
 def default_threads() -> int: ...
 def set_num_threads(n: int) -> bool: ...
 def stream_f32(x: Vector, out: Vector) -> None: ...
-def mix_f32(x: Sequence[Vector], weights: Sequence[float], out: Vector) -> None: ...
-def mix_many_f32(x: Sequence[Sequence[Vector]], weights: Sequence[float], out: Sequence[Vector]) -> None: ...
+def mix_f32(x: Sequence[State], weights: Sequence[float], out: State) -> None: ...
+def mix_many_f32(x: Sequence[Sequence[State]], weights: Sequence[float], out: Sequence[State]) -> None: ...
 def quant_encode_many_f32(
-    x: Sequence[Vector],
-    residual: Sequence[Vector] | None,
+    x: Sequence[State],
+    residual: Sequence[State] | None,
     codes: Sequence[Bytes],
     scales: Sequence[Vector],
     codec: str,
@@ -31,7 +32,7 @@ def quant_accumulate_many_f32(
     codes: Sequence[Sequence[Bytes]],
     scales: Sequence[Sequence[Vector]],
     weights: Sequence[float],
-    out: Sequence[Vector],
+    out: Sequence[State],
     codec: str,
     block: int,
 ) -> None: ...
@@ -42,8 +43,8 @@ def cast_accumulate_f32(
 ) -> None: ...
 def cast_count_nonfinite(codes: Halves, half: str) -> int: ...
 def quant_encode_f32(
-    x: Vector,
-    residual: Vector | None,
+    x: State,
+    residual: State | None,
     codes: Bytes,
     scales: Vector,
     codec: str,
@@ -52,8 +53,8 @@ def quant_encode_f32(
     first: int,
 ) -> int: ...
 def quant_encode_difference_f32(
-    x: Vector,
-    y: Vector,
+    x: State,
+    y: State,
     codes: Bytes,
     scales: Vector,
     codec: str,
@@ -61,16 +62,16 @@ def quant_encode_difference_f32(
     key: int | None,
     first: int,
 ) -> int: ...
-def quant_decode_f32(codes: Bytes, scales: Vector, out: Vector, codec: str, block: int) -> None: ...
+def quant_decode_f32(codes: Bytes, scales: Vector, out: State, codec: str, block: int) -> None: ...
 def quant_accumulate_f32(
     codes: Sequence[Bytes],
     scales: Sequence[Vector],
     weights: Sequence[float],
-    out: Vector,
+    out: State,
     codec: str,
     block: int,
 ) -> None: ...
-def quant_sqdist_f32(codes: Bytes, scales: Vector, x: Vector, codec: str, block: int) -> float: ...
+def quant_sqdist_f32(codes: Bytes, scales: Vector, x: State, codec: str, block: int) -> float: ...
 def quant_check(codes: Bytes, scales: Vector, n: int, codec: str, block: int) -> int: ...
 def block_topk_select_f32(
     x: Vector,
@@ -163,51 +164,51 @@ def sparse_accumulate_f32(
     weights: Sequence[float],
     out: Vector,
 ) -> None: ...
-def sqnorm_f32(x: Vector) -> float: ...
-def sqdist_f32(x: Vector, y: Vector) -> float: ...
-def count_nonfinite_f32(x: Vector) -> int: ...
-def median_f32(x: Sequence[Vector], out: Vector) -> None: ...
-def trimmed_mean_f32(x: Sequence[Vector], f: int, out: Vector) -> None: ...
-def mean_around_median_f32(x: Sequence[Vector], f: int, out: Vector) -> None: ...
-def gram_f32(x: Sequence[Vector], centre: Vector | None, gram: Doubles) -> None: ...
+def sqnorm_f32(x: State) -> float: ...
+def sqdist_f32(x: State, y: State) -> float: ...
+def count_nonfinite_f32(x: State) -> int: ...
+def median_f32(x: Sequence[State], out: State) -> None: ...
+def trimmed_mean_f32(x: Sequence[State], f: int, out: State) -> None: ...
+def mean_around_median_f32(x: Sequence[State], f: int, out: State) -> None: ...
+def gram_f32(x: Sequence[State], centre: State | None, gram: Doubles) -> None: ...
 def clip_accumulate_f32(
-    x: Sequence[Vector],
+    x: Sequence[State],
     weights: Sequence[float],
     distances: Sequence[float],
     radii: Sequence[float],
-    centre: Vector,
-    out: Vector,
+    centre: State,
+    out: State,
 ) -> int: ...
-def sqdists_f32(x: Sequence[Vector], y: Vector, out: Doubles) -> None: ...
-def checked_sqnorm_f32(x: Vector) -> tuple[float, int]: ...
+def sqdists_f32(x: Sequence[State], y: State, out: Doubles) -> None: ...
+def checked_sqnorm_f32(x: State) -> tuple[float, int]: ...
 def push_sum_f32(
-    x: Sequence[Vector],
+    x: Sequence[State],
     weights: Sequence[float],
     divisor: float,
-    out: Vector,
-    ratio: Vector,
+    out: State,
+    ratio: State,
 ) -> None: ...
 def tracking_f32(
-    x: Sequence[Vector],
+    x: Sequence[State],
     weights: Sequence[float],
-    gradient: Vector,
-    previous: Vector,
-    out: Vector,
+    gradient: State,
+    previous: State,
+    out: State,
 ) -> None: ...
 def momentum_f32(
-    x: Sequence[Vector],
+    x: Sequence[State],
     weights: Sequence[float],
-    gradient: Vector,
+    gradient: State,
     momentum: float,
     lr: float,
-    velocity: Vector,
-    out: Vector,
+    velocity: State,
+    out: State,
 ) -> None: ...
 def choco_step_f32(
-    x: Vector,
-    estimate: Vector,
-    mixed: Vector,
-    gradient: Vector | None,
+    x: State,
+    estimate: State,
+    mixed: State,
+    gradient: State | None,
     gamma: float,
     own_weight: float,
     lr: float,
@@ -219,9 +220,9 @@ def choco_step_f32(
     first: int,
 ) -> int: ...
 def choco_absorb_f32(
-    x: Vector,
-    estimate: Vector,
-    mixed: Vector,
+    x: State,
+    estimate: State,
+    mixed: State,
     gamma: float,
     codes: Sequence[Bytes],
     scales: Sequence[Vector],

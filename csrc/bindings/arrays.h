@@ -36,8 +36,12 @@ struct Array {
   /// are taken as well.
   Array(py::handle object, const Name& argument, dlpack::DeviceType device = dlpack::kCpu,
         Dtype other = dtype_of<T>)
+      : Array(Span(object, argument, dtype_of<T>), object, argument, device, other) {}
+
+  /// The same of an object that has been read.
+  Array(const Span& span, py::handle object, const Name& argument, dlpack::DeviceType device = dlpack::kCpu,
+        Dtype other = dtype_of<T>)
       : name(argument) {
-    const Span span(object, argument, dtype_of<T>);
     span.require(object, argument, span.dtype == other ? other : dtype_of<T>, device);
     data = static_cast<T*>(span.data);
     size = span.size;
@@ -96,12 +100,22 @@ void require_all_apart(const First& first, const Others&... others) {
   if constexpr (sizeof...(others) > 1) require_all_apart(others...);
 }
 
+/// Another vector of a call whose vectors have one type, that of `first`. Raises TypeError that names both.
+template <class T>
+Array<T> beside(const Array<T>& first, py::handle object, const Name& name) {
+  const Span span(object, name, dtype_of<T>);
+  if (span.dtype != dtype_of<T>) {
+    span.refuse_dtype(object, name, name_of(dtype_of<T>), dtype_of<T>, ", as " + first.name + " is");
+  }
+  return Array<T>(span, object, name);
+}
+
 /// The residual of an error feedback: null for None, else written, as long as x, apart from x and the
 /// outputs.
-template <class... Outputs>
-float* residual_of(py::handle object, const Array<float>& x, const Outputs&... outputs) {
+template <class T, class... Outputs>
+T* residual_of(py::handle object, const Array<T>& x, const Outputs&... outputs) {
   if (object.is_none()) return nullptr;
-  const Array<float> residual(object, "residual");
+  const Array<T> residual = beside(x, object, "residual");
   residual.output().sized(x.size, "as x has");
   require_apart(x, residual);
   (require_apart(residual, outputs), ...);
@@ -120,11 +134,13 @@ inline std::size_t blocks_of(std::size_t n, std::size_t block) {
   return n / block + (n % block != 0 ? 1 : 0);
 }
 
-/// A finite float32 weight; raises ValueError that names the argument.
-inline float finite_weight(double value, const Name& name) {
-  const auto weight = static_cast<float>(value);
+/// A finite weight, rounded to Real; raises ValueError that names the argument.
+template <class Real = float>
+Real finite_weight(double value, const Name& name) {
+  const auto weight = static_cast<Real>(value);
   if (!std::isfinite(weight)) {
-    throw py::value_error(name + " must be a finite float32 number, got " + std::to_string(value));
+    throw py::value_error(name + " must be a finite " + name_of(dtype_of<Real>) + " number, got " +
+                          std::to_string(value));
   }
   return weight;
 }
@@ -149,9 +165,10 @@ inline double number_of(py::handle object, const Name& name) {
   return value;
 }
 
-/// A finite float32 weight among the arguments; raises TypeError or ValueError that names it.
-inline float weight_of(py::handle object, const Name& name) {
-  return finite_weight(number_of(object, name), name);
+/// A finite weight among the arguments; raises TypeError or ValueError that names it.
+template <class Real = float>
+Real weight_of(py::handle object, const Name& name) {
+  return finite_weight<Real>(number_of(object, name), name);
 }
 
 /// Memory that grows to the largest request and stays, so that calls allocate nothing; one for each thread.

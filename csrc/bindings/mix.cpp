@@ -3,66 +3,64 @@
 #include <vector>
 
 #include "bindings/buckets.h"
-#include "bindings/parallel.h"
+#include "bindings/states.h"
 #include "bindings/vectors.h"
 
 namespace pydec::bindings {
 namespace {
 
 /// Without the GIL; x has as many vectors as there are factors.
-void mix(const float* const* x, const std::vector<float>& factors, const Array<float>& out) {
+template <class T>
+void mix(T* const* x, const std::vector<Real<T>>& factors, const Array<T>& out) {
   const std::size_t m = factors.size();
-  const Shares shares(out.size, sizeof(float) * (m + 1), kShareUnit, lead_of(out.data));
-  ShiftedVectors<const float> from(shares, x, m);
-  shares.run([&, kernel = active<MixKernels>().mix_f32](const Share& share) {
-    kernel(from(share), factors.data(), m, out.data + share.first, share.count, streams(out.size));
+  const MixKernels& kernels = active<MixKernels>();
+  const Shares shares(out.size, sizeof(T) * (m + 1), kShareUnit, lead_of(out.data));
+  Pieces<T> pieces(shares, parts_of<T>(x, m, {{out.data, Use::write}}));
+  shares.run([&, kernel = by_type<T>(kernels.mix_f32, kernels.mix_f64)](const Share& share) {
+    pieces.run(share, [&](Real<T>* const* v, const Share& piece) {
+      kernel(v, factors.data(), m, v[m], piece.count, streams_state<T>(out.size));
+    });
   });
 }
 
-void mix_f32(const py::sequence& x, const py::sequence& weights, py::handle out_object) {
+void mix_state(const py::sequence& x, const py::sequence& weights, py::handle out_object) {
   const std::size_t m = x.size();
   if (m == 0) throw py::value_error("mix needs at least one vector, got none");
   if (weights.size() != m) {
     throw py::value_error("mix needs one weight for each vector, got " + std::to_string(weights.size()) +
                           " weights for " + std::to_string(m) + " vectors");
   }
-  const Array<float> out(out_object, "out");
-  out.output();
-  const py::tuple items = items_of(x);
-  std::vector<const float*> inputs(m);
-  std::vector<float> factors(m);
-  for (std::size_t k = 0; k < m; ++k) {
-    const Array<float> input(items[k], item_name("x", k));
-    input.sized(out.size, "as out has");
-    require_apart(input, out, true);
-    inputs[k] = input.data;
-    factors[k] = weight_of(py::object(weights[k]), item_name("weights", k));
-  }
-  py::gil_scoped_release nogil;  // touches no Python object
-  mix(inputs.data(), factors, out);
+  with_state(out_object, "out", [&]<class T>(const Array<T>& out) {
+    const Vectors<T> vectors(out, x, "x", out.output().size, "as out has");
+    vectors.apart(out, true);
+    const auto factors = weights_of<Real<T>>(weights, m);
+    py::gil_scoped_release nogil;  // touches no Python object
+    mix(vectors.pointers.data(), factors, out);
+  });
 }
 
-void mix_many_f32(const py::sequence& x, const py::sequence& weights, const py::sequence& out) {
+/// The buckets of a call, the first of which is `first` or, without buckets, nothing.
+template <class T>
+void mix_buckets(const Array<T>& first, const py::sequence& x, const py::sequence& weights,
+                 const py::tuple& outs) {
   const std::size_t m = x.size();
-  if (m == 0) throw py::value_error("mix needs at least one vector, got none");
-  const std::vector<float> factors = weights_of(weights, m);
-  const py::tuple outs = items_of(out);
+  const auto factors = weights_of<Real<T>>(weights, m);
   const std::size_t buckets = outs.size();
-  std::vector<Array<float>> outputs;
+  std::vector<Array<T>> outputs;
   outputs.reserve(buckets);
   Written written;
   for (std::size_t b = 0; b < buckets; ++b) {
-    outputs.emplace_back(outs[b], item_name("out", b));
+    outputs.push_back(beside(first, outs[b], item_name("out", b)));
     written.add(outputs.back());
   }
   written.close();
   const py::tuple lists = items_of(x);
   std::vector<py::tuple> held;  // keeps the vectors alive
-  std::vector<const float*> inputs(m * buckets);
+  std::vector<T*> inputs(m * buckets);
   for (std::size_t k = 0; k < m; ++k) {
     held.push_back(items_of(lists[k], item_name("x", k), buckets, "as out has"));
     for (std::size_t b = 0; b < buckets; ++b) {
-      const Array<float> input(held.back()[b], item_name("x", k, b));
+      const Array<T> input = beside(first, held.back()[b], item_name("x", k, b));
       written.require_apart_from(input.sized(outputs[b].size, "as its out has"), &outputs[b]);
       inputs[b * m + k] = input.data;
     }
@@ -71,11 +69,18 @@ void mix_many_f32(const py::sequence& x, const py::sequence& weights, const py::
   for (std::size_t b = 0; b < buckets; ++b) mix(inputs.data() + b * m, factors, outputs[b]);
 }
 
+void mix_many(const py::sequence& x, const py::sequence& weights, const py::sequence& out) {
+  if (x.size() == 0) throw py::value_error("mix needs at least one vector, got none");
+  const py::tuple outs = items_of(out);
+  with_first_state(outs, "out",
+                   [&]<class T>(const Array<T>& first) { mix_buckets(first, x, weights, outs); });
+}
+
 }  // namespace
 
 void bind_mix(Module& m) {
-  m.def("mix_many_f32", mix_many_f32, py::arg("x"), py::arg("weights"), py::arg("out"));
-  m.def("mix_f32", mix_f32, py::arg("x"), py::arg("weights"), py::arg("out"));
+  m.def("mix_many_f32", mix_many, py::arg("x"), py::arg("weights"), py::arg("out"));
+  m.def("mix_f32", mix_state, py::arg("x"), py::arg("weights"), py::arg("out"));
 }
 
 }  // namespace pydec::bindings

@@ -42,10 +42,11 @@ inline std::size_t block_unit(std::size_t block, std::size_t n) {
   return std::lcm(std::min(block, n), kShareUnit);
 }
 
-/// Elements before the first line that starts in an array of floats.
-inline std::size_t lead_of(const void* data) {
+/// Elements before the first line that starts in an array.
+template <class T>
+std::size_t lead_of(const T* data) {
   const auto past = reinterpret_cast<std::uintptr_t>(data) % 64;
-  return past % sizeof(float) == 0 ? (64 - past) % 64 / sizeof(float) : 0;
+  return past % sizeof(T) == 0 ? (64 - past) % 64 / sizeof(T) : 0;
 }
 
 /// Bytes that are read and written for each of n elements when `entries` sparse ones are added to them: an
@@ -78,6 +79,7 @@ class Shares {
   }
 
   std::size_t size() const { return size_; }
+  std::size_t elements() const { return n_; }
   /// Workers are below this.
   std::size_t threads() const { return threads_; }
 
@@ -142,7 +144,7 @@ class Shares {
   std::size_t threads_ = 1;
 };
 
-/// m items for each thread, such as pointers to what its share holds of m vectors.
+/// m items for each thread, such as pointers to what its share holds of m vectors, one thread after another.
 template <class T>
 class Rows {
  public:
@@ -152,24 +154,6 @@ class Rows {
  private:
   std::size_t m_;
   std::vector<T> items_;
-};
-
-/// Pointers to the elements of m vectors from a share's first on.
-template <class T>
-class ShiftedVectors {
- public:
-  ShiftedVectors(const Shares& shares, T* const* vectors, std::size_t m)
-      : vectors_(vectors), m_(m), rows_(shares, m) {}
-  T* const* operator()(const Share& share) {
-    T** row = rows_[share.worker];
-    for (std::size_t k = 0; k < m_; ++k) row[k] = vectors_[k] + share.first;
-    return row;
-  }
-
- private:
-  T* const* vectors_;
-  std::size_t m_;
-  Rows<T*> rows_;
 };
 
 }  // namespace pydec::bindings

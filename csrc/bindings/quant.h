@@ -88,23 +88,24 @@ struct Encoding {
   Draw draw;
 };
 
-/// Messages of one codec and block for vectors as long as `like`, and their weights; checked.
+/// Messages of one codec and block for vectors of n elements, and their weights; checked.
 struct Messages {
-  Messages(const py::sequence& codes, const py::sequence& scales, const py::sequence& weights,
-           const Array<float>& like, Codec codec, std::size_t block)
+  Messages(const py::sequence& codes, const py::sequence& scales, const py::sequence& weight_numbers,
+           std::size_t n, Codec codec, std::size_t block)
       : all_codes(items_of(codes)), all_scales(items_of(scales)), all(all_codes.size()) {
     const std::size_t m = all.size();
-    if (all_scales.size() != m || weights.size() != m) {
+    if (all_scales.size() != m || weight_numbers.size() != m) {
       throw py::value_error("codes, scales and weights must be equally many, got " + std::to_string(m) +
                             ", " + std::to_string(all_scales.size()) + " and " +
-                            std::to_string(weights.size()));
+                            std::to_string(weight_numbers.size()));
     }
     parts.reserve(m);
     for (std::size_t k = 0; k < m; ++k) {
       const Message& part = parts.emplace_back(all_codes[k], all_scales[k], item_name("codes", k),
-                                               item_name("scales", k), codec, like.size, block);
-      all[k] = {part.codes.data, part.scales.data,
-                weight_of(py::object(weights[k]), item_name("weights", k))};
+                                               item_name("scales", k), codec, n, block);
+      const double weight = number_of(py::object(weight_numbers[k]), item_name("weights", k));
+      all[k] = {part.codes.data, part.scales.data, finite_weight(weight, item_name("weights", k))};
+      weights.push_back(weight);
     }
   }
 
@@ -122,6 +123,7 @@ struct Messages {
   py::tuple all_scales;
   std::vector<Message> parts;
   std::vector<QuantMessage> all;
+  std::vector<double> weights;  // not rounded
 };
 
 }  // namespace pydec::bindings

@@ -41,16 +41,4 @@ class SharedMessages {
   Rows<QuantMessage> rows_;
 };
 
-/// Calls kernel(share, draw or null, codes, scales) on shares of n elements that touch `bytes` each; returns
-/// the sum of the results. Without the GIL.
-template <class Kernel>
-std::size_t encode_shares(std::size_t n, std::size_t bytes, Codec codec, std::size_t block, const Draw* draw,
-                          const Message& to, const Kernel& kernel) {
-  return Shares(n, bytes, block_unit(block, n)).count([&](const Share& share) {
-    const Draw from = draw != nullptr ? Draw{draw->key, draw->first + share.first} : Draw{};
-    const CodesAt at(to, codec, block, share);
-    return kernel(share, draw != nullptr ? &from : nullptr, at.codes, at.scales);
-  });
-}
-
 }  // namespace pydec::bindings

@@ -216,13 +216,17 @@ Span::Span(py::handle object, const Name& name, Dtype expected) {
   }
 }
 
+void Span::refuse_dtype(py::handle object, const Name& name, const std::string& wanted, Dtype to,
+                        const std::string& because) const {
+  const bool by_numpy = !tensor && to != Dtype::bfloat16;  // which NumPy does not have
+  const std::string way = (tensor || by_numpy ? name.str() : "torch.from_numpy(" + name + ")") +
+                          (by_numpy ? ".astype(np." : ".to(torch.") + name_of(to) + ")";
+  throw py::type_error(name + " must be a " + wanted + " array, got " + text_of(object.attr("dtype")) +
+                       "; use " + way + because);
+}
+
 void Span::refuse(py::handle object, const Name& name, Dtype expected, dlpack::DeviceType device) const {
-  const std::string wanted = name_of(expected);
-  if (dtype != expected) {
-    const std::string got = text_of(object.attr("dtype"));
-    throw py::type_error(name + " must be a " + wanted + " array, got " + got + "; use " + name +
-                         (tensor ? ".to(torch." : ".astype(np.") + wanted + ")");
-  }
+  if (dtype != expected) refuse_dtype(object, name, name_of(expected), expected);
   if (device_type != device) {
     const std::string way = device == dlpack::kCpu ? name + ".cpu()"
                             : tensor               ? name + ".cuda()"

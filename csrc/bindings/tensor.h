@@ -80,6 +80,11 @@ struct Span {
     if (dtype != expected || device_type != device || !flat) refuse(object, name, expected, device);
   }
 
+  /// Raises TypeError: the argument must be of the `wanted` type; `to` is what to make of it, `because`
+  /// follows.
+  [[noreturn]] void refuse_dtype(py::handle object, const Name& name, const std::string& wanted, Dtype to,
+                                 const std::string& because = "") const;
+
   void* data = nullptr;
   std::size_t size = 0;  ///< elements
   Dtype dtype = Dtype::other;

@@ -109,6 +109,16 @@ void accumulate_f32(const HalfMessage* messages, std::size_t m, std::size_t n, F
   }
 }
 
+void narrow_f64(const F64* x, std::size_t n, F32* out) noexcept {
+  PYDEC_INDEPENDENT
+  for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<float>(x[i]);
+}
+
+void widen_f64(const F32* x, std::size_t n, F64* out) noexcept {
+  PYDEC_INDEPENDENT
+  for (std::size_t i = 0; i < n; ++i) out[i] = x[i];
+}
+
 }  // namespace
 
 template <>
@@ -117,7 +127,9 @@ const CastKernels& table<CastKernels, Target::PYDEC_TARGET>() noexcept {
       .encode_f32 = {encode_f32<Half::bf16>, encode_f32<Half::fp16>},
       .decode_f32 = {decode_f32<Half::bf16>, decode_f32<Half::fp16>},
       .accumulate_f32 = {accumulate_f32<Half::bf16>, accumulate_f32<Half::fp16>},
-      .count_nonfinite = {count_nonfinite<Half::bf16>, count_nonfinite<Half::fp16>}};
+      .count_nonfinite = {count_nonfinite<Half::bf16>, count_nonfinite<Half::fp16>},
+      .narrow_f64 = narrow_f64,
+      .widen_f64 = widen_f64};
   return kernels;
 }
 

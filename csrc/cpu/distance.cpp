@@ -24,7 +24,8 @@ inline double sum_of_lanes(const double (&lane)[kLanes]) noexcept {
 }
 
 /// Differences from the centre, zeros from `count` on to the next multiple of kLanes.
-void difference(const F32* x, const F32* c, std::size_t count, double* out) noexcept {
+template <class Real>
+void difference(const Any<Real>* x, const Any<Real>* c, std::size_t count, double* out) noexcept {
   if (c != nullptr) {
     for (std::size_t j = 0; j < count; ++j) out[j] = static_cast<double>(x[j]) - static_cast<double>(c[j]);
   } else {
@@ -97,34 +98,31 @@ void add_tile(const double* work, std::size_t n, std::size_t count, double* gram
   }
 }
 
-void gram_f32(const F32* const* x, std::size_t n, const F32* c, std::size_t d, double* gram,
-              double* work) noexcept {
-  for (std::size_t k = 0; k < n * n; ++k) gram[k] = 0.0;
+template <class Real>
+void gram(const Any<Real>* const* x, std::size_t n, const Any<Real>* c, std::size_t d, double* gram,
+          double* work) noexcept {
   for (std::size_t first = 0; first < d; first += kGramTile) {
     const std::size_t count = d - first < kGramTile ? d - first : kGramTile;
     for (std::size_t k = 0; k < n; ++k) {
-      difference(x[k] + first, c != nullptr ? c + first : nullptr, count, work + k * kGramTile);
+      difference<Real>(x[k] + first, c != nullptr ? c + first : nullptr, count, work + k * kGramTile);
     }
     add_tile(work, n, count, gram);
-  }
-  for (std::size_t i = 0; i < n; ++i) {
-    for (std::size_t j = 0; j < i; ++j) gram[i * n + j] = gram[j * n + i];
   }
 }
 
 /// out[i] = sum[i] + factor * (x - y) over M vectors, left to right.
-template <std::size_t M>
-void add_group(const F32* const* x, const float* factor, std::size_t first, std::size_t n, const F32* y,
-               const F32* sum, F32* out) noexcept {
-  const F32* in[M];
-  float w[M];
+template <class Real, std::size_t M>
+void add_group(const Any<Real>* const* x, const Real* factor, std::size_t first, std::size_t n,
+               const Any<Real>* y, const Any<Real>* sum, Any<Real>* out) noexcept {
+  const Any<Real>* in[M];
+  Real w[M];
   for (std::size_t k = 0; k < M; ++k) {
     in[k] = x[k] + first;
     w[k] = factor[k];
   }
   PYDEC_INDEPENDENT
   for (std::size_t i = 0; i < n; ++i) {
-    float total = sum[i] + w[0] * (in[0][i] - y[i]);
+    Real total = sum[i] + w[0] * (in[0][i] - y[i]);
     if constexpr (M > 1) total = total + w[1] * (in[1][i] - y[i]);
     if constexpr (M > 2) total = total + w[2] * (in[2][i] - y[i]);
     if constexpr (M > 3) total = total + w[3] * (in[3][i] - y[i]);
@@ -132,33 +130,35 @@ void add_group(const F32* const* x, const float* factor, std::size_t first, std:
   }
 }
 
-void add_some(const F32* const* x, const float* factor, std::size_t m, std::size_t first, std::size_t n,
-              const F32* y, const F32* sum, F32* out) noexcept {
+template <class Real>
+void add_some(const Any<Real>* const* x, const Real* factor, std::size_t m, std::size_t first, std::size_t n,
+              const Any<Real>* y, const Any<Real>* sum, Any<Real>* out) noexcept {
   switch (m) {
     case 1:
-      return add_group<1>(x, factor, first, n, y, sum, out);
+      return add_group<Real, 1>(x, factor, first, n, y, sum, out);
     case 2:
-      return add_group<2>(x, factor, first, n, y, sum, out);
+      return add_group<Real, 2>(x, factor, first, n, y, sum, out);
     case 3:
-      return add_group<3>(x, factor, first, n, y, sum, out);
+      return add_group<Real, 3>(x, factor, first, n, y, sum, out);
     default:
-      return add_group<kGroup>(x, factor, first, n, y, sum, out);
+      return add_group<Real, kGroup>(x, factor, first, n, y, sum, out);
   }
 }
 
-void add_differences_f32(const F32* const* x, const float* factor, std::size_t m, const F32* y, F32* out,
-                         std::size_t d) noexcept {
+template <class Real>
+void add_differences(const Any<Real>* const* x, const Real* factor, std::size_t m, const Any<Real>* y,
+                     Any<Real>* out, std::size_t d) noexcept {
   if (m == 0) return;
   // `out` may be an input, so partial sums of a piece wait here until all its inputs are read.
-  float sum[kPiece];
+  Real sum[kPiece];
   for (std::size_t first = 0; first < d; first += kPiece) {
     const std::size_t n = d - first < kPiece ? d - first : kPiece;
-    const F32* from = out + first;
+    const Any<Real>* from = out + first;
     std::size_t k = 0;
     for (; m - k > kGroup; k += kGroup, from = sum) {
-      add_group<kGroup>(x + k, factor + k, first, n, y + first, from, sum);
+      add_group<Real, kGroup>(x + k, factor + k, first, n, y + first, from, sum);
     }
-    add_some(x + k, factor + k, m - k, first, n, y + first, from, out + first);
+    add_some<Real>(x + k, factor + k, m - k, first, n, y + first, from, out + first);
   }
 }
 
@@ -166,7 +166,10 @@ void add_differences_f32(const F32* const* x, const float* factor, std::size_t m
 
 template <>
 const DistanceKernels& table<DistanceKernels, Target::PYDEC_TARGET>() noexcept {
-  static constexpr DistanceKernels kernels{.gram_f32 = gram_f32, .add_differences_f32 = add_differences_f32};
+  static constexpr DistanceKernels kernels{.gram_f32 = gram<float>,
+                                           .gram_f64 = gram<double>,
+                                           .add_differences_f32 = add_differences<float>,
+                                           .add_differences_f64 = add_differences<double>};
   return kernels;
 }
 

@@ -1,5 +1,5 @@
-// One register of floats. GCC does not see minimum and maximum in a comparison of vectors, so they are
-// spelled as intrinsics; a sorting network is nothing else.
+// One register of floats or of doubles. GCC does not see minimum and maximum in a comparison of vectors, so
+// they are spelled as intrinsics; a sorting network is nothing else.
 #pragma once
 
 #include <cstddef>
@@ -21,6 +21,19 @@ constexpr std::size_t kLanesWidth = 8;
 constexpr std::size_t kLanesWidth = 4;
 #endif
 using Lanes = float __attribute__((vector_size(kLanesWidth * sizeof(float))));
+using DoubleLanes = double __attribute__((vector_size(kLanesWidth * sizeof(float))));
+
+/// One of the two by the type of its elements.
+template <class Real>
+struct LanesOf;
+template <>
+struct LanesOf<float> {
+  using Type = Lanes;
+};
+template <>
+struct LanesOf<double> {
+  using Type = DoubleLanes;
+};
 
 inline Lanes load_lanes(const F32* x) noexcept {
   Lanes a;
@@ -29,6 +42,16 @@ inline Lanes load_lanes(const F32* x) noexcept {
 }
 
 inline void store_lanes(Lanes a, F32* out) noexcept {
+  __builtin_memcpy(out, &a, sizeof a);
+}
+
+inline DoubleLanes load_lanes(const F64* x) noexcept {
+  DoubleLanes a;
+  __builtin_memcpy(&a, x, sizeof a);
+  return a;
+}
+
+inline void store_lanes(DoubleLanes a, F64* out) noexcept {
   __builtin_memcpy(out, &a, sizeof a);
 }
 
@@ -53,6 +76,30 @@ inline Lanes higher_lanes(Lanes a, Lanes b) noexcept {
   return _mm256_max_ps(a, b);
 #elif defined(__SSE4_2__)
   return _mm_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+inline DoubleLanes lower_lanes(DoubleLanes a, DoubleLanes b) noexcept {
+#if defined(__AVX512F__)
+  return _mm512_maskz_min_pd(0xff, a, b);
+#elif defined(__AVX__)
+  return _mm256_min_pd(a, b);
+#elif defined(__SSE4_2__)
+  return _mm_min_pd(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
+inline DoubleLanes higher_lanes(DoubleLanes a, DoubleLanes b) noexcept {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_pd(0xff, a, b);
+#elif defined(__AVX__)
+  return _mm256_max_pd(a, b);
+#elif defined(__SSE4_2__)
+  return _mm_max_pd(a, b);
 #else
   return a > b ? a : b;
 #endif

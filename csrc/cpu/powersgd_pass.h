@@ -58,20 +58,6 @@ void multiply(double* x, double factor, std::size_t n) noexcept {
   for (std::size_t i = 0; i < n; ++i) x[i] *= factor;
 }
 
-/// As many floats as doubles fill a register. GCC 12 splits the conversion of a vector in two, which halved
-/// the speed of everything here.
-inline Doubles load_doubles(const F32* x) noexcept {
-#if defined(__AVX512F__)
-  return _mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(x));
-#elif defined(__AVX__)
-  return _mm256_cvtps_pd(_mm_loadu_ps(x));
-#else
-  Floats a;
-  __builtin_memcpy(&a, x, sizeof a);
-  return __builtin_convertvector(a, Doubles);
-#endif
-}
-
 /// Rows of `columns` elements, `length` of which exist (fewer in a last row only). The lines `ahead` elements
 /// behind those that are read are asked for: memory must not rest while the arithmetic works on what is
 /// cached.

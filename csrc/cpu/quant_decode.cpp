@@ -42,7 +42,7 @@ void sqdist_f32(const std::uint8_t* codes, const F32* scales, const F32* x, std:
     float value[kDecodePiece];
     decode_piece<codec>(codes + first / group_of(codec) * kLine, scales[index], count, value);
     prefetch_ahead(x + first, count * sizeof(float));
-    const SquaredDifference term{value, x + first};
+    const SquaredDifference<float> term{value, x + first};
     std::size_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {
       if (starts_chunk(first + i)) end_chunk();

@@ -16,17 +16,24 @@ namespace {
 
 constexpr std::size_t kLineBytes = 64;
 constexpr std::size_t kLineElements = kLineBytes / sizeof(float);
+template <class Real>
+constexpr std::size_t kLineOf = kLineBytes / sizeof(Real);
 
-/// Elements until `out` reaches a cache line; n if it never does, because it is not even aligned to 4.
-inline std::size_t elements_to_line(const F32* out, std::size_t n) noexcept {
+/// Elements until `out` reaches a cache line; n if it never does, because no element starts one.
+template <class Real = float>
+std::size_t elements_to_line(const Any<Real>* out, std::size_t n) noexcept {
   const auto address = reinterpret_cast<std::uintptr_t>(out);
-  if (address % sizeof(float) != 0) return n;
-  const std::size_t head = (kLineBytes - address % kLineBytes) % kLineBytes / sizeof(float);
+  if (address % sizeof(Real) != 0) return n;
+  const std::size_t head = (kLineBytes - address % kLineBytes) % kLineBytes / sizeof(Real);
   return head < n ? head : n;
 }
 
 /// Copies one line past the caches; `out` is aligned to it.
-inline void stream_line(const float* from, F32* out) noexcept {
+inline void stream_line(const void* source, void* place) noexcept {
+#if defined(__SSE4_2__)
+  const auto* const from = static_cast<const F32*>(source);
+  auto* const out = static_cast<F32*>(place);
+#endif
 #if defined(__AVX512F__)
   _mm512_stream_ps(out, _mm512_loadu_ps(from));
 #elif defined(__AVX__)
@@ -34,7 +41,7 @@ inline void stream_line(const float* from, F32* out) noexcept {
 #elif defined(__SSE4_2__)
   for (std::size_t j = 0; j < kLineElements; j += 4) _mm_stream_ps(out + j, _mm_loadu_ps(from + j));
 #else
-  __builtin_memcpy(out, from, kLineBytes);
+  __builtin_memcpy(place, source, kLineBytes);
 #endif
 }
 
@@ -81,7 +88,7 @@ class Sink {
   static void stream_bytes(const std::uint8_t* from, std::uint8_t* to) noexcept {
     float line[kLineElements];
     __builtin_memcpy(line, from, sizeof line);
-    stream_line(line, reinterpret_cast<F32*>(to));
+    stream_line(line, to);
   }
 
   std::uint8_t* out_;

@@ -7,12 +7,14 @@
 #include "pydec/element.h"
 #include "pydec/reduce.h"
 
+#if defined(__SSE4_2__)
+#include <immintrin.h>
+#endif
+
 namespace pydec {
 namespace {
 
-// Fixed at 16 whatever the register width: the order of additions, and so the rounding, must not
-// depend on the CPU.
-constexpr std::size_t kLanes = 16;
+constexpr std::size_t kLanes = kSumLanes;
 constexpr std::size_t kChunk = kSumChunk;
 
 // The lanes are spelled as vectors of one register each, because GCC keeps an array of 16 doubles as scalars.
@@ -27,19 +29,36 @@ using Doubles = double __attribute__((vector_size(kWidth * sizeof(double))));
 using Floats = float __attribute__((vector_size(kWidth * sizeof(float))));
 constexpr std::size_t kRegisters = kLanes / kWidth;
 
+/// As many floats as doubles fill a register. GCC 12 splits the conversion of a vector in two, which halved
+/// the speed of the passes of PowerSGD.
+inline Doubles load_doubles(const F32* x) noexcept {
+#if defined(__AVX512F__)
+  return _mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(x));
+#elif defined(__AVX__)
+  return _mm256_cvtps_pd(_mm_loadu_ps(x));
+#else
+  Floats a;
+  __builtin_memcpy(&a, x, sizeof a);
+  return __builtin_convertvector(a, Doubles);
+#endif
+}
+
+inline Doubles load_doubles(const F64* x) noexcept {
+  Doubles a;
+  __builtin_memcpy(&a, x, sizeof a);
+  return a;
+}
+
+template <class Real>
 struct SquaredDifference {
-  const F32* x;
-  const F32* y;
+  const Any<Real>* x;
+  const Any<Real>* y;
   void prefetch(std::size_t i) const noexcept {
-    prefetch_ahead(x + i, kLanes * sizeof(float));
-    prefetch_ahead(y + i, kLanes * sizeof(float));
+    prefetch_ahead(x + i, kLanes * sizeof(Real));
+    prefetch_ahead(y + i, kLanes * sizeof(Real));
   }
   void add(Doubles& sum, std::size_t i) const noexcept {
-    Floats a;
-    Floats b;
-    __builtin_memcpy(&a, x + i, sizeof a);
-    __builtin_memcpy(&b, y + i, sizeof b);
-    const Doubles value = __builtin_convertvector(a, Doubles) - __builtin_convertvector(b, Doubles);
+    const Doubles value = load_doubles(x + i) - load_doubles(y + i);
     sum += value * value;
   }
   void add(double& sum, std::size_t i) const noexcept {
@@ -47,13 +66,6 @@ struct SquaredDifference {
     sum += value * value;
   }
 };
-
-double sum_of_lanes(double* lane) noexcept {
-  for (std::size_t half = kLanes / 2; half > 0; half /= 2) {
-    for (std::size_t j = 0; j < half; ++j) lane[j] += lane[j + half];
-  }
-  return lane[0];
-}
 
 }  // namespace
 }  // namespace pydec

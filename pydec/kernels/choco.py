@@ -1,11 +1,17 @@
-"""Rounds of CHOCO on quantised differences: the local step in one pass, or the end of a round in one."""
+"""Rounds of CHOCO on quantised differences: the local step in one pass, or the end of a round in one.
+
+Vectors are of one type. Those of 16 bits are widened to float32, and each is rounded once, when it is
+written. So an estimate of 16 bits and the neighbours' sums, rounded in every round each by itself, stray from
+what was sent; where rounds are many, keep float32 copies. In float64 all is float64 but the difference, which
+is rounded to float32 to be encoded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydec.kernels._arrays import Bytes, Vector
+from pydec.kernels._arrays import Bytes, State, Vector
 from pydec.kernels._library import native
 from pydec.kernels.quant import BLOCK, Codec
 
@@ -30,12 +36,12 @@ class ChocoStep:
 
     def run(
         self,
-        x: Vector,
-        estimate: Vector,
-        mixed: Vector,
+        x: State,
+        estimate: State,
+        mixed: State,
         codes: Bytes,
         scales: Vector,
-        gradient: Vector | None = None,
+        gradient: State | None = None,
         *,
         key: int | None = None,
         first: int = 0,
@@ -56,12 +62,12 @@ class ChocoStep:
         with Compressed Communication", ICML 2019, arXiv:1902.00340, algorithm 2.
 
         Args:
-            x: float32, shape (n,), updated.
-            estimate: float32, shape (n,), updated: x_hat_i.
-            mixed: float32, shape (n,), updated: sum_j w_ij x_hat_j.
+            x: float32, float64, float16 or bfloat16, shape (n,), updated.
+            estimate: of the type of x, shape (n,), updated: x_hat_i.
+            mixed: of the type of x, shape (n,), updated: sum_j w_ij x_hat_j.
             codes: uint8, shape (quant_bytes(codec, n),), overwritten.
             scales: float32, shape (ceil(n / block),), overwritten.
-            gradient: float32, shape (n,).
+            gradient: of the type of x, shape (n,).
             key: 64 bits from which random numbers are drawn; None to round to nearest.
             first: place of x[0] in the vector that the key belongs to, a multiple of 16.
 
@@ -73,7 +79,8 @@ class ChocoStep:
             TypeError: an array has another dtype.
             ValueError: a shape or number does not fit, arrays overlap, or one is read-only.
 
-        Cost: reads 12 * n bytes, 16 * n with a gradient; writes (12 + b / 8) * n + 4 * n / block bytes.
+        Cost, of float32: reads 12 * n bytes, 16 * n with a gradient; writes (12 + b / 8) * n + 4 * n / block
+        bytes.
         """
         return native.choco_step_f32(
             x,
@@ -93,9 +100,9 @@ class ChocoStep:
 
 
 def choco_absorb(
-    x: Vector,
-    estimate: Vector,
-    mixed: Vector,
+    x: State,
+    estimate: State,
+    mixed: State,
     gamma: float,
     codes: Sequence[Bytes],
     scales: Sequence[Vector],
@@ -114,13 +121,13 @@ def choco_absorb(
     Source: as ``ChocoStep``.
 
     Args:
-        x: float32, shape (n,), updated.
-        estimate: float32, shape (n,), updated: x_hat_i.
-        mixed: float32, shape (n,), updated: sum_j w_ij x_hat_j.
+        x: float32, float64, float16 or bfloat16, shape (n,), updated.
+        estimate: of the type of x, shape (n,), updated: x_hat_i.
+        mixed: of the type of x, shape (n,), updated: sum_j w_ij x_hat_j.
         gamma: consensus step size.
         codes: m >= 1 uint8 arrays of shape (quant_bytes(codec, n),).
         scales: m float32 arrays of shape (ceil(n / block),).
-        weights: m finite numbers, rounded to float32.
+        weights: m finite numbers, rounded to float32 unless x is float64.
         codec: as they were encoded.
         block: as they were encoded.
 
@@ -129,6 +136,6 @@ def choco_absorb(
         ValueError: a shape, count or number does not fit, arrays overlap, or one is read-only. Nothing has
             changed then.
 
-    Cost: reads (12 + m b / 8) * n bytes, writes 12 * n bytes.
+    Cost, of float32: reads (12 + m b / 8) * n bytes, writes 12 * n bytes.
     """
     native.choco_absorb_f32(x, estimate, mixed, gamma, codes, scales, weights, codec, block)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pydec.kernels._arrays import Doubles, Vector, room
+from pydec.kernels._arrays import Doubles, State, room
 from pydec.kernels._library import native
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ Matrix = NDArray[np.float64]
 
 @overload
 def gram(
-    x: Sequence[NDArray[np.float32]], centre: Vector | None = None, out: Matrix | None = None
+    x: Sequence[NDArray[np.floating[Any]]], centre: State | None = None, out: Matrix | None = None
 ) -> Matrix: ...
 @overload
 def gram(
-    x: Sequence[torch.Tensor], centre: Vector | None = None, out: torch.Tensor | None = None
+    x: Sequence[torch.Tensor], centre: State | None = None, out: torch.Tensor | None = None
 ) -> torch.Tensor: ...
-def gram(x: Sequence[Vector], centre: Vector | None = None, out: Doubles | None = None) -> Doubles:
+def gram(x: Sequence[State], centre: State | None = None, out: Doubles | None = None) -> Doubles:
     """Gram matrix of n vectors about a centre: ``out[i, j] = <x[i] - centre, x[j] - centre>``.
 
     Differences, products and sums are doubles, in a fixed order of additions: same bits on every
@@ -34,18 +34,19 @@ def gram(x: Sequence[Vector], centre: Vector | None = None, out: Doubles | None 
     an infinity in x[k] makes row and column k NaN or infinite and no other. Releases the GIL.
 
     Args:
-        x: n >= 1 float32 arrays of shape (d,).
-        centre: float32, shape (d,); may be one of the x. The origin if None.
+        x: n >= 1 arrays of shape (d,), float32, float64, float16 or bfloat16.
+        centre: of the type of x[0], shape (d,); may be one of the x. The origin if None.
         out: float64, shape (n, n), C-contiguous, overwritten. Allocated if None, of the kind of x[0].
 
     Returns:
         ``out``, exactly symmetric.
 
     Raises:
-        TypeError: an array has another dtype.
+        TypeError: an array is of none of these types, or of another than x[0]; ``out`` is not float64.
         ValueError: a shape does not fit, ``out`` is not contiguous, read-only or overlaps an input.
 
-    Cost: reads 4 * (n + 1) * d bytes; n * (n + 1) * d double operations; workspace of 2 KiB a vector.
+    Cost, with b bytes an element: reads b * (n + 1) * d bytes; n * (n + 1) * d double operations; workspace
+    of 2 KiB a vector.
     """
     n = len(x)
     if out is None:
@@ -91,17 +92,18 @@ def squared_distances(gram_matrix: Doubles) -> Doubles:
 
 
 def clip_accumulate(
-    x: Sequence[Vector],
+    x: Sequence[State],
     weights: Sequence[float],
     distances: Sequence[float],
     radii: Sequence[float],
-    centre: Vector,
-    out: Vector,
+    centre: State,
+    out: State,
 ) -> int:
     """Add m clipped differences in one pass: ``out += sum_k w_k * min(1, r_k / d_k) * (x[k] - centre)``.
 
     The factor w_k * (r_k / d_k) is formed in double and rounded to float32 once; then, for k = 0,
-    1, ... in order, difference, product and addition each round to float32. A vector whose distance
+    1, ... in order, difference, product and addition each round to float32. In float64 all of that is
+    float64; vectors of 16 bits are widened, and the sum is rounded once. A vector whose distance
     is NaN or infinite is left out: nothing of it is read into the sum. Releases the GIL.
 
     Source: He, Karimireddy, Jaggi, "Byzantine-Robust Decentralized Learning via ClippedGossip", 2022,
@@ -109,22 +111,22 @@ def clip_accumulate(
     History for Byzantine Robust Optimization", ICML 2021, arXiv:2012.10333 (centered clipping).
 
     Args:
-        x: m float32 arrays of shape (d,).
+        x: m arrays of shape (d,), float32, float64, float16 or bfloat16.
         weights: m finite numbers.
         distances: m Euclidean distances of x[k] to the centre (not squared).
         radii: m radii, not negative; infinity clips nothing.
-        centre: float32, shape (d,).
-        out: float32, shape (d,), updated; may be exactly ``centre`` or one of the x, whose values before
-            the call count.
+        centre: of the same type, shape (d,).
+        out: of the same type, shape (d,), updated; may be exactly ``centre`` or one of the x, whose values
+            before the call count.
 
     Returns:
         How many vectors were added.
 
     Raises:
-        TypeError: an array has another dtype.
+        TypeError: an array is of none of these types, or of another than ``out``.
         ValueError: a shape, count or number does not fit, ``out`` is read-only or overlaps an input in
             part. ``out`` is unchanged then.
 
-    Cost: reads 4 * (m + 2) * d bytes, writes 4 * d bytes.
+    Cost, with b bytes an element: reads b * (m + 2) * d bytes, writes b * d bytes.
     """
     return native.clip_accumulate_f32(x, weights, distances, radii, centre, out)

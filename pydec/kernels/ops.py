@@ -25,7 +25,7 @@ from pydec.kernels._arrays import Bytes, Vector
 from pydec.kernels._compiled import WRITES
 from pydec.kernels.quant import Codec
 
-_TENSORS = {"Vector", "V", "Doubles", "Bytes", "UInt16s", "UInt32s", "Halves"}
+_TENSORS = {"State", "S", "Vector", "V", "Doubles", "Bytes", "UInt16s", "UInt32s", "Halves"}
 _NUMBERS = {
     "int": "SymInt",
     "float": "float",
@@ -96,7 +96,7 @@ PARAMETERS = {name: tuple(_annotations(wrapper)) for name, wrapper in WRAPPERS.i
 
 def _returned(wrapper: Callable[..., Any]) -> str | None:
     """The parameter that a wrapper returns: the one annotated with a variable, or an optional output."""
-    outputs = ("V", "V|None", "Doubles|None")
+    outputs = ("S", "S|None", "V", "V|None", "Doubles|None")
     return next((key for key, kind in _annotations(wrapper).items() if kind in outputs), None)
 
 
@@ -158,7 +158,7 @@ def _fill_in(name: str, values: dict[str, Any]) -> None:
     """Allocate the output of a wrapper that was called without."""
     if name in ("mix", "median", "trimmed_mean", "mean_around_median"):
         first = values["x"][0]
-        values["out"] = torch.empty(first.shape, dtype=torch.float32, device=first.device)
+        values["out"] = torch.empty(first.shape, dtype=first.dtype, device=first.device)
     elif name == "sqdists":
         values["out"] = torch.empty(len(values["x"]), dtype=torch.float64, device=values["y"].device)
     elif name == "gram":

@@ -1,11 +1,17 @@
-"""Blockwise quantisation to 8, 4, 2 and 1 bits, to nearest or at random, with error feedback in one pass."""
+"""Blockwise quantisation to 8, 4, 2 and 1 bits, to nearest or at random, with error feedback in one pass.
+
+Scales are float32 whatever the type of the vectors. Vectors of 16 bits are widened, and what is written to
+them is rounded once. Of float64, what is encoded is rounded to float32 first, and what is decoded is a
+float32 number; sums with residuals and weights are taken in float64. Both go through the caches in pieces of
+whole blocks, which the calling thread keeps room for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
-from pydec.kernels._arrays import Bytes, V, Vector
+from pydec.kernels._arrays import Bytes, S, State, Vector
 from pydec.kernels._library import native
 
 Codec = Literal["int8", "int4", "int2", "sign", "e4m3", "e5m2"]
@@ -37,13 +43,13 @@ def quant_bytes(codec: Codec, n: int) -> int:
 
 
 def quant_encode(
-    x: Vector,
+    x: State,
     codes: Bytes,
     scales: Vector,
     codec: Codec,
     block: int,
     *,
-    residual: Vector | None = None,
+    residual: State | None = None,
     key: int | None = None,
     first: int = 0,
 ) -> int:
@@ -64,12 +70,12 @@ def quant_encode(
     whose scale would decode to infinity, gets scale NaN, codes 0 and the residual a.
 
     Args:
-        x: float32, shape (n,).
+        x: float32, float64, float16 or bfloat16, shape (n,).
         codes: uint8, shape (quant_bytes(codec, n),), overwritten.
         scales: float32, shape (ceil(n / block),), overwritten.
         codec: what a code is.
         block: elements that share a scale, a multiple of ``quant_group(codec)``.
-        residual: float32, shape (n,), updated; None for no error feedback.
+        residual: of the type of x, shape (n,), updated; None for no error feedback.
         key: 64 bits from which random numbers are drawn; None to round to nearest.
         first: place of x[0] in the vector that the key belongs to, a multiple of 16.
 
@@ -81,15 +87,15 @@ def quant_encode(
         ValueError: a shape, ``block`` or ``first`` does not fit, arrays overlap, an output is read-only, or
             the codec does not round at random.
 
-    Cost: reads 4 * n bytes, writes b / 8 * n + 4 * n / block bytes for b bits; with a residual reads 4 * n
-    and writes 4 * n bytes more.
+    Cost, of float32: reads 4 * n bytes, writes b / 8 * n + 4 * n / block bytes for b bits; with a residual
+    reads 4 * n and writes 4 * n bytes more.
     """
     return native.quant_encode_f32(x, residual, codes, scales, codec, block, key, first)
 
 
 def quant_encode_difference(
-    x: Vector,
-    y: Vector,
+    x: State,
+    y: State,
     codes: Bytes,
     scales: Vector,
     codec: Codec,
@@ -101,8 +107,8 @@ def quant_encode_difference(
     """Quantise a = x - y, rounded once, as ``quant_encode`` does, in one pass that writes nothing else.
 
     Args:
-        x: float32, shape (n,).
-        y: float32, shape (n,).
+        x: float32, float64, float16 or bfloat16, shape (n,).
+        y: of the type of x, shape (n,).
         codes, scales, codec, block, key, first: as for ``quant_encode``.
 
     Returns:
@@ -111,18 +117,18 @@ def quant_encode_difference(
     Raises:
         TypeError, ValueError: as ``quant_encode``.
 
-    Cost: reads 8 * n bytes, writes b / 8 * n + 4 * n / block bytes for b bits.
+    Cost, of float32: reads 8 * n bytes, writes b / 8 * n + 4 * n / block bytes for b bits.
     """
     return native.quant_encode_difference_f32(x, y, codes, scales, codec, block, key, first)
 
 
-def quant_decode(codes: Bytes, scales: Vector, out: V, codec: Codec, block: int) -> V:
+def quant_decode(codes: Bytes, scales: Vector, out: S, codec: Codec, block: int) -> S:
     """Decode: ``out[i] = scales[i // block] * level[i]``, rounded once. Releases the GIL.
 
     Args:
         codes: uint8, shape (quant_bytes(codec, n),).
         scales: float32, shape (ceil(n / block),).
-        out: float32, shape (n,), overwritten.
+        out: float32, float64, float16 or bfloat16, shape (n,), overwritten.
         codec: as it was encoded.
         block: as it was encoded.
 
@@ -133,7 +139,7 @@ def quant_decode(codes: Bytes, scales: Vector, out: V, codec: Codec, block: int)
         TypeError: an array has another dtype.
         ValueError: a shape or ``block`` does not fit, arrays overlap, or ``out`` is read-only.
 
-    Cost: reads b / 8 * n + 4 * n / block bytes, writes 4 * n bytes.
+    Cost, of float32: reads b / 8 * n + 4 * n / block bytes, writes 4 * n bytes.
     """
     native.quant_decode_f32(codes, scales, out, codec, block)
     return out
@@ -143,10 +149,10 @@ def quant_accumulate(
     codes: Sequence[Bytes],
     scales: Sequence[Vector],
     weights: Sequence[float],
-    out: V,
+    out: S,
     codec: Codec,
     block: int,
-) -> V:
+) -> S:
     """Add m weighted encoded vectors to ``out`` in one pass over it.
 
     For k = 0, 1, ... in order, ``out[i] += weights[k] * (scales[k][i // block] * level[k][i])``, rounded to
@@ -155,8 +161,8 @@ def quant_accumulate(
     Args:
         codes: m uint8 arrays of shape (quant_bytes(codec, n),).
         scales: m float32 arrays of shape (ceil(n / block),).
-        weights: m finite numbers, rounded to float32.
-        out: float32, shape (n,), updated.
+        weights: m finite numbers, rounded to float32 unless ``out`` is float64.
+        out: float32, float64, float16 or bfloat16, shape (n,), updated.
         codec: as they were encoded.
         block: as they were encoded.
 
@@ -168,13 +174,13 @@ def quant_accumulate(
         ValueError: a shape, count, weight or ``block`` does not fit, an input overlaps ``out``, or
             ``out`` is read-only. ``out`` is unchanged then.
 
-    Cost: reads (4 + m b / 8) * n bytes, writes 4 * n bytes.
+    Cost, of float32: reads (4 + m b / 8) * n bytes, writes 4 * n bytes.
     """
     native.quant_accumulate_f32(codes, scales, weights, out, codec, block)
     return out
 
 
-def quant_sqdist(codes: Bytes, scales: Vector, x: Vector, codec: Codec, block: int) -> float:
+def quant_sqdist(codes: Bytes, scales: Vector, x: State, codec: Codec, block: int) -> float:
     """Squared distance of an encoded vector and another, ``sum_i (scale * level[i] - x[i])^2``.
 
     The bits of ``sqdist(decoded, x)``, in one pass that writes nothing. Releases the GIL.
@@ -182,7 +188,7 @@ def quant_sqdist(codes: Bytes, scales: Vector, x: Vector, codec: Codec, block: i
     Args:
         codes: uint8, shape (quant_bytes(codec, n),).
         scales: float32, shape (ceil(n / block),).
-        x: float32, shape (n,).
+        x: float32, float64, float16 or bfloat16, shape (n,).
         codec: as it was encoded.
         block: as it was encoded.
 
@@ -190,7 +196,7 @@ def quant_sqdist(codes: Bytes, scales: Vector, x: Vector, codec: Codec, block: i
         TypeError: an array has another dtype.
         ValueError: a shape or ``block`` does not fit.
 
-    Cost: reads (4 + b / 8) * n + 4 * n / block bytes.
+    Cost, of float32: reads (4 + b / 8) * n + 4 * n / block bytes.
     """
     return native.quant_sqdist_f32(codes, scales, x, codec, block)
 

@@ -5,7 +5,8 @@ in the order. So up to f values that are NaN or infinite are dropped like any ot
 by the median), and the result is finite. Up to 16 vectors are sorted in registers by a network
 (19 comparators for 8, 60 for 16), more in groups of 16 that are merged. Sums run over sorted values in a
 fixed order and round to float32 after every addition, so the result has the same bits on every CPU and
-for every order of the vectors. A result of zero is +0. No vector is copied; the calls release the GIL.
+for every order of the vectors. A result of zero is +0. Vectors of float64 are averaged in float64; those of
+16 bits in float32, and the result is rounded once. The calls release the GIL.
 
 Large vectors that lie at equal offsets from a 4 KiB page, as separate large arrays do, compete for the
 same cache lines: 16 of them take up to twice the time of vectors at spread offsets.
@@ -15,36 +16,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydec.kernels._arrays import V, out_for
+from pydec.kernels._arrays import S, out_for
 from pydec.kernels._library import native
 
 
-def median(x: Sequence[V], out: V | None = None) -> V:
+def median(x: Sequence[S], out: S | None = None) -> S:
     """Coordinate-wise median; for even n the mean of the two middles, ``0.5 * a + 0.5 * b``.
 
     Finite where less than half of the values are NaN or infinite.
 
     Args:
-        x: 1 <= n <= 256 float32 arrays of shape (d,), contiguous.
+        x: 1 <= n <= 256 arrays of shape (d,), contiguous; float32, float64, float16 or bfloat16.
         out: shape (d,), overwritten. It may be exactly one of the ``x[k]`` and must not overlap any of
-            them in part. Allocated if None, of the kind of x[0].
+            them in part. Of the type of the x. Allocated if None, of the kind of x[0].
 
     Returns:
         ``out``.
 
     Raises:
-        TypeError: an array is not float32.
+        TypeError: an array is of none of these types, or of another than ``out``.
         ValueError: shapes disagree, an array is not contiguous, ``out`` is read-only or overlaps an
             input in part, or n is out of range.
 
-    Cost: reads 4 * n * d bytes, writes 4 * d bytes; 2 to 4 minima or maxima per value for n <= 16.
+    Cost, with b bytes an element: reads b * n * d bytes, writes b * d bytes; 2 to 4 minima or maxima per
+    value for n <= 16.
     """
     out = out_for(x, out)
     native.median_f32(x, out)
     return out
 
 
-def trimmed_mean(x: Sequence[V], f: int, out: V | None = None) -> V:
+def trimmed_mean(x: Sequence[S], f: int, out: S | None = None) -> S:
     """Coordinate-wise mean without the f lowest and the f highest of n values, 2f < n.
 
     The n - 2f values are added from the lowest to the highest, and the sum is divided once.
@@ -61,17 +63,17 @@ def trimmed_mean(x: Sequence[V], f: int, out: V | None = None) -> V:
         ``out``.
 
     Raises:
-        TypeError: an array is not float32.
+        TypeError: an array is of none of these types, or of another than ``out``.
         ValueError: as ``median``, or f is out of range.
 
-    Cost: reads 4 * n * d bytes, writes 4 * d bytes.
+    Cost, with b bytes an element: reads b * n * d bytes, writes b * d bytes.
     """
     out = out_for(x, out)
     native.trimmed_mean_f32(x, f, out)
     return out
 
 
-def mean_around_median(x: Sequence[V], f: int, out: V | None = None) -> V:
+def mean_around_median(x: Sequence[S], f: int, out: S | None = None) -> S:
     """Coordinate-wise mean of the n - f values closest to the median, 2f < n.
 
     The kept values are neighbours in sorted order s. With m = n - f and the median c, of s[k] and
@@ -90,10 +92,10 @@ def mean_around_median(x: Sequence[V], f: int, out: V | None = None) -> V:
         ``out``.
 
     Raises:
-        TypeError: an array is not float32.
+        TypeError: an array is of none of these types, or of another than ``out``.
         ValueError: as ``median``, or f is out of range.
 
-    Cost: reads 4 * n * d bytes, writes 4 * d bytes.
+    Cost, with b bytes an element: reads b * n * d bytes, writes b * d bytes.
     """
     out = out_for(x, out)
     native.mean_around_median_f32(x, f, out)

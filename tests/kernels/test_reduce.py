@@ -64,7 +64,7 @@ def test_wrong_arguments_are_named():
     x = np.zeros(8, np.float32)
     with pytest.raises(ValueError, match=r"y must have 8 elements \(as x has\), got 7"):
         kernels.sqdist(x, x[:7])
-    with pytest.raises(TypeError, match="x must be a float32 array, got int32"):
+    with pytest.raises(TypeError, match="x must be a float32, float64, bfloat16 or float16 array, got int32"):
         kernels.sqnorm(x.view(np.int32))
     with pytest.raises(ValueError, match="contiguous"):
         kernels.count_nonfinite(x[::2])

@@ -1,4 +1,4 @@
-// bfloat16 and float16: half the bytes, every element by itself.
+// bfloat16 and float16: half the bytes, every element by itself. And float64, which is narrowed likewise.
 #pragma once
 
 #include <cstddef>
@@ -75,6 +75,10 @@ struct CastKernels {
                                   F32* out) noexcept;
   /// Codes that are infinite or NaN.
   std::size_t (*count_nonfinite[kHalves])(const U16* codes, std::size_t n) noexcept;
+  /// out[i] = x[i] rounded to nearest even, for kernels of float32 that doubles come through.
+  void (*narrow_f64)(const F64* x, std::size_t n, F32* out) noexcept;
+  /// out[i] = x[i], exactly.
+  void (*widen_f64)(const F32* x, std::size_t n, F64* out) noexcept;
 };
 
 }  // namespace pydec

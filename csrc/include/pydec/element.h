@@ -17,7 +17,22 @@ namespace pydec {
 
 /// A float in memory that need not be aligned: arrays may be views into received bytes.
 using F32 = float __attribute__((aligned(1)));
+using F64 = double __attribute__((aligned(1)));
 using U32 = std::uint32_t __attribute__((aligned(1)));
+
+/// The same by the type of the number. A template argument would lose the alignment, so this is a member.
+template <class Real>
+struct Memory;
+template <>
+struct Memory<float> {
+  using Type = F32;
+};
+template <>
+struct Memory<double> {
+  using Type = F64;
+};
+template <class Real>
+using Any = typename Memory<Real>::Type;
 
 constexpr std::uint32_t kMagnitudeMask = 0x7fffffffu;  // all bits of a float but its sign
 constexpr std::uint32_t kInfinityBits = 0x7f800000u;   // magnitudes from here on are inf or NaN

@@ -17,6 +17,9 @@ struct MixKernels {
   /// It is written past the caches if `stream` and it is none of them.
   void (*mix_f32)(const F32* const* x, const float* w, std::size_t m, F32* out, std::size_t n,
                   bool stream) noexcept;
+  /// The same in double.
+  void (*mix_f64)(const F64* const* x, const double* w, std::size_t m, F64* out, std::size_t n,
+                  bool stream) noexcept;
 };
 
 }  // namespace pydec

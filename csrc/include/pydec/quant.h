@@ -83,7 +83,7 @@ struct QuantDecoders {
   void (*accumulate_f32[kCodecs])(const QuantMessage* messages, std::size_t m, std::size_t n,
                                   std::size_t block, F32* out) noexcept;
   /// sum_i (scale * level[i] - x[i])^2 of every chunk of kSumChunk elements: what, added in order, has the
-  /// bits of ReduceKernels::sqdist_f32 of the decoded vector.
+  /// bits of the squared distance (pydec/reduce.h) of the decoded vector.
   void (*sqdist_f32[kCodecs])(const std::uint8_t* codes, const F32* scales, const F32* x, std::size_t n,
                               std::size_t block, double* sums) noexcept;
   /// The faults of a message.

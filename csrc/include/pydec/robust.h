@@ -30,6 +30,12 @@ struct RobustKernels {
   /// s[k+m] if c - s[k] > s[k+m] - c in float32, else s[k]; those are added first, then s[f] ... s[m-1].
   void (*mean_around_median_f32)(const F32* const* x, std::size_t n, std::size_t f, F32* out, std::size_t d,
                                  bool stream) noexcept;
+  /// The same in double.
+  void (*median_f64)(const F64* const* x, std::size_t n, F64* out, std::size_t d, bool stream) noexcept;
+  void (*trimmed_mean_f64)(const F64* const* x, std::size_t n, std::size_t f, F64* out, std::size_t d,
+                           bool stream) noexcept;
+  void (*mean_around_median_f64)(const F64* const* x, std::size_t n, std::size_t f, F64* out, std::size_t d,
+                                 bool stream) noexcept;
 };
 
 }  // namespace pydec

@@ -10,9 +10,10 @@ namespace pydec {
 /// writes.
 constexpr std::size_t kStreamBytes = std::size_t{16} << 20;
 
-/// Whether a float32 output of n elements is.
+/// Whether an output of n elements is, of float32 unless stated.
+template <class T = float>
 constexpr bool streams(std::size_t n) {
-  return n * sizeof(float) >= kStreamBytes;
+  return n * sizeof(T) >= kStreamBytes;
 }
 
 }  // namespace pydec
