@@ -29,7 +29,7 @@ def test_adsgd_ends_at_the_fixed_point_of_dpsgd(run_peers: Any, quadratics: Any,
     problem = quadratics(4)
 
     def program(peer: Any, algorithm: str, paces: list[float]) -> Any:
-        opt, x = train(peer, problem, paces[peer.rank], 80.0, dtype, algorithm=algorithm)
+        opt, x = train(peer, problem, paces[peer.rank], 120.0, dtype, algorithm=algorithm)
         steps = opt.rounds
         opt.close()
         return steps, x.detach().float().numpy()
