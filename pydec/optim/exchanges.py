@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 from pydec.comm.transport import Stream
+from pydec.errors import ConfigError
 from pydec.gossip import Algorithm, Asynchronous, Exchange, Mixer
 from pydec.gossip.exchange import Late
 from pydec.gossip.switch import exchange_of
@@ -38,10 +39,19 @@ def make_exchange(
         measure: whether mixing is measured.
         background: whether packets move beside the program between two steps; those of asynchronous
             algorithms do in any case.
+
+    Raises:
+        ConfigError: mixing is to be measured, and no packet holds a model.
     """
     link, epoch, seed = peer.transport.stream(Stream.GOSSIP), peer.view.epoch, peer.view.seed
     if algorithm.asynchronous:
         return algorithm.connect(link, topology, mixers, epoch=epoch, seed=seed)
+    if measure and not any(mixer.move_scale for mixer in mixers):
+        raise ConfigError(
+            f"{type(algorithm).__name__} does not send the models themselves, so a round does not show how "
+            "far apart they are; use mixing='fixed' and consensus_distance(), or an algorithm that sends "
+            "models, such as 'dpsgd:order=atc', 'exact-diffusion' or 'gradient-tracking'"
+        )
     budget, overlap = algorithm.budget, algorithm.order == "cta"
     exchange: Exchange | LeaderExchange
     if can_lead(topology, mixers, measure=measure):

@@ -126,8 +126,7 @@ def _parts(plan: Plan, arenas: Sequence[Arena], groups: Sequence[dict[str, Any]]
         of = [owner[id(span.tensor)] if plan.algorithm.needs_lr else 0 for span in arena.spans]
         cuts = [i for i in range(len(of)) if i == 0 or of[i] != of[i - 1]] + [len(of)]
         for first, last in itertools.pairwise(cuts):
-            spans = arena.spans[first:last]
-            start = spans[0].start
+            spans, start = arena.spans[first:last], arena.spans[first].start
             stop = arena.spans[last].start if last < len(of) else arena.vector.size
             x = arena.vector[start:stop]
             rule = plan.algorithm.rule(x, plan.compressor, plan.topology.degree, plan.local_steps)
