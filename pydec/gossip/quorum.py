@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from pydec.compress.base import Bytes, Compressor, Vector
-from pydec.errors import FrameError
+from pydec.errors import ConfigError, FrameError
 from pydec.gossip.base import algorithms
 from pydec.gossip.diloco import GossipDiLoCo, OuterRule, OuterStep
 from pydec.gossip.dpsgd import AverageMixer
@@ -64,8 +65,10 @@ class QuorumRule(OuterRule):
         self._steps, self._samples, self._coming = 0, 0.0, 1.0
 
     def count(self, samples: float) -> None:
-        """The coming steps are taken on so many samples or tokens."""
-        self._coming = samples
+        """The coming steps are taken on so many samples or tokens; ConfigError for an impossible number."""
+        if not 0.0 < samples < math.inf:
+            raise ConfigError(f"samples must be positive and finite, got {samples}")
+        self._coming = float(samples)
 
     def after(self, lr: float) -> None:
         """A step was taken."""

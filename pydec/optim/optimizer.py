@@ -238,11 +238,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         return loss
 
     def count(self, samples: float) -> None:
-        """Say how many samples or tokens each coming step is taken on: quorum-diloco weights ranks by it.
-
-        Raises:
-            ConfigError: it is not positive and finite.
-        """
+        """Say on how many samples or tokens each coming step is taken; quorum-diloco weights ranks by it."""
         if self._rounds is not None:
             self._rounds.count(samples)
 

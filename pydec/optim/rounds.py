@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -221,10 +220,8 @@ class Rounds:
 
     def count(self, samples: float) -> None:
         """See ``DecentralizedOptimizer.count``."""
-        if not 0.0 < samples < math.inf:
-            raise ConfigError(f"samples must be positive and finite, got {samples}")
         for part in self.parts:
-            part.rule.count(float(samples))
+            part.rule.count(samples)
 
     def local(self, usable: bool, step: Callable[[], float | None]) -> float | None:
         """The local step, by the rule or by ``step``, with what the algorithm does around it.
