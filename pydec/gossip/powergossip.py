@@ -87,8 +87,9 @@ class PowerMixer(EdgeMixer):
         """Draw the directions to start from: the same at both ends of an edge."""
         super().meet(rank, peers)
         longest = max(self._sizes) + self._plain_size
+        largest = max((matrix.rows * matrix.columns for matrix in self._matrices), default=0)
         widest = max((matrix.columns for matrix in self._matrices), default=0)
-        self._room = np.empty(max(_CHUNK, widest) if self._matrices else 0)
+        self._room = np.empty(max(min(_CHUNK, largest), widest))
         for peer in peers:
             random = np.random.default_rng((min(rank, peer), max(rank, peer)))
             self.left[peer], self.right[peer] = (aligned_floats(size) for size in self._sizes)
