@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from pydec.optim.facts import PeerLike, facts, float_buffers, make_topology, tra
 from pydec.optim.gradients import GradientAverager, first_nonfinite
 from pydec.optim.local import describe, warn_if_biased
 from pydec.optim.merge import average
-from pydec.optim.rounds import Plan, Rounds
+from pydec.optim.plan import Plan, check_choice
+from pydec.optim.rounds import Rounds
 from pydec.topology.base import Topology
 
 Buffers = Literal["average", "local"]
@@ -95,10 +96,10 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         iid: bool = False,
         background: bool = False,
     ) -> None:
-        _check_choice("buffers", buffers, Buffers)
-        _check_choice("nan_policy", nan_policy, NanPolicy)
-        _check_choice("init", init, Init)
-        _check_choice("late", late, Late)
+        check_choice("buffers", buffers, Buffers)
+        check_choice("nan_policy", nan_policy, NanPolicy)
+        check_choice("init", init, Init)
+        check_choice("late", late, Late)
         super().__init__([{"params": []}], {})
         self.optimizer = optimizer
         self.peer = peer
@@ -386,11 +387,6 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         """Finish the round under way, so that nothing is left in flight; all ranks call it."""
         if self._rounds is not None:
             self._rounds.close()
-
-
-def _check_choice(name: str, value: str, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise ConfigError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
 
 
 def _layout(optimizer: torch.optim.Optimizer) -> list[tuple[int, bool]]:

@@ -10,91 +10,17 @@ from typing import Any
 import torch
 
 from pydec import compress, gossip
-from pydec.compress.base import Compressor
 from pydec.errors import ConfigError
-from pydec.gossip import Algorithm, Rule
+from pydec.gossip import Rule
 from pydec.gossip.consensus import Estimator, NumbersMixer
-from pydec.gossip.control import Adaptive, Control, Controller
-from pydec.gossip.exchange import Late
+from pydec.gossip.control import Adaptive, Controller
 from pydec.gossip.streaming import HeldMixer
-from pydec.gossip.switch import Switch, refuse_auto
+from pydec.gossip.switch import Switch
 from pydec.optim.arena import Arena
 from pydec.optim.exchanges import leave, make_exchange, quiet
 from pydec.optim.facts import PeerLike
 from pydec.optim.gradients import FlatGradients
-from pydec.topology.base import Topology
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How the ranks gossip, all of it the same on every rank.
-
-    Args:
-        topology: who averages with whom.
-        compressor: how models travel.
-        algorithm: the equations.
-        local_steps: local steps before a round.
-        control: how many rounds follow.
-        late: what to do when a neighbour misses the deadline.
-        estimate: whether the consensus distance is estimated in every round.
-        background: whether packets move in a thread beside the computation.
-    """
-
-    topology: Topology
-    compressor: Compressor
-    algorithm: Algorithm
-    local_steps: int
-    control: Control
-    late: Late
-    estimate: bool
-    background: bool = False
-
-    def check(self) -> None:
-        """Raise ConfigError for what does not go together."""
-        name = type(self.algorithm).__name__
-        if self.local_steps != int(self.local_steps) or self.local_steps < 1:
-            raise ConfigError(f"local_steps must be an integer of at least 1, got {self.local_steps!r}")
-        self.algorithm.check(self.topology, self.compressor)
-        if self.late == "drop" and not self.algorithm.tolerates_loss:
-            raise ConfigError(
-                f"late='drop' leaves out packets that {name} cannot do without: its sums over the ranks "
-                "would no longer hold; use late='raise', or algorithm='dpsgd' or 'sgp'"
-            )
-        if self.measures and self.late == "drop":
-            raise ConfigError(
-                "an estimated consensus distance and adaptive mixing need every packet; use late='raise'"
-            )
-        if self.background and self.algorithm.order != "cta":
-            raise ConfigError(
-                f"background=True moves packets while gradients are computed, and {name} sends none "
-                "then; use order='cta' where the algorithm has it, or leave it out"
-            )
-        if self.algorithm.asynchronous:
-            refuse_auto(name, self.compressor)
-        if self.algorithm.asynchronous and (self.measures or self.control.most > 1):
-            raise ConfigError(
-                f"{name} has no rounds that all ranks share, so none can be measured or repeated; use "
-                "mixing='fixed' and estimate=False, or an algorithm with rounds, such as 'dpsgd'"
-            )
-        if self.algorithm.averages == "gradients":
-            if self.local_steps > 1 or self.measures or self.control.most > 1:
-                raise ConfigError(
-                    "allreduce averages gradients in every step and has no local steps, rounds or estimates; "
-                    "use local_steps=1 and mixing='fixed', or algorithm='diloco'"
-                )
-            return
-        if self.algorithm.order == "cta" and self.control.most > 1:
-            raise ConfigError(
-                f"order='cta' hides one round behind the gradient and cannot do {self.control.most}; use "
-                "order='atc', or mixing='fixed'"
-            )
-        if self.control.most > 1 and self.algorithm.rounds(self.topology) > 1:
-            raise ConfigError(f"{name} mixes exactly already; use mixing='fixed'")
-
-    @property
-    def measures(self) -> bool:
-        """Whether mixing is measured."""
-        return self.estimate or self.control.adapts
+from pydec.optim.plan import Plan
 
 
 @dataclass
