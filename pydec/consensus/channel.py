@@ -15,7 +15,7 @@ from pydec.consensus.hello import ASK, HELLO, Greeter
 from pydec.errors import ProtocolError
 
 _WAITING = 64  # messages kept for, and from, a rank whose key is not known yet
-_GREET_S, _GREET_MOST_S = 0.1, 10.0  # between questions to a rank that does not answer: at first, at most
+_GREET_S, _GREET_MOST_S = 1.0, 30.0  # between questions to a rank that does not answer: at first, at most
 _GREETINGS = (bytes([ASK]), bytes([HELLO]))
 
 

@@ -43,6 +43,7 @@ from pydec.errors import LedgerError, TransactionError
 folder = Path(sys.argv[1])
 speakers, target = SPEAKERS, TARGET
 transport = open_mpi(60.0)
+pause_s = 0.01 * transport.size  # or telling is what the cores are busy with
 rank = transport.rank
 keys = [SigningKey(number.to_bytes(32, "big")) for number in range(1, 1 + transport.size)]
 directory = folder / f"rank-{rank}"
@@ -62,14 +63,14 @@ while not (folder / "stop").exists():
         account = node.state.accounts[keys[rank].public]
         beacon = sign(keys[rank], node.state.chain_id, account.sequence, Beacon(account.round + 1))
         try:
-            node.submit(beacon).result(1.0)
+            node.submit(beacon).result(1.0 + pause_s)
         except (TimeoutError, LedgerError, TransactionError):
             pass
     else:
-        time.sleep(0.02)
+        time.sleep(pause_s)
 tell(done=True)
 while not (folder / "leave").exists():
-    time.sleep(0.02)
+    time.sleep(pause_s)
 node.close()
 if SURVIVES:
     os._exit(0)  # finalising after a survived failure may hang
