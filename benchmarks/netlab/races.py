@@ -58,8 +58,12 @@ def ours(**options: Any) -> tuple[str, dict[str, Any]]:
 
 
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
-    "pydec, int8, sent during the gradient": ours(algorithm="dpsgd:order=cta", compressor="int8"),
-    "pydec, int8, 8 local steps": ours(algorithm="dpsgd:order=cta", compressor="int8", local_steps=8),
+    "pydec, int8, sent during the gradient": ours(
+        algorithm="dpsgd:order=cta", compressor="int8", background=True
+    ),
+    "pydec, int8, 8 local steps": ours(
+        algorithm="dpsgd:order=cta", compressor="int8", local_steps=8, background=True
+    ),
 }
 FASHION = Contest(
     "time to 90 % accuracy, CNN of 0.4 M",

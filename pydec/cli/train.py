@@ -114,6 +114,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="commit the run to a ledger that all ranks agree on, each in DIR/rank-N; pydec ledger shows it",
     )
     run_.add_argument(
+        "--admission",
+        choices=("pow", "stake", "invite"),
+        help="what entry to the ledger costs: solved puzzles, bonded stake, or an invitation (stake)",
+    )
+    run_.add_argument(
+        "--puzzle",
+        choices=("sha256", "scrypt"),
+        help="what entry by work asks for, hashing or memory; decided when the ledger is made (sha256)",
+    )
+    run_.add_argument(
         "--eval-every", type=_count, metavar="N", help="steps between evaluations (a fifth of the run)"
     )
     run_.add_argument(
@@ -188,6 +198,8 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         threads=args.threads or 0,
         compare_solo=args.compare_solo,
         ledger=args.ledger or "",
+        admission=args.admission or "",
+        puzzle=args.puzzle or "",
     )
 
 

@@ -12,6 +12,8 @@ from importlib import metadata
 from typing import Any, Literal, get_args
 
 from pydec import __version__
+from pydec.consensus.puzzle import PUZZLES
+from pydec.consensus.rules import ADMISSIONS
 from pydec.errors import ConfigError
 from pydec.gossip import algorithms
 from pydec.train.task import Task
@@ -50,6 +52,8 @@ class TrainConfig:
         log_every: steps between reports; 0 means about 50 in a run.
         eval_every: steps between evaluations of the averaged model; 0 means 5 in a run.
         ledger: directory of the ranks' ledger nodes; without it the run keeps none.
+        admission: what entry to the ledger costs: "pow", "stake" or "invite"; "" keeps what is ("stake").
+        puzzle: what "pow" asks for, "sha256" or "scrypt"; decided once, when the ledger is made.
         threads: threads of a rank's computations; 0 divides the machine's cores.
         compare_solo: whether rank 0 then trains one peer alone for as many steps.
 
@@ -83,6 +87,8 @@ class TrainConfig:
     threads: int = 0
     compare_solo: bool = False
     ledger: str = ""
+    admission: str = ""
+    puzzle: str = ""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "eval_every", "threads", "seed"):
@@ -108,6 +114,12 @@ class TrainConfig:
             raise ConfigError(
                 f"--nan-policy must be one of {', '.join(get_args(NanPolicy))}, got {self.nan_policy!r}"
             )
+        for name, known in (("admission", ADMISSIONS), ("puzzle", PUZZLES)):
+            value = getattr(self, name)
+            if value and value not in known:
+                raise ConfigError(f"--{name} must be one of {', '.join(known)}, got {value!r}")
+            if value and not self.ledger:
+                raise ConfigError(f"--{name} is a rule of the ledger; name its directory with --ledger DIR")
         if self.seed >= 2**32:
             raise ConfigError(f"--seed must be below 2**32, got {self.seed}")
 

@@ -222,7 +222,7 @@ def _ledger(peer: Peer, setup: Setup, directory: RunDir) -> Iterator[RunLedger |
     if not config.ledger:
         yield None
         return
-    opening = _together(peer, lambda: Opening(peer, Path(config.ledger)))
+    opening = _together(peer, lambda: Opening(peer, Path(config.ledger), config.puzzle))
     _together(peer, opening.meet, settled=False)
     with _together(peer, lambda: opening.open(config.deadline_s)) as ledger:
         content = (directory.path / "config.json").read_bytes() if peer.rank == 0 else b""

@@ -28,6 +28,7 @@ from pydec.consensus.epochs import rank_in_address
 from pydec.consensus.file_storage import GENESIS, create, read_genesis
 from pydec.consensus.node import founders, open_node
 from pydec.consensus.options import OPTIONS
+from pydec.consensus.rules import Rules
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.transactions import (
     NO_DIGEST,
@@ -216,13 +217,14 @@ class Opening:
     Args:
         peer: this rank.
         base: directory of all ranks' nodes; ``rank-N`` in it is this one's.
+        puzzle: what entry by work asks for, if the chain is made now; "" for SHA-256, or for what is there.
 
     Raises:
         ConfigError, SetupError, LedgerError: the key or the genesis there cannot be used.
     """
 
-    def __init__(self, peer: Member, base: Path) -> None:
-        self._peer = peer
+    def __init__(self, peer: Member, base: Path, puzzle: str = "") -> None:
+        self._peer, self._puzzle = peer, puzzle
         self.directory = base / f"rank-{peer.rank}"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -236,6 +238,11 @@ class Opening:
             keyfile.create(path, SigningKey.generate())
         self.key = keyfile.load(path)
         self.genesis = read_genesis(self.directory) if (self.directory / GENESIS).exists() else None
+        if self.genesis is not None and puzzle not in ("", self.genesis.rules.puzzle):
+            raise ConfigError(
+                f"--puzzle {puzzle}: the ledger in {base} was made with {self.genesis.rules.puzzle}, which "
+                "its genesis fixes; leave the option out, or use a new directory"
+            )
 
     def meet(self) -> None:
         """Exchange keys, each proved, and agree on the chain; all ranks together, all raise alike.
@@ -267,7 +274,8 @@ class Opening:
                     "directories of one run on all ranks, or a new one"
                 )
         if self.genesis is None:
-            self.genesis = founders(f"train {nonce.hex()[:32]}", keys)
+            rules = Rules(puzzle=self._puzzle) if self._puzzle else None
+            self.genesis = founders(f"train {nonce.hex()[:32]}", keys, rules)
         known = {rank_in_address(account): account.node_id for account in self.genesis.accounts}
         if len(known) != peer.size:
             raise ConfigError(

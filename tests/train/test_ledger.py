@@ -95,6 +95,29 @@ def test_a_run_without_a_ledger_says_nothing_of_one(toy):
     assert [path.name for path in Path("run/checkpoints").iterdir()] == ["final.pt"]
 
 
+def test_what_entry_costs_is_chosen_with_the_run(toy):
+    together(2, config(toy, admission="pow", puzzle="scrypt"), "first")
+    state = replayed(Path("ledger/rank-1")).state
+    assert (dict(state.run.options)["admission"], state.rules.puzzle) == ("pow", "scrypt")
+    together(2, config(toy, admission="invite"), "second")
+    assert dict(replayed(Path("ledger/rank-1")).state.run.options)["admission"] == "invite"
+    with pytest.raises(ConfigError, match="--puzzle sha256: the ledger in ledger was made with scrypt"):
+        together(2, config(toy, puzzle="sha256"), "third")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"admission": "luck", "ledger": "L"}, "--admission must be one of pow, stake, invite, got 'luck'"),
+        ({"puzzle": "sudoku", "ledger": "L"}, "--puzzle must be one of sha256, scrypt, got 'sudoku'"),
+        ({"admission": "pow"}, "--admission is a rule of the ledger; name its directory with --ledger"),
+    ],
+)
+def test_rules_that_are_none_are_refused(options, said):
+    with pytest.raises(ConfigError, match=said):
+        TrainConfig("stdlib-lm", **options)
+
+
 def refused(size: int, toy: str) -> str:
     with pytest.raises(ConfigError) as error:
         together(size, config(toy), "refused")
