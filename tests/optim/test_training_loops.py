@@ -16,8 +16,12 @@ from pydec import DecentralizedOptimizer, gossip
 
 Run = Callable[..., list[Any]]
 
-EVERY = [
-    *(name for name in gossip.algorithms if name != "allreduce"),
+EVERY = [  # with rounds; test_asynchronous.py and gossip/test_latest.py have what the others can promise
+    *(
+        name
+        for name in gossip.algorithms
+        if name != "allreduce" and not gossip.algorithms.make(name).asynchronous
+    ),
     "dsgdm:order=atc",
     "sgp:order=cta",
     "dpsgd:order=atc",
