@@ -10,7 +10,7 @@ from pydec.consensus.simulator.campaign import STYLES, build, play
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("size", [4, 5, 7, 10])
 def test_seeds(size, style):
-    for seed in range(160 // size):
+    for seed in range(100 // size):
         play(build(seed, size, style))
 
 

@@ -135,7 +135,7 @@ def test_compressed_all_ranks_have_the_same_bits_near_those_of_ddp(ranks, loop):
     assert hooked[0][2] < 0.27 * dense[0][2]
 
 
-@pytest.mark.parametrize("spec", list(compress.compressors))
+@pytest.mark.parametrize("spec", [name for name in compress.compressors if name != "auto"])  # refused
 def test_every_compressor_keeps_ranks_together(ranks, spec):
     assert same_bits([parameters for parameters, _, _ in ranks("train", spec, 4)])
 
