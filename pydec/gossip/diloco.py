@@ -38,12 +38,11 @@ class OuterStep:
         kernels.mix([anchor, delta, velocity], [1.0, -self.lr, -self.lr * self.momentum], out=delta)
 
 
-class OuterRule(Rule):
-    """Nesterov's outer step from the anchor, the model of the last round, before the mixing."""
+class AnchoredRule(Rule):
+    """Local steps that start from an anchor, the model of the last round, and an outer momentum at rest."""
 
-    def __init__(self, x: Vector, mixer: Mixer, outer: OuterStep) -> None:
+    def __init__(self, x: Vector, mixer: Mixer) -> None:
         super().__init__(x, [mixer])
-        self._outer = outer
         self.anchor = aligned_floats(x.size)
         self.velocity = aligned_floats(x.size)
         self.rebase()
@@ -51,6 +50,18 @@ class OuterRule(Rule):
     def rebase(self) -> None:
         """The next local steps start from here."""
         np.copyto(self.anchor, self.x)
+
+    def own_state(self) -> Mapping[str, NDArray[np.float32]]:
+        """Anchor and outer momentum."""
+        return {"anchor": self.anchor, "velocity": self.velocity}
+
+
+class OuterRule(AnchoredRule):
+    """Nesterov's outer step from the anchor, before the mixing."""
+
+    def __init__(self, x: Vector, mixer: Mixer, outer: OuterStep) -> None:
+        super().__init__(x, mixer)
+        self._outer = outer
 
     def depart(self) -> None:
         """d = anchor - x; m <- momentum m + d; x <- anchor - outer_lr (d + momentum m)."""
@@ -60,10 +71,6 @@ class OuterRule(Rule):
     def arrive(self) -> None:
         """The mixed model is the next anchor."""
         self.rebase()
-
-    def own_state(self) -> Mapping[str, NDArray[np.float32]]:
-        """Anchor and outer momentum."""
-        return {"anchor": self.anchor, "velocity": self.velocity}
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pydec import kernels
 from pydec.compress.base import Compressor, Vector
 from pydec.errors import ConfigError
 from pydec.gossip.base import Algorithm, Mixer, algorithms
 from pydec.gossip.checks import check_momentum, require_doubly_stochastic, require_whole_model
+from pydec.gossip.diloco import AnchoredRule
 from pydec.gossip.dpsgd import AverageMixer
-from pydec.gossip.memory import aligned_floats
 from pydec.gossip.rule import Rule
 from pydec.gossip.stability import Companion, growth
 from pydec.topology.base import Matrix, Topology
@@ -32,19 +30,12 @@ def pulled(momentum: float, pull: float) -> Companion:
     return companion
 
 
-class NoLoCoRule(Rule):
-    """Sends z = outer_lr D + pull phi, whose mixture holds both of the paper's means."""
+class NoLoCoRule(AnchoredRule):
+    """Sends z = outer_lr D + pull phi, whose mixture holds both of the paper's means; phi is the anchor."""
 
     def __init__(self, x: Vector, mixer: Mixer, outer_lr: float, momentum: float, pull: float) -> None:
-        super().__init__(x, [mixer])
+        super().__init__(x, mixer)
         self.outer_lr, self.momentum, self.pull = outer_lr, momentum, pull
-        self.anchor = aligned_floats(x.size)
-        self.velocity = aligned_floats(x.size)
-        self.rebase()
-
-    def rebase(self) -> None:
-        """The next local steps start from here."""
-        np.copyto(self.anchor, self.x)
 
     def depart(self) -> None:
         """x <- outer_lr (x - phi) + pull phi."""
@@ -55,10 +46,6 @@ class NoLoCoRule(Rule):
         kernels.mix([self.velocity, self.x, self.anchor], [self.momentum, 1.0, -self.pull], out=self.velocity)
         np.add(self.anchor, self.velocity, out=self.anchor)
         np.copyto(self.x, self.anchor)
-
-    def own_state(self) -> Mapping[str, NDArray[np.float32]]:
-        """phi and d."""
-        return {"anchor": self.anchor, "velocity": self.velocity}
 
 
 @algorithms.register("noloco")

@@ -16,7 +16,7 @@ from pydec.gossip.base import Mixer, algorithms
 from pydec.gossip.checks import BIG
 from pydec.gossip.choco import Choco
 from pydec.gossip.choco_peers import ChocoPeers
-from pydec.gossip.diloco import GossipDiLoCo, OuterStep
+from pydec.gossip.diloco import AnchoredRule, GossipDiLoCo, OuterStep
 from pydec.gossip.memory import aligned_floats
 from pydec.gossip.rule import Rule
 from pydec.topology.base import Topology
@@ -64,19 +64,12 @@ class FeedbackMixer(Mixer):
         return {"error": self.error}
 
 
-class FeedbackRule(Rule):
+class FeedbackRule(AnchoredRule):
     """e <- decay e + anchor - x; then the outer step on the mean of what all have sent."""
 
     def __init__(self, x: Vector, mixer: FeedbackMixer, outer: OuterStep, decay: float) -> None:
-        super().__init__(x, [mixer])
+        super().__init__(x, mixer)
         self._mixer, self._outer, self.decay = mixer, outer, decay
-        self.anchor = aligned_floats(x.size)
-        self.velocity = aligned_floats(x.size)
-        self.rebase()
-
-    def rebase(self) -> None:
-        """The next local steps start from here."""
-        np.copyto(self.anchor, self.x)
 
     def depart(self) -> None:
         """Add what the local steps did to what is left of the rounds before."""
@@ -87,10 +80,6 @@ class FeedbackRule(Rule):
         """x holds the mean of the deltas: Nesterov's step on it, from the anchor."""
         self._outer.take(self.anchor, self.x, self.velocity)
         np.copyto(self.anchor, self.x)
-
-    def own_state(self) -> Mapping[str, NDArray[np.float32]]:
-        """Anchor and outer momentum."""
-        return {"anchor": self.anchor, "velocity": self.velocity}
 
 
 @algorithms.register("sparseloco")

@@ -13,7 +13,7 @@ from pydec import kernels
 from pydec.compress.base import Bytes, Compressor, Vector
 from pydec.errors import ConfigError
 from pydec.gossip.base import Mixer, algorithms
-from pydec.gossip.diloco import GossipDiLoCo, OuterStep
+from pydec.gossip.diloco import AnchoredRule, GossipDiLoCo, OuterStep
 from pydec.gossip.dpsgd import AverageMixer
 from pydec.gossip.memory import aligned_floats
 from pydec.gossip.rule import Rule
@@ -42,7 +42,7 @@ class HeldMixer(AverageMixer):
         return {"held": self.held}
 
 
-class FragmentRule(Rule):
+class FragmentRule(AnchoredRule):
     """Hands a copy of one fragment after the other to a mixer, and blends in what comes back.
 
     Args:
@@ -54,18 +54,11 @@ class FragmentRule(Rule):
     """
 
     def __init__(self, x: Vector, fragment: Vector, mixer: Mixer, outer: OuterStep, keep: float) -> None:
-        super().__init__(x, [mixer])
+        super().__init__(x, mixer)
         self._fragment, self._outer, self.keep = fragment, outer, keep
         size = max(1, fragment.size)
         self._parts = [slice(start, min(start + size, x.size)) for start in range(0, max(1, x.size), size)]
         self._departed = 0
-        self.anchor = aligned_floats(x.size)
-        self.velocity = aligned_floats(x.size)
-        self.rebase()
-
-    def rebase(self) -> None:
-        """All fragments start from here."""
-        np.copyto(self.anchor, self.x)
 
     def _part(self, number: int) -> tuple[slice, Vector]:
         part = self._parts[number % len(self._parts)]
@@ -88,7 +81,7 @@ class FragmentRule(Rule):
 
     def own_state(self) -> Mapping[str, NDArray[np.float32]]:
         """Anchor, outer momentum, and the fragment under way."""
-        return {"anchor": self.anchor, "velocity": self.velocity, "fragment": self._fragment}
+        return {**super().own_state(), "fragment": self._fragment}
 
     def numbers(self) -> dict[str, float]:
         """How many fragments have departed."""
