@@ -81,8 +81,7 @@ def rows(options: Options) -> Iterator[Row]:
     )
     ranks = 4 if options.quick else RANKS
     reference: dict[str, Any] = {}
-    for name, graph, entry in _chosen(options):
-        spec = f"{name}:{entry.spec}" if entry.spec else name
+    for name, spec, graph, entry in _chosen(options):
         optimizer = entry.optimizer or _optimizer(spec)
         config = replace(
             base,
@@ -123,21 +122,21 @@ def rows(options: Options) -> Iterator[Row]:
         )
 
 
-def _chosen(options: Options) -> Iterator[tuple[str, str, Entry]]:
+def _chosen(options: Options) -> Iterator[tuple[str, str, str, Entry]]:
     """All-reduce first; what cannot be combined is left out, as the algorithm says."""
     for name in sorted(gossip.algorithms, key=lambda name: (name != "allreduce", name)):
         if options.only and options.only not in name and name != "allreduce":
             continue
         for entry in ENTRIES.get(name, (Entry(),)):
+            spec = f"{name}:{entry.spec}" if entry.spec else name
             for graph in entry.graphs:
-                spec = f"{name}:{entry.spec}" if entry.spec else name
                 try:
                     gossip.make(spec).check(
                         topology.make(graph, size=RANKS), make_compressor(entry.compressor)
                     )
                 except ConfigError:
                     continue
-                yield name, graph, entry
+                yield name, spec, graph, entry
 
 
 def _optimizer(spec: str) -> str:

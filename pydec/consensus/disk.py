@@ -14,6 +14,8 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
 
 from pydec.errors import LedgerError
 
@@ -93,6 +95,37 @@ class Disk:
 
 
 DISK = Disk()
+
+C = TypeVar("C", bound="Closing")
+
+
+class Closing:
+    """A context manager that ends with ``close``."""
+
+    def close(self) -> None:
+        """Give back what is held; idempotent."""
+        raise NotImplementedError
+
+    def __enter__(self: C) -> C:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class OpenFile(Closing):
+    """What holds one descriptor; subclasses open it."""
+
+    _disk: Disk
+    _file: int
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        if self._file >= 0:
+            self._disk.close(self._file)
+            self._file = -1
 
 
 def create_whole(disk: Disk, path: Path, content: bytes) -> None:

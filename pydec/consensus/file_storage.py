@@ -11,9 +11,8 @@ KEY stands for the first 16 hexadecimal digits of the public key that votes.
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
-from pydec.consensus.disk import DISK, Disk, create_whole, naming
+from pydec.consensus.disk import DISK, Closing, Disk, create_whole, naming
 from pydec.consensus.genesis import Genesis
 from pydec.consensus.key_lock import KeyLock
 from pydec.consensus.ledger_file import LedgerFile
@@ -74,7 +73,7 @@ def read_blocks(directory: Path, genesis: Genesis, disk: Disk = DISK) -> LedgerF
     return LedgerFile(directory / BLOCKS, genesis.chain_id, write=False, disk=disk)
 
 
-class FileStorage:
+class FileStorage(Closing):
     """``Storage`` on disk for the one process that votes with a key; also a context manager.
 
     Args:
@@ -143,11 +142,3 @@ class FileStorage:
         self._safety.close()
         self._blocks.close()
         self._lock.release()
-
-    def __enter__(self) -> FileStorage:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

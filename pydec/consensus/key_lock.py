@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
 
-from pydec.consensus.disk import DISK, Disk, naming
+from pydec.consensus.disk import DISK, Disk, OpenFile, naming
 from pydec.errors import LedgerError
 
 _MOST_BYTES = 128
 
 
-class KeyLock:
+class KeyLock(OpenFile):
     """The right to vote with a key from this directory; also a context manager.
 
     Args:
@@ -64,17 +63,7 @@ class KeyLock:
 
     def release(self) -> None:
         """Let the next process have it; idempotent. The file stays, with its count."""
-        if self._file >= 0:
-            self._disk.close(self._file)
-            self._file = -1
-
-    def __enter__(self) -> KeyLock:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
+        self.close()
 
     def _take(self) -> None:
         with naming(self.path, "locked"):

@@ -14,10 +14,9 @@ import struct
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from zlib import crc32
 
-from pydec.consensus.disk import DISK, Disk, create_whole, naming
+from pydec.consensus.disk import DISK, Disk, OpenFile, create_whole, naming
 from pydec.errors import LedgerError
 
 MAX_RECORD_BYTES = 4 << 20  # a block of at most 1 MiB, its certificates, and room
@@ -28,7 +27,7 @@ _RECORD_MAGIC = b"\xb1pdr"
 _SCAN_BYTES = 1 << 20
 
 
-class LedgerFile:
+class LedgerFile(OpenFile):
     """Payloads by height, in one file; also a context manager. One writing process: hold a ``KeyLock``.
 
     Args:
@@ -164,20 +163,6 @@ class LedgerFile:
             else:
                 self.torn_bytes = 0
         return len(self._offsets) - before
-
-    def close(self) -> None:
-        """Close the file; idempotent."""
-        if self._file >= 0:
-            self._disk.close(self._file)
-            self._file = -1
-
-    def __enter__(self) -> LedgerFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _add(self, height: int, offset: int, length: int) -> None:
         if not self._offsets:

@@ -11,7 +11,7 @@ from pydec.consensus.file_storage import FileStorage
 from pydec.consensus.genesis import Genesis
 from pydec.consensus.hello import Greeter
 from pydec.consensus.pacemaker import Pacemaker
-from pydec.consensus.replay import Replay
+from pydec.consensus.replay import recover
 from pydec.consensus.replica import Member, Replica
 from pydec.consensus.roles import Role
 from pydec.consensus.rules import Rules
@@ -71,9 +71,7 @@ def open_node(
     """
     storage = FileStorage(directory, key.public)
     try:
-        past = Replay(storage.genesis)
-        for height in range(1, storage.head + 1):
-            past.add(storage.record(height) or b"")
+        past = recover(storage, storage.genesis)
         member = Member(past.chain_id, key.public, key)
         replica = Replica(member, past.state, (past.head, past.commit), pace)
         greeter = Greeter(key, past.chain_id, transport.rank, storage.incarnation)

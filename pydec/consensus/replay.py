@@ -15,16 +15,18 @@ from pydec.consensus.storage import Storage
 from pydec.errors import FrameError, LedgerError
 
 
-def recover(storage: Storage, genesis: Genesis) -> Replay:
-    """The chain on a node's own disk, for its restart.
+def recover(storage: Storage, genesis: Genesis, verifier: Verifier | None = None) -> Replay:
+    """The chain on a node's own disk, for its restart: everything is checked again.
 
-    Hashes, state roots and quorums are checked, signatures not: this node verified them before it wrote them,
-    and the file's CRCs say that they are what it wrote.
+    Args:
+        storage: of the node.
+        genesis: of the chain.
+        verifier: of signatures, see ``Replay``.
 
     Raises:
         LedgerError: a block does not follow.
     """
-    replay = Replay(genesis, Verifier(lambda key, message, signature: None))
+    replay = Replay(genesis, verifier)
     for height in range(1, storage.head + 1):
         record = storage.record(height)
         if record is None:

@@ -17,10 +17,9 @@ import enum
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from zlib import crc32
 
-from pydec.consensus.disk import DISK, Disk, create_whole, naming
+from pydec.consensus.disk import DISK, Disk, OpenFile, create_whole, naming
 from pydec.errors import LedgerError
 
 SECTOR_BYTES = 512
@@ -77,7 +76,7 @@ def _judge(slots: tuple[_Slot, _Slot]) -> tuple[Standing, int | None]:
     return (Standing.SOUND if sound else Standing.DAMAGED), newest
 
 
-class SafetyFile:
+class SafetyFile(OpenFile):
     """One key's safety record; also a context manager. One process at a time: hold a ``KeyLock``.
 
     Args:
@@ -135,20 +134,6 @@ class SafetyFile:
                 self._sync()
         self._newest, self._spare = self._sequence, 1 - self._spare
         self.record, self.standing = record, Standing.SOUND
-
-    def close(self) -> None:
-        """Close the file; idempotent."""
-        if self._file >= 0:
-            self._disk.close(self._file)
-            self._file = -1
-
-    def __enter__(self) -> SafetyFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _load(self) -> None:
         header = self._disk.read(self._file, SECTOR_BYTES, 0)

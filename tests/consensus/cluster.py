@@ -59,7 +59,7 @@ class Cluster:
     def boot(self, node: Node) -> None:
         """Start a node from its disk."""
         node.storage = FileStorage(LEDGER, node.key.public, node.disk)
-        found = recover(node.storage, self.genesis)
+        found = recover(node.storage, self.genesis, _shared)
         member = Member(self.genesis.chain_id, node.key.public, node.key, _shared.check)
         node.replica = Replica(member, found.state, (found.head, found.commit), Pacemaker(PACE_S, PACE_S / 8))
         self._carry_out(node, node.replica.start(node.storage.load()))
