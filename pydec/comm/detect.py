@@ -64,6 +64,16 @@ def launched_ranks(environ: Mapping[str, str] | None = None) -> int | None:
     return None if found is None else found.size
 
 
+def fault_tolerant(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether the launcher asked the MPI to live on when a rank dies: ``mpirun --with-ft ulfm`` of Open MPI.
+
+    Args:
+        environ: environment to read; the process's own if None.
+    """
+    env = os.environ if environ is None else environ
+    return env.get("OMPI_MCA_mpi_ft_enable", "").lower() in ("1", "true", "yes", "enabled", "t", "y")
+
+
 def check_world(found: Launch | None, world_size: int | None, library: str) -> None:
     """Raise SetupError if the launcher and the loaded MPI do not belong together.
 

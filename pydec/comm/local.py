@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pydec.comm.baton import Abandoned, Deadlock
 from pydec.comm.buffers import check_peer, check_post, check_tag, flat
+from pydec.comm.faults import EAGER_BYTES, Death, Faults, Killed
 from pydec.comm.transport import Background, Pending, Stream, Transport
 from pydec.comm.virtual import (
-    EAGER_BYTES,
     POST,
     Endpoint,
-    Faults,
     Network,
     Operation,
     Receive,
@@ -30,7 +29,16 @@ from pydec.comm.virtual import (
 )
 from pydec.errors import ConfigError
 
-__all__ = ["EAGER_BYTES", "Deadlock", "Faults", "LocalCluster", "LocalTransport", "TraceEvent", "solo"]
+__all__ = [
+    "EAGER_BYTES",
+    "Deadlock",
+    "Death",
+    "Faults",
+    "LocalCluster",
+    "LocalTransport",
+    "TraceEvent",
+    "solo",
+]
 
 T = TypeVar("T")
 
@@ -47,6 +55,11 @@ class LocalTransport(Endpoint):
         self.size = net.size
         self._streams: dict[Stream, LocalTransport] = {stream: self}
 
+    @property
+    def tolerant(self) -> bool:
+        """See ``Transport.tolerant``: whether the cluster kills anybody."""
+        return bool(self.net.deaths)
+
     def isend(self, peer: int, tag: int, data: memoryview, *, matched: bool = False) -> Pending:
         """See ``Transport.isend``."""
         check_peer(peer, self.size)
@@ -54,7 +67,7 @@ class LocalTransport(Endpoint):
         view = flat(data, writable=False)
         what = f"receive of {len(view)} bytes by rank {peer} ({self._where(tag)})"
         send = Operation(self, peer, what, view, n_bytes=len(view))
-        send.complete = len(view) <= EAGER_BYTES and not matched and peer not in self.net.lost
+        send.complete = len(view) <= EAGER_BYTES and not matched and peer not in self.net.known[self.rank]
         self.bytes_sent += len(view)
         self.net.send((peer, self.stream_id, self.rank, tag), bytes(view), send)
         return send
@@ -99,6 +112,10 @@ class LocalTransport(Endpoint):
         self.bytes_received += len(data)
         return sender, data
 
+    def lost(self) -> frozenset[int]:
+        """See ``Transport.lost``: ranks that were killed, or whose program raised."""
+        return frozenset(self.net.known[self.rank])
+
     def advance(self) -> None:
         """See ``Transport.advance``; messages here move by themselves."""
 
@@ -121,7 +138,7 @@ class LocalTransport(Endpoint):
         """Let ``seconds`` of virtual time pass, as a computation of that length would."""
         until_s = self.net.baton.time_s + seconds
         while self.net.baton.time_s < until_s:
-            self.net.baton.park(self.rank, until_s, lambda: f"the end of a sleep of {seconds:g} s")
+            self.net.park(self.rank, until_s, lambda: f"the end of a sleep of {seconds:g} s")
 
     def close(self) -> None:
         """See ``Transport.close``; nothing to release here."""
@@ -158,6 +175,7 @@ class LocalCluster:
         loss, duplicate, reorder: probabilities per message, see ``Faults``.
         bytes_per_s: what each rank's outgoing link carries.
         deadline_s: the transports' deadline, on the virtual clock.
+        deaths: who is killed, and when; see ``Death``. The transports are then ``tolerant``.
         trace: whether to keep every event in ``self.trace``.
 
     Attributes:
@@ -176,6 +194,7 @@ class LocalCluster:
         reorder: float = 0.0,
         bytes_per_s: float = math.inf,
         deadline_s: float = 60.0,
+        deaths: Mapping[int, Death] | None = None,
         trace: bool = False,
     ) -> None:
         if size < 1:
@@ -190,12 +209,15 @@ class LocalCluster:
             bytes_per_s,
         )
         self.deadline_s = deadline_s
+        self.deaths = deaths
+        for rank in deaths or ():
+            check_peer(rank, size)
         self.trace: list[TraceEvent] = []
         self.errors: list[BaseException | None] = []
         self._tracing = trace
 
     def run(self, program: Callable[[LocalTransport], T]) -> list[T]:
-        """Run ``program(transport)`` on every rank and return its results by rank.
+        """Run ``program(transport)`` on every rank and return its results by rank; None of one killed.
 
         Raises:
             Exception: the first one that a rank raised, with a note that names the rank; the
@@ -204,8 +226,9 @@ class LocalCluster:
         """
         self.trace = []
         net = Network(
-            self.size, self.seed, self.faults, self.deadline_s, self.trace if self._tracing else None
-        )
+            self.size, self.seed, self.faults, self.deadline_s, self.trace if self._tracing else None,
+            deaths=self.deaths,
+        )  # fmt: skip
         results: dict[int, T] = {}
         self.errors = [None] * self.size
         order: list[int] = []
@@ -213,6 +236,9 @@ class LocalCluster:
         def body(rank: int) -> None:
             try:
                 results[rank] = program(LocalTransport(net, rank))
+                net.end(rank, None)
+            except Killed as death:
+                self.errors[rank] = death
                 net.end(rank, None)
             except BaseException as error:
                 self.errors[rank] = error
@@ -226,7 +252,7 @@ class LocalCluster:
             if not isinstance(first, Abandoned) and hasattr(first, "add_note"):  # Python 3.11
                 first.add_note(f"raised by rank {order[0]} of a local cluster of {self.size}")
             raise first
-        return [results[rank] for rank in range(self.size)]
+        return [cast(T, results.get(rank)) for rank in range(self.size)]
 
 
 def solo(deadline_s: float = 60.0) -> Transport:

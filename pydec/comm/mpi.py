@@ -123,6 +123,11 @@ class MpiTransport:
         return str(self.job.mpi.Get_processor_name())
 
     @property
+    def tolerant(self) -> bool:
+        """See ``Transport.tolerant``; ``mpirun --with-ft ulfm`` makes it so."""
+        return self.job.requests.tolerant
+
+    @property
     def thread_level(self) -> str:
         """What MPI offers to threads: single, funneled, serialized or multiple."""
         levels = ("SINGLE", "FUNNELED", "SERIALIZED", "MULTIPLE")
@@ -167,6 +172,12 @@ class MpiTransport:
         if note is not None:
             self.bytes_received += len(note[1])
         return note
+
+    def lost(self) -> frozenset[int]:
+        """See ``Transport.lost``."""
+        self.advance()  # MPI hears of deaths only while somebody calls it
+        self.job.requests.watch()
+        return frozenset(self.job.requests.lost)
 
     def advance(self) -> None:
         """See ``Transport.advance``."""

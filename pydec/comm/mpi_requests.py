@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydec.comm.backoff import Backoff
-from pydec.comm.detect import first_line
+from pydec.comm.detect import fault_tolerant, first_line
 from pydec.errors import FrameError, PeerError, PeerLost, PeerTimeout
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Requests:
         self._comm = comm
         self._watch_at_s = self._listen_at_s = 0.0
         self._detects = hasattr(comm, "Get_failed")
+        self.tolerant = fault_tolerant() and self._detects
         self._given_up: deque[tuple[Any, Any]] = deque()  # requests and memory that MPI may still use
         self._lock = threading.Lock()
         failure_classes = ("ERR_PROC_FAILED", "ERR_PROC_FAILED_PENDING", "ERR_REVOKED", "ERR_PROC_ABORTED")
@@ -125,7 +126,7 @@ class Requests:
                 ours.Free()
             group.Free()
         except (self.mpi.Exception, NotImplementedError):
-            self._detects = False
+            self._detects = self.tolerant = False
 
 
 class MpiPending:

@@ -80,6 +80,10 @@ class Transport(Protocol):
     bytes_received: int
     deadline_s: float
 
+    @property
+    def tolerant(self) -> bool:
+        """Whether the others live on when a rank dies, as they do under Open MPI's fault tolerance."""
+
     def isend(self, peer: int, tag: int, data: memoryview, *, matched: bool = False) -> Pending:
         """Start to send ``data`` to ``peer``; 0 <= tag < 2**TAG_BITS.
 
@@ -102,6 +106,14 @@ class Transport(Protocol):
 
     def poll(self) -> tuple[int, bytes] | None:
         """The next message that somebody posted to this rank as (sender, bytes), or None."""
+
+    def lost(self) -> frozenset[int]:
+        """Ranks that are known to be dead; may be asked at any time, from any stream and thread.
+
+        Who is in it once stays in it. On MPI these are the ranks that an operation or the MPI itself has
+        reported, which is asked at most fifty times a second; a rank that has said goodbye is not dead, and
+        without fault tolerance (``tolerant``) the set stays empty, because the job ends with the first death.
+        """
 
     def advance(self) -> None:
         """Let what is under way on any stream move on; returns at once, from any thread."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import random
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import inf
+from functools import partial
 from typing import TypeVar
 
 from pydec.comm.baton import Baton
+from pydec.comm.faults import EAGER_BYTES, Death, Faults, Killed
 from pydec.comm.transport import Stream
-from pydec.errors import ConfigError, FrameError, PeerLost, PeerTimeout, PydecError
+from pydec.errors import FrameError, PeerLost, PeerTimeout, PydecError
 
-EAGER_BYTES = 4096  # MPI's shared-memory eager limit; larger sends wait for their receiver
 POLL_S = (50e-6, 1e-3)  # what an unsuccessful poll costs on the virtual clock: at first, at most
 POST = -1  # stands for the tag of posted messages
 
@@ -72,10 +72,11 @@ class Endpoint:
 
     def pause(self, what: Callable[[], str]) -> None:
         """What an unsuccessful poll costs: others run, and time passes, more of it each time."""
+        self.net.check_alive(self.rank)
         if self.rank in self.net.interrupting:
             return
         until_s = self.net.baton.time_s + self._poll_s
-        self.net.baton.park(self.rank, until_s, what)
+        self.net.park(self.rank, until_s, what)
         waited = self.net.baton.time_s >= until_s
         self._poll_s = min(2 * self._poll_s, POLL_S[1]) if waited else POLL_S[0]
 
@@ -108,7 +109,7 @@ class Operation:
             if baton.time_s >= until_s:
                 note = self.owner.net.idle_note()
                 raise PeerTimeout(self.peer, f"let {limit_s:g} s pass: no {self.what}{note}")
-            baton.park(self.owner.rank, until_s, lambda: self.what)
+            self.owner.net.park(self.owner.rank, until_s, lambda: self.what)
             self.owner.interrupt()
         return self.n_bytes
 
@@ -122,8 +123,9 @@ class Operation:
     def _settled(self) -> bool:
         if self.error is not None:
             raise self.error
-        if not self.complete and self.peer in self.owner.net.lost:
-            raise PeerLost(self.peer, f"is gone ({self.owner.net.lost[self.peer]}): no {self.what}")
+        known = self.owner.net.known[self.owner.rank]
+        if not self.complete and self.peer in known:
+            raise PeerLost(self.peer, f"is gone ({known[self.peer]}): no {self.what}")
         return self.complete
 
     def _withdraw(self) -> None:
@@ -173,40 +175,6 @@ class Message:
             send.owner.net.stir(send.owner.rank)
 
 
-@dataclass(frozen=True)
-class Faults:
-    """What the network does to messages; probabilities are per message, times in seconds.
-
-    Args:
-        delay_s: seconds that a message takes, or (least, most), drawn uniformly.
-        loss: probability that a message never arrives.
-        duplicate: probability that it arrives twice.
-        reorder: probability that it is held back while later ones with its tag pass.
-        bytes_per_s: what a rank's outgoing link carries, one message after the other.
-    """
-
-    delay_s: tuple[float, float] = (0.0, 0.0)
-    loss: float = 0.0
-    duplicate: float = 0.0
-    reorder: float = 0.0
-    bytes_per_s: float = inf
-
-    def __post_init__(self) -> None:
-        low_s, high_s = self.delay_s
-        if not 0.0 <= low_s <= high_s < inf:
-            raise ConfigError(f"delay_s must be finite with 0 <= least <= most, got {self.delay_s}")
-        for name in ("loss", "duplicate", "reorder"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"{name} must be a probability in [0, 1], got {getattr(self, name)}")
-        if not self.bytes_per_s > 0.0:
-            raise ConfigError(f"bytes_per_s must be above 0, got {self.bytes_per_s}")
-
-    @property
-    def held_back_s(self) -> float:
-        """Longest extra delay of a message that is held back."""
-        return 10 * self.delay_s[1] or 1e-3
-
-
 @dataclass(eq=False)
 class Network:
     """Everything that the ranks of one run share; only the holder of the baton touches it."""
@@ -217,16 +185,20 @@ class Network:
     deadline_s: float
     trace: list[TraceEvent] | None
     real_clock: bool = False
+    deaths: Mapping[int, Death] | None = None
     baton: Baton = field(init=False)
     arrived: defaultdict[Key, deque[Message]] = field(default_factory=lambda: defaultdict(deque))
     posted: defaultdict[Key, deque[Receive]] = field(default_factory=lambda: defaultdict(deque))
     inbox: defaultdict[tuple[int, Stream], deque[tuple[int, bytes]]] = field(
         default_factory=lambda: defaultdict(deque)
     )
-    lost: dict[int, str] = field(default_factory=dict)  # rank: why
+    known: list[dict[int, str]] = field(init=False)  # by rank: who it knows to be gone, and why
+    killed: set[int] = field(default_factory=set)
     interrupts: dict[int, Callable[[], None]] = field(default_factory=dict)
     interrupting: set[int] = field(default_factory=set)
     backgrounds: dict[int, list[Callable[[], bool]]] = field(default_factory=dict)
+    over: set[int] = field(default_factory=set)  # ranks whose program has ended
+    _cut: dict[tuple[int, int], bool] = field(default_factory=dict)  # (dead, receiver): whether it keeps
     _stirred: set[int] = field(default_factory=set)
     _random: dict[tuple[int, int], random.Random] = field(default_factory=dict)
     _latest_s: dict[Key, float] = field(default_factory=dict)
@@ -234,6 +206,44 @@ class Network:
 
     def __post_init__(self) -> None:
         self.baton = Baton(self.size)
+        self.known = [{} for _ in range(self.size)]
+        for rank, death in (self.deaths or {}).items():
+            self.baton.at(death.moment_s(self.seed, rank), partial(self._kill, rank, death))
+
+    def park(self, rank: int, until_s: float, what: Callable[[], str]) -> None:
+        """Give the baton away, as ``Baton.park``; whoever was killed meanwhile does not come back."""
+        self.check_alive(rank)
+        self.baton.park(rank, until_s, what)
+        self.check_alive(rank)
+
+    def check_alive(self, rank: int) -> None:
+        """Raise Killed in the thread of a rank that was killed."""
+        if rank in self.killed:
+            raise Killed
+
+    def _kill(self, rank: int, death: Death) -> None:
+        if rank in self.over:
+            return
+        self.killed.add(rank)
+        self.backgrounds.pop(rank, None)
+        self.interrupts.pop(rank, None)
+        chance = random.Random(f"{self.seed}/{rank}/death")
+        for other in range(self.size):
+            keeps = chance.random() < 0.5  # of what the dead rank had sent and nobody had taken
+            self._cut[rank, other] = keeps
+            for key in [key for key in self.arrived if (key[0], key[2]) == (other, rank)]:
+                kept = deque(m for m in self.arrived[key] if keeps and len(m.data) <= EAGER_BYTES)
+                self.arrived[key] = kept
+                if not kept:
+                    del self.arrived[key]
+            if other != rank:
+                after_s = chance.uniform(*death.noticed_s)
+                self.baton.at(self.baton.time_s + after_s, partial(self._notice, other, rank))
+        self.baton.wake(rank)
+
+    def _notice(self, observer: int, rank: int) -> None:
+        self.known[observer][rank] = "it was killed"
+        self.stir(observer)
 
     def stir(self, rank: int) -> None:
         """An operation of ``rank`` has ended: it may run on, and what it does beside its program, too."""
@@ -263,13 +273,15 @@ class Network:
     def end(self, rank: int, why: str | None) -> None:
         """The program of ``rank`` has returned, or raised; ``why`` tells those who wait for it."""
         self.backgrounds.pop(rank, None)
-        if why is not None:
-            self.lost[rank] = why
+        self.over.add(rank)
+        if why is not None and rank not in self.killed:
             for other in range(self.size):
+                self.known[other][rank] = why
                 self.stir(other)
 
     def send(self, key: Key, data: bytes, operation: Operation | None) -> None:
         """Put one message on its way; ``operation`` waits for it to be taken."""
+        self.check_alive(key[2])
         self.record("send", key, data)
         if self.faults == Faults():
             self.deliver(key, Message(data, operation))
@@ -305,6 +317,10 @@ class Network:
         """A message reaches its receiver: an oldest matching receive takes it, or it waits for one."""
         self.record("deliver", key, message.data)
         receiver, stream, sender, tag = key
+        if (sender, receiver) in self._cut and (
+            not self._cut[sender, receiver] or len(message.data) > EAGER_BYTES
+        ):
+            return  # it was on its way when its sender died
         if tag == POST:
             self.inbox[receiver, stream].append((sender, message.data))
             self.stir(receiver)  # the interrupt function may want to see it, or what runs beside the program

