@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 from pydec.comm.agree import agree
@@ -48,6 +49,18 @@ class Peer:
     def check(self) -> None:
         """Call once a step: raises Stopped once any rank has received SIGINT or SIGTERM."""
         self._guard.check()
+
+    def defer(self, step: Callable[[], int]) -> AbstractContextManager[None]:
+        """Within, a signal lets all ranks come to the same step first; see ``StopGuard.defer``.
+
+        Args:
+            step: number of the step that is under way.
+        """
+        return self._guard.defer(step)
+
+    def reached(self, step: int) -> bool:
+        """Whether all ranks stop after this step; see ``StopGuard.reached``."""
+        return self._guard.reached(step)
 
     def agree(self, facts: Mapping[str, str]) -> None:
         """Compare facts that all ranks must share; all ranks call it together.

@@ -2,6 +2,11 @@
 
 The signal handler only sets a flag. The flag is looked at inside waits and wherever the program
 calls ``check``; the rank that sees it tells the others with a posted message.
+
+A program that counts steps may end at a step instead (``defer``): every rank then tells every other which
+step it is in when it hears of the stop, and all go on to the latest of these. Nobody waits for a rank that
+waits for it: who is ahead stays where it is, with all that it owes sent, until the others have told, and
+they tell from inside their waits.
 """
 
 from __future__ import annotations
@@ -9,7 +14,8 @@ from __future__ import annotations
 import signal
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -24,6 +30,9 @@ _MEANS = {
 _NOTE = struct.Struct("<4sBI")  # b"stop", signal, rank that received it
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _FAREWELL_TAG = (1 << 22) + 1_000_000
+_STEP_TAG = _FAREWELL_TAG + 1
+_STEP = struct.Struct("<q")
+_AT_ONCE = -1  # in place of a step: this rank does not defer
 
 
 class StopGuard:
@@ -46,6 +55,10 @@ class StopGuard:
         self._previous: dict[int, Any] = {}
         self._received: int | None = None  # set by the handler, which does nothing else
         self._stopped: Stopped | None = None
+        self._step: Callable[[], int] | None = None
+        self._announced = _AT_ONCE
+        self._sends: list[tuple[Pending, bytes]] = []  # with what must not go away before it has left
+        self._last: int | None = None
 
     def __enter__(self) -> StopGuard:
         if threading.current_thread() is threading.main_thread():
@@ -68,11 +81,50 @@ class StopGuard:
             self._received = _meaning(signum)
 
     def check(self) -> None:
-        """Raise Stopped if this rank received a signal or another one announced a stop."""
+        """Raise Stopped if this rank received a signal or another announced a stop, unless it is deferred."""
         if self._stopped is None:
             self._look()
-        if self._stopped is not None:
+        if self._stopped is not None and self._step is None:
             raise self._stopped
+
+    @contextmanager
+    def defer(self, step: Callable[[], int]) -> Iterator[None]:
+        """Within, a stop does not raise: the program asks ``reached`` after every step, and ends itself.
+
+        Args:
+            step: number of the step that is under way, at least 0; all ranks count alike.
+        """
+        self._step = step
+        try:
+            yield
+        finally:
+            self._step = None
+
+    def reached(self, step: int) -> bool:
+        """Whether all ranks stop now, after this step; from then on ``check`` raises.
+
+        Once a stop is known it waits until every rank has said where it is, the transport's deadline at
+        most.
+
+        Args:
+            step: that is done, with all that this rank owes others for it.
+
+        Raises:
+            Stopped: a rank could not be asked, or does not defer; the ranks do not end at one step.
+        """
+        if self._stopped is None:
+            self._look()
+        if self._stopped is None:
+            return False
+        if self._last is None:
+            self._last = self._latest()
+        if self._last < 0:
+            self._step = None
+            raise self._stopped
+        if step < self._last:
+            return False
+        self._step = None
+        return True
 
     def goodbye(self, timeout_s: float = 10.0) -> bool:
         """Wait until every peer has come here too; returns whether all have.
@@ -110,14 +162,38 @@ class StopGuard:
                         link.post(peer, note)
                     except PeerTimeout:  # a peer that takes nothing cannot be told
                         continue
-            self._stopped = Stopped(self._received, link.rank)
+            self._know(Stopped(self._received, link.rank))
             return
         while (arrived := link.poll()) is not None:
             data = arrived[1]
             if len(data) == _NOTE.size and data[:4] == b"stop":
                 _, signum, origin = _NOTE.unpack(data)
-                self._stopped = Stopped(signum, origin)
+                self._know(Stopped(signum, origin))
                 return
+
+    def _know(self, stopped: Stopped) -> None:
+        """A stop is known: say to all where this rank is."""
+        self._stopped = stopped
+        self._announced = _AT_ONCE if self._step is None else self._step()
+        link = self._control
+        for peer in range(link.size):
+            if peer != link.rank:
+                data = _STEP.pack(self._announced)
+                with suppress(PeerTimeout, PeerLost):  # who is gone needs to know nothing
+                    self._sends.append((link.isend(peer, _STEP_TAG, memoryview(data)), data))
+
+    def _latest(self) -> int:
+        """The latest step that any rank is in, or ``_AT_ONCE``."""
+        link = self._control
+        until_s = link.now() + link.deadline_s
+        rooms = {peer: bytearray(_STEP.size) for peer in range(link.size) if peer != link.rank}
+        try:
+            receives = [link.irecv(peer, _STEP_TAG, memoryview(room)) for peer, room in rooms.items()]
+        except PeerLost:
+            return _AT_ONCE
+        heard = [_ends(receive, lambda: until_s - link.now()) for receive in receives]
+        steps = [self._announced, *(_STEP.unpack(room)[0] for room in rooms.values())]
+        return max(steps) if all(heard) and min(steps) >= 0 else _AT_ONCE
 
 
 def _ends(pending: Pending, left_s: Callable[[], float]) -> bool:

@@ -352,9 +352,16 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             self._rounds.rebase()
         self._wait_s += self.peer.transport.now() - started
 
-    def state_dict(self) -> dict[str, Any]:
-        """State of the wrapped optimiser and of the algorithm, for this rank."""
-        state = self._rounds.state() if self._rounds else {"name": repr(self.algorithm), "vectors": {}}
+    def state_dict(self, *, copy: bool = True) -> dict[str, Any]:
+        """State of the wrapped optimiser and of the algorithm, for this rank.
+
+        Args:
+            copy: False gives the algorithm's vectors themselves, as it does the wrapped optimiser's in any
+                case: for who copies them before the next step.
+        """
+        state = (
+            self._rounds.state(copy=copy) if self._rounds else {"name": repr(self.algorithm), "vectors": {}}
+        )
         return {"optimizer": self.optimizer.state_dict(), "gossip": state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -259,15 +259,19 @@ class Rounds:
         for part in self.parts:
             part.rule.rebase()
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold of this rank; a round under way counts as not begun."""
+    def state(self, *, copy: bool = True) -> dict[str, Any]:
+        """What a checkpoint must hold of this rank; a round under way counts as not begun.
+
+        Args:
+            copy: whether its vectors stay as they are when training goes on.
+        """
         begun = self.exchange.pending
         return {
             "name": repr(self.plan.algorithm),
             "steps": self.steps,
             "rounds": self.rounds - begun,
             "begun": begun,  # begun again by ``load_state``, with the same bits
-            "vectors": self._copies(),
+            "vectors": self._copies() if copy else _tensors(self._vectors()),
             "numbers": [part.rule.numbers() for part in self.parts],
             "estimator": self.estimator.numbers() if self.estimator else [],
             "controller": self.controller.numbers() if self.controller else [],
@@ -312,7 +316,7 @@ class Rounds:
 
     def _copies(self) -> dict[str, torch.Tensor]:
         with quiet(self.exchange):
-            return {name: torch.from_numpy(vector.copy()) for name, vector in self._vectors().items()}
+            return {name: tensor.clone() for name, tensor in _tensors(self._vectors()).items()}
 
     def _vectors(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -321,3 +325,8 @@ class Rounds:
         for number, mixer in enumerate(self._buffers):
             found.update({f"buffers.{number}.{name}": vector for name, vector in mixer.state().items()})
         return found
+
+
+def _tensors(vectors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The same memory as tensors."""
+    return {name: torch.from_numpy(vector) for name, vector in vectors.items()}

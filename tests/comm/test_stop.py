@@ -88,3 +88,69 @@ def test_handlers_set_a_flag_and_are_restored(signum):
             guard.check()
         assert guard.goodbye()
     assert signal.getsignal(signum) is before
+
+
+def counting(steps: int, waits: bool, asked_at: int, signalled: int):
+    """A program of steps, in each of which a rank waits for the one before it on the ring."""
+
+    def program(transport):
+        size, rank = transport.size, transport.rank
+        done = 0
+        with StopGuard(transport) as guard, guard.defer(lambda: done + 1):
+            for step in range(1, steps + 1):
+                if rank == signalled and step == asked_at:
+                    guard.request(signal.SIGTERM)
+                transport.sleep(0.01 * (rank + 1))
+                if waits:
+                    into = bytearray(1)
+                    send = transport.isend((rank + 1) % size, step, memoryview(b"x"))
+                    transport.irecv((rank - 1) % size, step, memoryview(into)).wait()
+                    send.wait()
+                guard.check()
+                done = step
+                if guard.reached(step):
+                    with pytest.raises(Stopped, match="signal 15"):
+                        guard.check()
+                    return step, True
+        return done, False
+
+    return program
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("signalled", [0, 3])
+def test_a_deferred_stop_ends_all_ranks_at_one_step(waits, signalled):
+    results = LocalCluster(4).run(counting(40, waits, 10, signalled))
+    assert len(set(results)) == 1
+    step, stopped = results[0]
+    assert stopped
+    assert 10 <= step <= 40
+
+
+def test_a_deferred_stop_of_a_peer_alone_is_at_once():
+    with StopGuard(solo()) as guard, guard.defer(lambda: 7):
+        assert not guard.reached(6)
+        guard.request(signal.SIGINT)
+        guard.check()
+        assert guard.reached(7)
+
+
+def test_a_rank_that_does_not_defer_ends_the_others_at_once():
+    def program(transport):
+        with StopGuard(transport) as guard:
+            if transport.rank == 0:
+                guard.request(signal.SIGTERM)
+                with pytest.raises(Stopped):
+                    guard.check()
+                return guard.goodbye()
+            with guard.defer(lambda: 1), pytest.raises(Stopped):
+                _steps_for_ever(transport, guard)
+            return guard.goodbye()
+
+    assert LocalCluster(3).run(program) == [True] * 3
+
+
+def _steps_for_ever(transport, guard):
+    for step in range(1, 1000):
+        transport.sleep(0.01)
+        assert not guard.reached(step)

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from pydec.errors import ConfigError
-from pydec.train.batches import Batches, fetch, labels_of
+from pydec.train.batches import Batches, batches_after, fetch, labels_of
 
 DATA = TensorDataset(torch.arange(20.0), torch.arange(20) % 3)
 SHARE = np.arange(3, 17)
@@ -76,3 +76,61 @@ def test_labels_are_found_or_asked_for():
         labels_of(Pairs(), None)
     with pytest.raises(ConfigError, match=r"leave --alpha out"):
         labels_of(TensorDataset(torch.zeros(4), torch.zeros(4)), None)
+
+
+def drawn(batches: Batches, count: int) -> list[list[float]]:
+    return [batch[0][0].tolist() for batch in islice(batches, count)]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 4, 6, 7, 20])
+def test_skipping_is_drawing_and_throwing_away(steps):
+    later = Batches(DATA, SHARE, 4, 5, 1)
+    later.skip(steps // 2)
+    later.skip(steps - steps // 2)
+    assert drawn(later, 5) == drawn(Batches(DATA, SHARE, 4, 5, 1), steps + 5)[steps:]
+
+
+def halves(ranks: int) -> list[np.ndarray]:
+    return np.array_split(np.random.default_rng(ranks).permutation(20), ranks)
+
+
+def test_as_many_ranks_go_on_with_the_same_batches():
+    def after(history, rank):
+        return batches_after(DATA, 20, halves, history, 2, 0, rank, 2)
+
+    for rank in range(2):
+        whole = drawn(after([], rank), 12)
+        assert drawn(after([(2, 7)], rank), 5) == whole[7:]
+
+
+@pytest.mark.parametrize("ranks", [1, 3, 5])
+def test_other_ranks_see_in_this_pass_only_what_nobody_has_seen(ranks):
+    before = [drawn(batches_after(DATA, 20, halves, [], 2, 0, rank, 2), 3) for rank in range(2)]
+    seen = {value for batches in before for batch in batches for value in batch}
+    assert len(seen) == 12
+    after = [batches_after(DATA, 20, halves, [(2, 3)], 2, 0, rank, ranks) for rank in range(ranks)]
+    left = sum((len(np.setdiff1d(halves(ranks)[rank], [int(v) for v in seen])) // 2) for rank in range(ranks))
+    first = {
+        value
+        for rank, batches in enumerate(after)
+        for batch in drawn(batches, len(np.setdiff1d(halves(ranks)[rank], [int(v) for v in seen])) // 2)
+        for value in batch
+    }
+    assert not first & seen
+    assert len(first) == 2 * left
+
+
+def test_two_changes_of_the_number_of_ranks_still_see_nothing_twice():
+    data = TensorDataset(torch.arange(200.0), torch.zeros(200))
+
+    def split(ranks: int) -> list[np.ndarray]:
+        return np.array_split(np.random.default_rng(ranks).permutation(200), ranks)
+
+    seen: list[float] = []
+    history: list[tuple[int, int]] = []
+    for ranks, steps in ((2, 8), (4, 4), (3, 2)):
+        for rank in range(ranks):
+            batches = batches_after(data, 200, split, history, 4, 0, rank, ranks)
+            seen += [value for batch in drawn(batches, steps) for value in batch]
+        history.append((ranks, steps))
+    assert len(seen) == len(set(seen)) == 4 * (16 + 16 + 6)
