@@ -1,14 +1,15 @@
-"""A quorum's signatures under statements that are not votes: checkpoints, audits, the end of a run."""
+"""A quorum's signatures under statements that are not votes: checkpoints, audits, deaths, the run's end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydec.consensus import fields
-from pydec.consensus.certificate import from_bitmap, to_bitmap
+from pydec.consensus.certificate import Verify, from_bitmap, to_bitmap
+from pydec.consensus.signed import Signer
 from pydec.consensus.validators import MAX_VALIDATORS, ValidatorTable
-from pydec.crypto.signing import SigningKey, verify
+from pydec.crypto.signing import verify
 from pydec.errors import SignatureError, TransactionError
 
 _DOMAIN = b"pydec.attest.v1"
@@ -32,6 +33,14 @@ class Attestation:
         Raises:
             TransactionError: with the check that failed.
         """
+        self.verify_each(table, chain_id, [statement] * len(self.signatures))
+
+    def verify_each(self, table: ValidatorTable, chain_id: bytes, statements: Sequence[bytes]) -> None:
+        """As ``verify``, where every signer has a statement of its own, in the order of the signatures.
+
+        Raises:
+            TransactionError: with the check that failed.
+        """
         indices = from_bitmap(self.signers)
         if len(self.signers) != -(-len(table) // 8) or (indices and indices[-1] >= len(table)):
             raise TransactionError(
@@ -39,17 +48,19 @@ class Attestation:
             )
         if len(indices) != len(self.signatures):
             raise TransactionError(f"{len(indices)} signers attested with {len(self.signatures)} signatures")
+        if len(indices) != len(statements):
+            raise TransactionError(f"{len(indices)} signers attested {len(statements)} statements")
         stake = table.weight(indices)
         if not table.quorum(stake):
             raise TransactionError(f"stake {stake} of {table.total} attested, which is no quorum")
-        for index, signature in zip(indices, self.signatures, strict=True):
+        for index, signature, statement in zip(indices, self.signatures, statements, strict=True):
             try:
                 verify(table[index].key, _DOMAIN + chain_id + statement, signature)
             except SignatureError as error:
                 raise TransactionError(f"attestation of validator {index}: {error}") from None
 
 
-def attest(key: SigningKey, chain_id: bytes, statement: bytes) -> bytes:
+def attest(key: Signer, chain_id: bytes, statement: bytes) -> bytes:
     """One validator's signature, 64 bytes."""
     return key.sign(_DOMAIN + chain_id + statement)
 
@@ -62,6 +73,18 @@ def verify_share(
     Raises:
         SignatureError: it is not.
     """
+    check_share(verify, table, index, chain_id, statement, signature)
+
+
+def check_share(
+    verify: Verify,
+    table: ValidatorTable,
+    index: int,
+    chain_id: bytes,
+    statement: bytes,
+    signature: bytes,
+) -> None:
+    """As ``verify_share``, with another ``verify``: that of simulations."""
     verify(table[index].key, _DOMAIN + chain_id + statement, signature)
 
 

@@ -23,6 +23,7 @@ from pydec.consensus.channel import Channel
 from pydec.consensus.effects import Committed, Effect, Timer
 from pydec.consensus.hello import Greeter
 from pydec.consensus.messages import MAX_MESSAGE_BYTES, encode
+from pydec.consensus.mourning import Mourning
 from pydec.consensus.replica import Replica
 from pydec.consensus.storage import Storage
 from pydec.crypto.hashing import sha256
@@ -63,6 +64,7 @@ class Driver:
         reports: what peers sent that no honest peer sends, the newest last.
         faults: number of such messages by rank.
         failure: why the ledger has stopped here, None while it runs.
+        deaths: of members: what this node has seen, and what is agreed on.
     """
 
     def __init__(
@@ -75,6 +77,9 @@ class Driver:
         self.reports: deque[str] = deque(maxlen=_REPORTS)
         self.faults: Counter[int] = Counter()
         self.failure: str | None = None
+        self.deaths = Mourning(
+            replica.member, self._perform, lambda data: self._perform(replica.submit(data)), link.now
+        )
         self._turn = threading.Lock()  # one tick at a time; on the local cluster a poll may lead to another
         self._submitted: SimpleQueue[tuple[bytes, Future[Receipt]]] = SimpleQueue()
         self._pending: dict[bytes, tuple[bytes, list[Future[Receipt]]]] = {}
@@ -240,14 +245,17 @@ class Driver:
             if message is None:
                 break
             busy = True
-            self._perform(self._replica.receive(*message))
+            if self.deaths.takes(message[1]):
+                self.deaths.receive(self.state, *message)
+            else:
+                self._perform(self._replica.receive(*message))
         now_s = self._link.now()
         for timer in [timer for timer, at_s in self._timers.items() if at_s <= now_s]:
             if self._timers.get(timer, now_s + 1.0) <= now_s:  # an earlier one may have cancelled it
                 del self._timers[timer]
                 self._perform(self._replica.timer(timer))
                 busy = True
-        return busy
+        return self.deaths.tick(self.state) or busy
 
     def _take_submitted(self) -> bool:
         busy = False

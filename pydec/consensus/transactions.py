@@ -8,7 +8,7 @@ themselves, whoever brings them, and the state refuses them a second time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from pydec.consensus import fields
@@ -16,6 +16,7 @@ from pydec.consensus.attestation import ATTESTATION, Attestation
 from pydec.consensus.evidence import MAX_EVIDENCE_BYTES
 from pydec.consensus.fields import DIGEST, U8, U32, U64, Codec
 from pydec.consensus.roles import ALL_ROLES
+from pydec.consensus.validators import MAX_VALIDATORS
 from pydec.crypto.hashing import sha256
 from pydec.crypto.runkey import CERTIFICATE_BYTES
 from pydec.crypto.signing import SigningKey, verify
@@ -191,9 +192,27 @@ class End:
     attestation: Attestation
 
 
+@dataclass(frozen=True)
+class Dead:
+    """A quorum of ``epoch`` holds the member ``node`` for dead; it need not have done anything wrong.
+
+    Args:
+        epoch: in which it was signed.
+        node: the member.
+        rounds: by signer, in the order of the signatures: the training round that it does not begin before
+            it knows what became of this. Each signs its own.
+        attestation: of the quorum.
+    """
+
+    epoch: int
+    node: bytes
+    rounds: tuple[int, ...]
+    attestation: Attestation
+
+
 Body: TypeAlias = (
     Join | Leave | Stake | Transfer | Key | Dataset | Grant | Revoke | Config | Beacon | Begin
-    | EvidenceOf | Evict | Checkpoint | Audit | End
+    | EvidenceOf | Evict | Checkpoint | Audit | End | Dead
 )  # fmt: skip
 Attested: TypeAlias = Checkpoint | Audit | End
 
@@ -227,6 +246,10 @@ KINDS: dict[int, tuple[type[Body], Codec[Any]]] = {
         Audit, epoch=U64, subject=DIGEST, round=U64, guilty=_FLAG, digest=DIGEST, attestation=ATTESTATION
     )),
     36: (End, fields.record(End, epoch=U64, run_id=DIGEST, round=U64, root=DIGEST, attestation=ATTESTATION)),
+    37: (Dead, fields.record(
+        Dead, epoch=U64, node=DIGEST, rounds=fields.many(fields.ROUND, MAX_VALIDATORS),
+        attestation=ATTESTATION
+    )),
 }  # fmt: skip
 _KIND_OF = {kind: number for number, (kind, _) in KINDS.items()}
 
@@ -309,11 +332,16 @@ def prove(body: Body) -> bytes:
     return Transaction(body).encode()
 
 
-def statement(body: Attested) -> bytes:
+def statement(body: Attested | Dead) -> bytes:
     """What the members of a quorum sign: everything of the body but their signatures."""
-    empty = type(body)(**{**body.__dict__, "attestation": Attestation(b"", ())})
+    empty = replace(body, attestation=Attestation(b"", ()))
     kind = _KIND_OF[type(body)]
     return bytes([kind]) + KINDS[kind][1].encode(empty)
+
+
+def statements(body: Dead) -> list[bytes]:
+    """What each signer of a death signs: as ``statement``, with its own round alone."""
+    return [statement(replace(body, rounds=(round,))) for round in body.rounds]
 
 
 def transaction_id(data: bytes) -> bytes:

@@ -17,6 +17,7 @@ from pydec.consensus.transactions import (
     Checkpoint,
     Config,
     Dataset,
+    Dead,
     End,
     Evict,
     EvidenceOf,
@@ -61,6 +62,7 @@ BODIES = [
     Checkpoint(1, 2, A, SIGNED),
     Audit(1, A, 2, 1, B, SIGNED),
     End(1, A, 2, B, SIGNED),
+    Dead(1, A, (7, (1 << 62) - 1), SIGNED),
 ]
 IDS = [f"{type(body).__name__}-{number}" for number, body in enumerate(BODIES)]
 

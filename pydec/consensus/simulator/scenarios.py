@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
+from pydec.consensus.application import LedgerState
+from pydec.consensus.deaths import Deaths, Submit
+from pydec.consensus.effects import Broadcast, Report
+from pydec.consensus.member import Member
 from pydec.consensus.messages import Vote, decode
 from pydec.consensus.signed import Kind
 from pydec.consensus.simulator.adversaries import ignores_the_lock
 from pydec.consensus.simulator.network import Network
 from pydec.consensus.simulator.oracles import Violation
-from pydec.consensus.simulator.state import note
+from pydec.consensus.simulator.state import note, set_stake
 from pydec.consensus.simulator.world import CHAIN_ID, Place, World
+from pydec.consensus.validators import Validator
 
 
 def agree(
@@ -99,3 +105,67 @@ def hidden_commit(seed: int, adversary: bool = True) -> World:
     if [world.places[number].storage.head for number in (0, 2, 3)] != [0, 0, 1]:
         raise Violation(f"the plot failed: heights {world.heights()}")
     return agree(world, at=healed_s + 0.1, start=False)
+
+
+def death(seed: int, size: int = 5, delay_s: tuple[float, float] = (0.001, 0.001)) -> tuple[float, World]:
+    """A node dies in an idle world; just more than a third of the nodes see it, and the others believe them.
+
+    Returns:
+        Longest message delays from the last signature that a quorum needed to the death's commit at a living
+        node, and the world. The dead node does not lead, or a timer would have to pass first.
+    """
+    world = World([1] * size, seed, Network(delay_s=delay_s), pace_s=10.0)
+    world.start()
+    world.run(10.0)
+    leader = world.genesis.leader
+    dead = world.draw.choice([number for number in range(size) if number != leader])
+    world.crash(world.places[dead])
+    victim = world.places[dead].node_id
+    living = [place for place in world.places if place.number != dead]
+    signed_s: dict[int, float] = {}
+
+    def make(number: int) -> Deaths:
+        node = world.places[number].node_id
+        member = Member(CHAIN_ID, node, world.keys.of(node), world.keys.verify)
+        return Deaths(
+            member,
+            lambda: 100 + number,
+            lambda state: {validator.node_id for validator in state.table.validators},
+            lambda body: set_stake(Validator(body.node, body.node, 0)),
+        )
+
+    deaths = {place.number: make(place.number) for place in living}
+
+    def state(number: int) -> LedgerState:
+        replica = world.places[number].replica
+        assert replica is not None
+        return replica.state
+
+    def carry(number: int, done: Iterable[object]) -> None:
+        for effect in done:
+            if isinstance(effect, Report):
+                raise Violation(f"place {number} reports {effect.reason}")
+            if isinstance(effect, Submit):
+                world.submit(number, effect.transaction)
+            elif isinstance(effect, Broadcast):
+                signed_s.setdefault(number, world.now)
+                for other in living:
+                    if other.node_id in effect.nodes:
+                        for arrival in world.network.arrivals(number, other.number, world.now, world.draw):
+                            world.at(arrival, partial(hear, other.number, number, effect.data))
+
+    def hear(number: int, sender: int, data: bytes) -> None:
+        carry(number, deaths[number].receive(state(number), world.places[sender].node_id, data))
+
+    def saw(number: int) -> None:
+        carry(number, deaths[number].suspect(state(number), victim))
+
+    for place in world.draw.sample(living, size // 3 + 1):
+        world.at(world.now + world.draw.uniform(0.0, 0.01), partial(saw, place.number))
+    gone = [place.number for place in living]
+    if not world.run(world.now + 60.0, lambda: all(state(n).table.index(victim) is None for n in gone)):
+        raise Violation(f"node {dead} was not evicted; heights {world.heights()}")
+    quorum = next(count for count in range(size) if world.genesis.table.quorum(count))
+    began_s = sorted(signed_s.values())[quorum - 1]
+    last_s = max(time for time, number, height, _ in world.commits if height == 1 and number in gone)
+    return round((last_s - began_s) / delay_s[1], 6), world

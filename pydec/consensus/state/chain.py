@@ -264,11 +264,13 @@ def _finish(draft: Draft, header: Header) -> ChainState:
     table, tables, effect, accounts = state.table, state.tables, state.effect_round, draft.accounts
     priorities, changed = state.priorities, state.changed
     origin = header.parent_hash if state.changed == state.height else state.origin
-    if draft.view_changed:
+    if draft.view_changed or draft.death_round is not None:
         table = validator_table(state.table.epoch + 1, accounts.values())
         tables = (*tables, PastTable(state.table, draft.height))
         priorities = rebased(state.table, priorities, table)
-        effect = max(effect, reached_round(accounts, state.table) + draft.number("margin_rounds"))
+        if draft.view_changed:
+            effect = max(effect, reached_round(accounts, state.table) + draft.number("margin_rounds"))
+        effect = max(effect, draft.death_round or 0)
         changed, origin = draft.height, NO_DIGEST
     forgotten = 0
     while forgotten < len(tables) and tables[forgotten].until + state.rules.evidence_blocks <= draft.height:

@@ -40,6 +40,8 @@ class Draft:
         self.run, self.work, self.supply = state.run, state.work, state.supply
         self.recent = (*state.recent, parent_hash)[-state.rules.recent_blocks :]
         self.view_changed = False
+        self.death_round: int | None = None
+        """Where the view without the dead may begin, if the block has any: nobody has to reach it first."""
         self.evidence_bytes = 0
         self.after_evidence = False
         self.stake = state.table.total

@@ -16,6 +16,7 @@ from pydec.consensus.transactions import (
     Checkpoint,
     Config,
     Dataset,
+    Dead,
     End,
     Evict,
     EvidenceOf,
@@ -54,6 +55,7 @@ _SIGNED: dict[type, Callable[[Draft, bytes, Any], None]] = {
 _PROVEN: dict[type, Callable[[Draft, Any], None]] = {
     EvidenceOf: membership.evidence,
     Evict: membership.evict,
+    Dead: membership.dead,
     Checkpoint: records.checkpoint,
     Audit: records.audit,
     End: records.end,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+from pydec.consensus.certificate import from_bitmap
 from pydec.consensus.evidence import Evidence, EvidenceError, verify
 from pydec.consensus.puzzle import Puzzle
 from pydec.consensus.roles import SELF_CHOSEN, Role
@@ -11,6 +13,7 @@ from pydec.consensus.state.draft import Draft, NotYetError
 from pydec.consensus.state.parts import Account
 from pydec.consensus.transactions import (
     NO_DIGEST,
+    Dead,
     Evict,
     EvidenceOf,
     Join,
@@ -18,14 +21,19 @@ from pydec.consensus.transactions import (
     Leave,
     Stake,
     Transfer,
+    statements,
 )
-from pydec.consensus.validators import MAX_VALIDATORS
+from pydec.consensus.validators import MAX_VALIDATORS, ValidatorTable
 from pydec.crypto.runkey import RunCertificate
 from pydec.errors import FrameError, SignatureError, TransactionError
 
 
 def join(draft: Draft, sender: bytes, body: Join) -> None:
-    """Make the sender a member; its admission must be paid for."""
+    """Make the sender a member; its admission must be paid for.
+
+    Stake that is still locked since an earlier membership may be bonded again: it stays where evidence finds
+    it. So who was held for dead and lives comes back with what it had.
+    """
     account = draft.accounts.get(sender) or Account(sender, sender)
     asked, who = Role(body.roles), sender.hex()[:16]
     if account.slashed:
@@ -49,6 +57,7 @@ def join(draft: Draft, sender: bytes, body: Join) -> None:
         draft.check_cap(sender, stake)
         draft.check_churn(stake)
         draft.count_churn(stake)
+    free = min(account.balance, stake - entry)
     draft.supply = replace(draft.supply, minted=draft.supply.minted + entry)
     draft.work = replace(draft.work, joins=draft.work.joins + 1)
     draft.view_changed = True
@@ -60,7 +69,8 @@ def join(draft: Draft, sender: bytes, body: Join) -> None:
             roles=int(asked),
             stake=stake,
             entry=entry,
-            balance=account.balance - (stake - entry),
+            balance=account.balance - free,
+            locked=account.locked - (stake - entry - free),
             joined=draft.height,
             round=0,
         )
@@ -97,9 +107,11 @@ def _bonded(draft: Draft, account: Account, body: Join, admission: str) -> tuple
                 f"{who} bonds {body.stake}, but entry by {admission} brings {least} and no more"
             )
         return least, least
-    if not least <= body.stake <= account.balance:
+    if not least <= body.stake <= account.balance + account.locked:
+        locked = f", {account.locked} locked" if account.locked else ""
         raise TransactionError(
-            f"{who} bonds {body.stake}; it has a balance of {account.balance} and needs at least {least}"
+            f"{who} bonds {body.stake}; it has a balance of {account.balance}{locked} and needs at least "
+            f"{least}"
         )
     return body.stake, 0
 
@@ -221,6 +233,54 @@ def evict(draft: Draft, body: Evict) -> None:
     if not account.is_validator:
         raise TransactionError(f"{body.node.hex()[:16]} is no validator any more")
     remove(draft, account, "be evicted")
+
+
+def dead(draft: Draft, body: Dead) -> None:
+    """Remove a member that a quorum of this epoch, or of the one before, holds for dead.
+
+    Nothing is slashed: its stake is locked as if it had left, and it may join again with it. The churn of an
+    epoch counts it, and who does not fit waits for the next epoch, which the next block may begin. The view
+    without it begins beyond what the signers said.
+    """
+    account, who = draft.account(body.node), body.node.hex()[:16]
+    if not account.roles & (Role.TRAINER | Role.VALIDATOR):
+        raise TransactionError(f"{who} is no member that could be held for dead")
+    table = draft.table_of(body.epoch, draft.epoch - 1)
+    began = draft.height if body.epoch == draft.epoch else draft.state.changed
+    if account.joined >= began:
+        raise TransactionError(
+            f"{who} has joined again at height {account.joined}, after epoch {body.epoch} held it for dead"
+        )
+    signers = from_bitmap(body.attestation.signers)
+    if table.index(body.node) in signers:
+        raise TransactionError(f"{who} has signed itself that it is dead")
+    body.attestation.verify_each(table, draft.state.chain_id, statements(body))
+    others = draft.view_changed
+    remove(draft, account, "be held for dead")
+    draft.view_changed = others  # of what needs no signers' rounds
+    for index in signers:  # who signs lives
+        signer = draft.account(table[index].node_id)
+        draft.put(replace(signer, seen=draft.height))
+    round = first_round(table, dict(zip(signers, body.rounds, strict=True)))
+    draft.death_round = max(draft.death_round or 0, round)
+
+
+def first_round(table: ValidatorTable, rounds: Mapping[int, int]) -> int:
+    """Where a view may begin so that nobody has passed it yet, from the rounds that its signers wait at.
+
+    The highest that more than a third of the stake names, so that an honest one does and liars can move it no
+    further; and one round more for every member, because neighbours of neighbours may be ahead by that much.
+
+    Args:
+        table: of the signers.
+        rounds: by index in it.
+    """
+    weight = 0
+    for index in sorted(rounds, key=lambda index: -rounds[index]):
+        weight += table[index].stake
+        if table.blocking(weight):
+            return rounds[index] + len(table)
+    return 0
 
 
 def evidence(draft: Draft, body: EvidenceOf) -> None:
