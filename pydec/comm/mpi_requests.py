@@ -231,7 +231,7 @@ class MpiPending:
         """
         if self._request is None:
             return
-        if self._receives:
+        if self._receives and self.peer not in self._shared.lost:
             self._request.Cancel()
             until_s = time.monotonic() + _CANCEL_S
             backoff = Backoff()

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydec.compress.base import Compressor, Vector
 from pydec.errors import ConfigError
-from pydec.gossip.base import Algorithm, Mixer, Order, algorithms
+from pydec.gossip.base import AfterDeath, Algorithm, Mixer, Order, algorithms
 from pydec.topology.base import Topology
 
 
@@ -24,6 +24,7 @@ class AllReduce(Algorithm):
     """
 
     budget: ClassVar[int] = 2
+    after_death: ClassVar[AfterDeath] = "stop"
     averages: ClassVar[Literal["parameters", "gradients"]] = "gradients"
     lossless: ClassVar[bool] = True
     plain_mixing: ClassVar[bool] = False

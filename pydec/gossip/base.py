@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pydec.gossip.asynchronous import Asynchronous
 
 Order = Literal["atc", "cta"]
+AfterDeath = Literal["go on", "restart", "stop"]
 ORDERS: tuple[Order, ...] = ("atc", "cta")
 
 BUCKET_ELEMENTS = 1 << 24
@@ -84,6 +85,16 @@ class Mixer(ABC):
         Args:
             total: the sum of this rank's row of weights, its own included; 1 but for rounding,
                 unless only the columns of the topology's matrices sum to 1.
+        """
+
+    def restart(self) -> None:  # noqa: B027  # most keep nothing of other ranks
+        """See ``Rule.restart``."""
+
+    def lose(self, peer: int) -> None:  # noqa: B027  # whoever keeps nothing of a peer loses nothing
+        """A rank is dead: no packet comes from it or goes to it any more.
+
+        Raises:
+            PeerLost: the algorithm cannot go on without it; the message says what to use instead.
         """
 
     @property
@@ -148,6 +159,10 @@ class Algorithm(ABC):
     averages: ClassVar[Literal["parameters", "gradients"]] = "parameters"
     tolerates_loss: ClassVar[bool] = True
     """Whether a round may go on without a neighbour's packet."""
+    after_death: ClassVar[AfterDeath] = "go on"
+    """What a neighbour's death does: the survivors "go on" with the same equations and the weights that are
+    left; "restart" their recursion besides, all in the same step (``Rule.restart``), because what the dead
+    rank held is missing in its sums; or "stop", because the algorithm needs every rank."""
     lossless: ClassVar[bool] = False
     """Whether only uncompressed packets will do."""
     needs_lr: ClassVar[bool] = False

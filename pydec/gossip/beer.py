@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pydec.compress.base import Compressor, Vector
 from pydec.errors import ConfigError
-from pydec.gossip.base import Algorithm, Mixer, Order, algorithms
+from pydec.gossip.base import AfterDeath, Algorithm, Mixer, Order, algorithms
 from pydec.gossip.checks import BIG, require_doubly_stochastic, require_static_connected
 from pydec.gossip.choco import Choco
 from pydec.gossip.rule import Rule
@@ -51,6 +51,7 @@ class Beer(Algorithm):
 
     budget: ClassVar[int] = 3
     tolerates_loss: ClassVar[bool] = False
+    after_death: ClassVar[AfterDeath] = "restart"
     needs_gradient: ClassVar[bool] = True
     plain_mixing: ClassVar[bool] = False
     order: ClassVar[Order] = "cta"  # type: ignore[misc]  # the equations' own

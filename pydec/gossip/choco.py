@@ -13,7 +13,7 @@ from pydec import kernels
 from pydec.compress.base import Bytes, Compressor, Vector
 from pydec.compress.quantiser import Quantiser
 from pydec.errors import ConfigError
-from pydec.gossip.base import Algorithm, Mixer, Order, algorithms
+from pydec.gossip.base import AfterDeath, Algorithm, Mixer, Order, algorithms
 from pydec.gossip.checks import BIG, check_order
 from pydec.gossip.memory import aligned_floats
 from pydec.topology.base import Topology
@@ -34,8 +34,24 @@ class ChocoMixer(Mixer):
         self.gamma = gamma
         self.estimate = aligned_floats(x.size)
         self.mixed = aligned_floats(x.size)
+        self._rank = 0
+        self._topology: Topology | None = None
+        self._still = 0.0
         longest = max((stop - start for start, stop in self.buckets), default=0) if self.stages else 0
         self._difference = aligned_floats(longest)
+
+    def place(self, rank: int, topology: Topology) -> None:
+        """The weights of all rounds are those of the first."""
+        self._rank, self._topology = rank, topology
+
+    def lose(self, peer: int) -> None:
+        """Its estimate stands still from here on, as if it sent zeros, until ``restart``."""
+        assert self._topology is not None
+        self._still += self._topology.row(self._rank, 0)[1].get(peer, 0.0)
+
+    def _kept(self, weights: Sequence[float]) -> float:
+        """Weight of the own packet: what is left of 1, but for those that stand still."""
+        return 1.0 - sum(weights) - self._still
 
     @property
     def state_bytes(self) -> int:
@@ -53,9 +69,15 @@ class ChocoMixer(Mixer):
         """Update both estimates, then move x towards its neighbours' estimates."""
         start, stop = self.buckets[bucket]
         x, estimate, mixed = self.x[start:stop], self.estimate[start:stop], self.mixed[start:stop]
-        self.compressor.accumulate_own(own, 1.0 - sum(weights), packets, weights, mixed)
+        self.compressor.accumulate_own(own, self._kept(weights), packets, weights, mixed)
         self.compressor.accumulate_own(own, 1.0, [], [], estimate)
         kernels.mix([x, mixed, estimate], [1.0, self.gamma, -self.gamma], out=x)
+
+    def restart(self) -> None:
+        """What the dead were thought to be is still in ``mixed``: estimate anew, from 0, as all others do."""
+        self.estimate.fill(0.0)
+        self.mixed.fill(0.0)
+        self._still = 0.0
 
     def state(self) -> Mapping[str, NDArray[np.float32]]:
         """The two estimates."""
@@ -81,7 +103,7 @@ class QuantisedChocoMixer(ChocoMixer):
         """Update both estimates and x, element by element."""
         start, stop = self.buckets[bucket]
         state = self.x[start:stop], self.estimate[start:stop], self.mixed[start:stop]
-        self.compressor.absorb_difference(own, 1.0 - sum(weights), packets, weights, state, self.gamma)
+        self.compressor.absorb_difference(own, self._kept(weights), packets, weights, state, self.gamma)
 
 
 @algorithms.register("choco")
@@ -105,6 +127,7 @@ class Choco(Algorithm):
 
     budget: ClassVar[int] = 3
     tolerates_loss: ClassVar[bool] = False
+    after_death: ClassVar[AfterDeath] = "restart"
     name: ClassVar[str] = "choco"
     gamma: float | None = None
     order: Order = "atc"

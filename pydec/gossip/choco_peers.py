@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pydec import kernels
 from pydec.compress.base import Bytes, Compressor, Vector
-from pydec.errors import ConfigError
-from pydec.gossip.base import Mixer, Order, algorithms
+from pydec.errors import ConfigError, PeerLost
+from pydec.gossip.base import AfterDeath, Mixer, Order, algorithms
 from pydec.gossip.checks import require_doubly_stochastic
 from pydec.gossip.choco import Choco
 from pydec.gossip.memory import aligned_floats
@@ -48,6 +48,20 @@ class PeerMixer(Mixer):
         self.told = {peer: aligned_floats(self.x.size) for peer in sorted(listeners)}
         self.known = {peer: aligned_floats(self.x.size) for peer in sorted(heard)}
 
+    def lose(self, peer: int) -> None:
+        """The link's copies are never used again, and both ends rest when they would have met.
+
+        Raises:
+            PeerLost: pairs are one-way, so that dropping one link would move the mean by the other's copy.
+        """
+        assert self._topology is not None
+        if not self._topology.is_symmetric and (peer in self.told or peer in self.known):
+            raise PeerLost(
+                peer,
+                f"is gone, and choco-peers on {self._topology.name}, whose ranks send to one and hear "
+                "another, cannot leave it out; use topology base-k:k=1 or random-matching, or dpsgd",
+            )
+
     @property
     def state_bytes(self) -> int:
         """All copies and one bucket's difference."""
@@ -65,6 +79,8 @@ class PeerMixer(Mixer):
     def absorb(self, bucket: int, own: Bytes, packets: Sequence[Bytes], weights: Sequence[float]) -> None:
         """Update both copies of the link, or links, and move x by their difference."""
         assert self._topology is not None
+        if not packets:
+            return  # the partner has died
         start, stop = self.buckets[bucket]
         (listener,) = self._topology.listeners(self._rank, self.round)
         (sender,) = self._topology.neighbors(self._rank, self.round)
@@ -99,6 +115,7 @@ class ChocoPeers(Choco):
     """
 
     name: ClassVar[str] = "choco-peers"
+    after_death: ClassVar[AfterDeath] = "go on"
     order: Order = "atc"
 
     def check(self, topology: Topology, compressor: Compressor) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydec import kernels
 from pydec.compress.base import Compressor, Vector
 from pydec.gossip.adaptive import AdaptiveStep, Betas, Scratch, decay
-from pydec.gossip.base import Mixer, Order, algorithms
+from pydec.gossip.base import AfterDeath, Mixer, Order, algorithms
 from pydec.gossip.checks import check_order, require_doubly_stochastic, require_lossless
 from pydec.gossip.dpsgd import AverageMixer
 from pydec.gossip.memory import aligned_floats
@@ -50,6 +50,10 @@ class DAMSGradRule(Rule):
             np.divide(m, part, out=part)
             kernels.mix([x, part], [1.0, -lr], out=x)
 
+    def restart(self) -> None:
+        """u <- h: the sum over the survivors is that of their own h again."""
+        np.copyto(self.shared, self.largest)
+
     @property
     def state_bytes(self) -> int:
         """Four vectors and what a step needs of memory."""
@@ -86,6 +90,7 @@ class DAMSGrad(AdaptiveStep):
     """
 
     tolerates_loss: ClassVar[bool] = False
+    after_death: ClassVar[AfterDeath] = "restart"
     lossless: ClassVar[bool] = True
     plain_mixing: ClassVar[bool] = False
     name: ClassVar[str] = "damsgrad"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydec import kernels
 from pydec.compress.base import Bytes, Compressor, Vector
 from pydec.errors import ConfigError
-from pydec.gossip.base import Algorithm, Mixer, algorithms
+from pydec.gossip.base import AfterDeath, Algorithm, Mixer, algorithms
 from pydec.gossip.checks import require_lossless, require_symmetric
 from pydec.gossip.memory import aligned_floats
 from pydec.gossip.rule import LEAST_LR, Rule
@@ -66,6 +66,10 @@ class CorrectionMixer(Mixer):
                 kernels.mix([correction, flow], [1.0, weight], out=correction)
         kernels.mix([x, *vectors], [1.0 - sum(scaled), *scaled], out=x)
 
+    def restart(self) -> None:
+        """The corrections of the survivors no longer sum to 0: start from 0, as in the first step."""
+        self.correction.fill(0.0)
+
     def state(self) -> Mapping[str, NDArray[np.float32]]:
         """The correction."""
         return {"correction": self.correction}
@@ -109,6 +113,7 @@ class _Corrected(Algorithm):
 
     budget: ClassVar[int] = 3
     tolerates_loss: ClassVar[bool] = False
+    after_death: ClassVar[AfterDeath] = "restart"
     lossless: ClassVar[bool] = True
     needs_lr: ClassVar[bool] = True
     share: ClassVar[float] = 1.0

@@ -8,7 +8,7 @@ has the same bits on every transport.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,14 +17,16 @@ from pydec.comm.frames import HEADER_BYTES, Kind, Template
 from pydec.comm.transport import Background, Pending, Transport
 from pydec.compress import draw_key
 from pydec.compress.base import Bytes
-from pydec.errors import FrameError, PeerTimeout, ProtocolError
+from pydec.errors import FrameError, PeerLost, PeerTimeout, ProtocolError
 from pydec.gossip.base import Mixer
 from pydec.gossip.edges import EdgeMixer
 from pydec.gossip.memory import align, aligned_bytes
+from pydec.gossip.neighbourhood import neighbourhood
 from pydec.gossip.packets import BUCKET_TAG_BITS, Packet, malformed, packets_of, read_frame
 from pydec.topology.base import Topology
 
 Late = Literal["raise", "drop"]
+Lost = Literal["raise", "drop"]
 
 _ROUND_TAGS = 1 << 9  # a quarter million tags and more are left to gossip/asynchronous.py
 _NAP_S = 200e-6  # between looks at packets on their way: 25 kB at 1 Gbit/s
@@ -47,6 +49,8 @@ class Exchange:
             what the others leave, at least an eighth of a model.
         late: what to do when a neighbour misses the transport's deadline: "raise" PeerTimeout, or
             "drop" it for this round (its weight returns to the own model).
+        lost: what to do when a neighbour is dead: "raise" PeerLost, or "drop" it for good, in this round and
+            all that follow; see ``neighbourhood``.
         epoch: written into every frame; packets of another epoch are refused.
         seed: with rank, round and bucket, what randomised compressors draw from.
         overlap: whether rounds are begun and finished apart; otherwise only ``run`` works, and a
@@ -66,6 +70,7 @@ class Exchange:
         *,
         budget: int = 2,
         late: Late = "raise",
+        lost: Lost = "raise",
         epoch: int = 0,
         seed: int = 0,
         overlap: bool = True,
@@ -75,13 +80,16 @@ class Exchange:
         self.topology = topology
         self.mixers = [mixer for mixer in mixers if mixer.x.size]
         self.late = late
+        self.lost = lost
+        self.gone: set[int] = set()
+        """Ranks that are dead and left out for good."""
         self.epoch = epoch
         self.seed = seed
         self.round = 0
         self.pending = False
         self.wait_s = 0.0
         self.dropped = 0
-        """Packets and neighbours left out so far: duplicates of older rounds, and late neighbours."""
+        """Packets and neighbours left out so far: duplicates of older rounds, late and dead neighbours."""
         self.measure = measure
         self._in_background = False
         self._work: Background | None = None
@@ -108,6 +116,7 @@ class Exchange:
         self._lengths = [0] * len(self._packets)
         self._sends: dict[int, list[Pending]] = {}  # by offset in the outbox
         self._heard: dict[int, float] = {}
+        self._torn = False  # whether the inbox must not be used again
         self._listeners: list[int] = []
         self._missing: set[int] = set()
         self._plan_inbox(budget)
@@ -130,13 +139,10 @@ class Exchange:
         return self._outbox.nbytes + self._inbox.nbytes + sum(mixer.state_bytes for mixer in self.mixers)
 
     def run(self, round: int) -> None:
-        """Do a whole round: as ``begin`` and ``finish``, one after the other, with the same bits.
+        """Do a whole round: as ``begin`` and ``finish``, one after the other, with the same bits and errors.
 
         Buckets are encoded only a little ahead of being mixed, so that each is still in the
         cache when its neighbours' packets arrive.
-
-        Raises:
-            PeerTimeout, PeerLost, ProtocolError: as ``finish``.
         """
         self._open(round)
         for number in range(len(self._packets) + _AHEAD):
@@ -159,10 +165,8 @@ class Exchange:
         return False
 
     def begin(self, round: int) -> None:
-        """Start a round: encode every bucket and send it to those who listen in this round.
-
-        Buckets leave in the order of the parameters, so that those come first that the next forward pass
-        needs first.
+        """Start a round: encode every bucket and send it to those who listen, in the order of the parameters,
+        so that those come first that the next forward pass needs first.
         """
         if not self._overlap:
             raise RuntimeError("this exchange was made for whole rounds; use run, or overlap=True")
@@ -180,7 +184,7 @@ class Exchange:
 
         Raises:
             PeerTimeout: a neighbour missed the deadline and ``late`` is "raise".
-            PeerLost, ProtocolError: a neighbour is gone, or sent what it must not.
+            PeerLost, ProtocolError: a neighbour is gone and ``lost`` is "raise", or sent what it must not.
         """
         if not self.pending:
             raise RuntimeError("no round has begun")
@@ -196,23 +200,47 @@ class Exchange:
         self.round = round
         self.pending = True
         self._missing.clear()
-        own, self._heard = self.topology.row(self.transport.rank, round)
-        total = own + sum(self._heard.values())
+        if self._torn:  # MPI may still know it as the place of what the dead were sending
+            self._inbox, self._torn = aligned_bytes(self._inbox.nbytes), False
+        if self.lost == "drop":
+            self._bury(self.transport.lost())
+        who = self.topology, self.transport.rank, round
+        total, self._heard, self._listeners = neighbourhood(*who, self.gone)
         self.moved = 0.0
         for mixer in self.mixers:
             mixer.round = round
             mixer.open(total)
-        self._listeners = self.topology.listeners(self.transport.rank, round)
         for number in range(min(self._window, len(self._packets))):
             self._post(number)
+
+    def _bury(self, dead: Iterable[int]) -> None:
+        """Leave ranks out for good. What MPI has not finished with them is given up, with its memory."""
+        for peer in set(dead) - self.gone:
+            self.gone.add(peer)
+            for mixer in self.mixers:
+                mixer.lose(peer)
+            if peer in self._listeners:
+                self._listeners.remove(peer)
+            if peer in self._heard:
+                self._torn = True
+                self._forget(list(self._heard).index(peer), peer)
+
+    def restart(self, living: Collection[int]) -> None:
+        """All survivors agree, between the same two rounds, on who lives: leave the others out."""
+        self._bury(set(range(self.topology.size)) - {*living})
+
+    def _lose(self, error: PeerLost) -> None:
+        """Drop a peer if it is dead and that is the policy; a peer that has left too early is a fault."""
+        if self.lost == "raise" or error.peer not in self.transport.lost():
+            raise error
+        self._bury([error.peer])
 
     def _send(self, number: int) -> None:
         """Encode one bucket and send it; without neighbours there is nothing to encode for."""
         if self._heard or self._listeners:
             packet = self._packets[number]
             offset = self._offsets[number]
-            for send in self._sends.pop(offset, ()):
-                self._wait(send)
+            self._outlast(self._sends.pop(offset, ()))
             tag = self._tag(number)
             if isinstance(packet.mixer, EdgeMixer):
                 messages = [self._encode(number, packet, peer) for peer in self._listeners]
@@ -270,9 +298,16 @@ class Exchange:
 
     def _drain(self) -> None:
         for sends in self._sends.values():
-            for send in sends:
-                self._wait(send)
+            self._outlast(sends)
         self._sends.clear()
+
+    def _outlast(self, sends: Iterable[Pending]) -> None:
+        """Wait until these have left, or their receivers are gone."""
+        for send in sends:
+            try:
+                self._wait(send)
+            except PeerLost as error:
+                self._lose(error)
 
     def close(self) -> None:
         """Give up what is still under way."""
@@ -324,6 +359,9 @@ class Exchange:
                 if self.late == "raise":
                     raise
                 self._forget(place, peer)
+                return None
+            except PeerLost as error:
+                self._lose(error)
                 return None
             slot = self._slot_of(number, place)[:arrived]
             expected = self._headers[number].fill(peer, self.round, arrived - HEADER_BYTES)

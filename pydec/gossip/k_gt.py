@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydec import kernels
 from pydec.compress.base import Compressor, Vector
 from pydec.errors import ConfigError
-from pydec.gossip.base import Algorithm, Mixer, algorithms
+from pydec.gossip.base import AfterDeath, Algorithm, Mixer, algorithms
 from pydec.gossip.checks import require_doubly_stochastic, require_lossless
 from pydec.gossip.dpsgd import AverageMixer
 from pydec.gossip.exact_diffusion import CorrectionMixer
@@ -94,6 +94,7 @@ class KGT(Algorithm):
 
     budget: ClassVar[int] = 2
     tolerates_loss: ClassVar[bool] = False
+    after_death: ClassVar[AfterDeath] = "restart"
     lossless: ClassVar[bool] = True
     needs_lr: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = True

@@ -99,6 +99,15 @@ class Rule:
     def rebase(self) -> None:
         """``x`` has been replaced from outside: at the start, by a merge, from a checkpoint."""
 
+    def restart(self) -> None:
+        """Ranks have died: begin the recursion again from ``x``, as all survivors do in this step.
+
+        Sums over the ranks that the equations keep (of corrections, of trackers minus gradients) then hold
+        over the survivors again, whatever the dead took with them. The mixers do the same.
+        """
+        for mixer in self.mixers:
+            mixer.restart()
+
     def count(self, samples: float) -> None:
         """The coming local steps are taken on so many samples."""
 

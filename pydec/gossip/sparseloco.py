@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydec import kernels
 from pydec.compress.base import Bytes, Compressor, Vector
 from pydec.errors import ConfigError
-from pydec.gossip.base import Mixer, algorithms
+from pydec.gossip.base import AfterDeath, Mixer, algorithms
 from pydec.gossip.checks import BIG
 from pydec.gossip.choco import Choco
 from pydec.gossip.choco_peers import ChocoPeers
@@ -103,6 +103,7 @@ class SparseLoCo(GossipDiLoCo):
     name: ClassVar[str] = "sparseloco"
     budget: ClassVar[int] = 4
     tolerates_loss: ClassVar[bool] = False
+    after_death: ClassVar[AfterDeath] = "stop"
     outer_lr: float = 1.0
     momentum: float = 0.0
     decay: float = 0.95
@@ -161,6 +162,7 @@ class ChocoDiLoCo(GossipDiLoCo):
     name: ClassVar[str] = "choco-diloco"
     budget: ClassVar[int] = 4
     tolerates_loss: ClassVar[bool] = False
+    after_death: ClassVar[AfterDeath] = "restart"
     gamma: float | None = None
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pydec import kernels
 from pydec.compress.base import Compressor, Vector
-from pydec.gossip.base import Algorithm, Mixer, algorithms
+from pydec.gossip.base import AfterDeath, Algorithm, Mixer, algorithms
 from pydec.gossip.checks import check_momentum, require_doubly_stochastic, require_lossless
 from pydec.gossip.dpsgd import AverageMixer
 from pydec.gossip.memory import aligned_floats
@@ -51,6 +51,11 @@ class TrackingRule(Rule):
         out = self._scratch[: gradient.size]
         return kernels.mix([previous, gradient], [self.momentum, 1.0], out=out)
 
+    def restart(self) -> None:
+        """y <- u: the sum over the survivors is that of their own gradients again."""
+        super().restart()
+        np.copyto(self.tracker, self.previous)
+
     def own_state(self) -> Mapping[str, NDArray[np.float32]]:
         """The tracker and what it was last given."""
         return {"tracker": self.tracker, "previous": self.previous}
@@ -62,6 +67,7 @@ class _Tracking(Algorithm):
 
     budget: ClassVar[int] = 2
     tolerates_loss: ClassVar[bool] = False
+    after_death: ClassVar[AfterDeath] = "restart"
     lossless: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = True
     plain_mixing: ClassVar[bool] = False

@@ -3,20 +3,25 @@
 Within a node the ranks' vectors are sent to the leader and averaged, uncompressed; the leaders run
 the algorithm's mixing with the weights of ``Hierarchical.node_row``; each hands the result out in its node.
 The matrix is that of the hierarchical graph, for one packet per edge between nodes.
+
+When a leader dies its node keeps to itself, each rank with its own model, because the other nodes cannot
+know at once who speaks for it; from the next ``restart`` on, which all survivors call between the same two
+rounds, the next living rank of the node leads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from pydec import compress
 from pydec.comm.transport import Transport
+from pydec.compress.base import Vector
 from pydec.gossip.base import Mixer
 from pydec.gossip.choco import ChocoMixer, QuantisedChocoMixer
 from pydec.gossip.dpsgd import AverageMixer
-from pydec.gossip.exchange import Exchange, Late
+from pydec.gossip.exchange import Exchange, Late, Lost
 from pydec.gossip.memory import aligned_floats
 from pydec.gossip.switch import Switch, exchange_of
 from pydec.topology.base import Topology, uniform_row
@@ -47,7 +52,7 @@ class LeaderExchange:
         transport: the stream to use; owned by the caller.
         topology: nodes, and what runs between them.
         mixers: of vectors that ``can_lead`` admits.
-        budget, late, epoch, seed, overlap: see ``Exchange``. With ``overlap`` the packets between the
+        budget, late, lost, epoch, seed, overlap: see ``Exchange``. With ``overlap`` the packets between the
             nodes travel during the computation, for one more model-sized buffer at each leader.
 
     Attributes:
@@ -64,23 +69,41 @@ class LeaderExchange:
         *,
         budget: int = 2,
         late: Late = "raise",
+        lost: Lost = "raise",
         epoch: int = 0,
         seed: int = 0,
         overlap: bool = True,
     ) -> None:
         self._mixers = [mixer for mixer in mixers if mixer.x.size]
-        inside, between = _Inside(topology), _Between(topology)
+        self._rank = transport.rank
+        self._nodes = _Nodes(topology)
+        inside, between = _Inside(topology, self._nodes), _Between(topology, self._nodes)
         plain = compress.make("none")
         copies = [AverageMixer(mixer.x, plain, inside.degree) for mixer in self._mixers]
         self._inside = Exchange(
-            transport, inside, copies, budget=0, late=late, epoch=epoch, seed=seed, overlap=False
+            transport, inside, copies, budget=0, late=late, lost=lost, epoch=epoch, seed=seed, overlap=False
         )
         self._between = exchange_of(mixers)(
-            transport, between, mixers, budget=budget, late=late, epoch=epoch, seed=seed, overlap=overlap
+            transport,
+            between,
+            mixers,
+            budget=budget,
+            late=late,
+            lost=lost,
+            epoch=epoch,
+            seed=seed,
+            overlap=overlap,
         )
-        leads = overlap and topology.leader(transport.rank) == transport.rank
-        self._piece = aligned_floats(_PIECE if leads else 0)
-        self._means = [aligned_floats(mixer.x.size) for mixer in self._mixers] if leads else []
+        self._overlap = overlap
+        self._piece = aligned_floats(0)
+        self._means: list[Vector] = []
+        self._take_office()
+
+    def _take_office(self) -> None:
+        """Room for the node's means, at the rank that leads it."""
+        if self._overlap and not self._means and self._nodes.leader(self._rank) == self._rank:
+            self._piece = aligned_floats(_PIECE)
+            self._means = [aligned_floats(mixer.x.size) for mixer in self._mixers]
 
     @property
     def pending(self) -> bool:
@@ -145,6 +168,13 @@ class LeaderExchange:
                 np.copyto(own, other)
                 np.copyto(other, held)
 
+    def restart(self, living: Collection[int]) -> None:
+        """See ``Exchange.restart``; nodes whose leader has died get another."""
+        self._nodes.members = [[rank for rank in node if rank in living] for node in self._nodes.members]
+        self._inside.restart(living)
+        self._between.restart(living)
+        self._take_office()
+
     def flush(self) -> None:
         """Wait until everything that was sent has left."""
         self._inside.flush()
@@ -156,12 +186,29 @@ class LeaderExchange:
         self._between.close()
 
 
+class _Nodes:
+    """Who lives on every node, as all survivors know alike."""
+
+    def __init__(self, levels: Hierarchical) -> None:
+        self.members = [list(node) for node in levels.members]
+        self._node_of = levels.node_of
+
+    def of(self, rank: int) -> list[int]:
+        """The living ranks of the node that ``rank`` is on."""
+        return self.members[self._node_of[rank]]
+
+    def leader(self, rank: int) -> int:
+        """The lowest of them; a rank that is not among them leads nobody."""
+        return next(iter(self.of(rank)), -1)
+
+
 class _Levels(Topology):
     """What the two graphs share: they only say who hears whom, and are never analysed."""
 
-    def __init__(self, levels: Hierarchical, period: int) -> None:
+    def __init__(self, levels: Hierarchical, nodes: _Nodes, period: int) -> None:
         super().__init__(levels.name, levels.size, period, None)
         self._levels = levels
+        self._nodes = nodes
 
     @property
     def messages_per_round(self) -> float:
@@ -180,22 +227,20 @@ class _Levels(Topology):
 class _Inside(_Levels):
     """Even rounds: each leader averages its node. Odd rounds: the node takes what the leader has."""
 
-    def __init__(self, levels: Hierarchical) -> None:
-        super().__init__(levels, 2)
+    def __init__(self, levels: Hierarchical, nodes: _Nodes) -> None:
+        super().__init__(levels, nodes, 2)
 
     def _row(self, rank: int, slot: int) -> tuple[float, dict[int, float]]:
-        leader = self._levels.leader(rank)
+        leader = self._nodes.leader(rank)
         if slot == 0:
-            members = self._levels.members[self._levels.node_of[rank]]
-            return uniform_row(rank, members) if rank == leader else (1.0, {})
+            return uniform_row(rank, self._nodes.of(rank)) if rank == leader else (1.0, {})
         return (1.0, {}) if rank == leader else (0.0, {leader: 1.0})
 
     def _listeners(self, rank: int, slot: int) -> list[int]:
-        leader = self._levels.leader(rank)
+        leader = self._nodes.leader(rank)
         if slot == 0:
             return [] if rank == leader else [leader]
-        members = self._levels.members[self._levels.node_of[rank]]
-        return [other for other in members if other != rank] if rank == leader else []
+        return [other for other in self._nodes.of(rank) if other != rank] if rank == leader else []
 
     @property
     def degree(self) -> int:
@@ -206,20 +251,22 @@ class _Inside(_Levels):
 class _Between(_Levels):
     """The leaders, with the weights of their nodes; all other ranks rest."""
 
-    def __init__(self, levels: Hierarchical) -> None:
-        super().__init__(levels, levels.period)
+    def __init__(self, levels: Hierarchical, nodes: _Nodes) -> None:
+        super().__init__(levels, nodes, levels.period)
 
     def _row(self, rank: int, slot: int) -> tuple[float, dict[int, float]]:
-        if rank != self._levels.leader(rank):
+        if rank != self._nodes.leader(rank):
             return 1.0, {}
         own, heard = self._levels.node_row(self._levels.node_of[rank], slot)
-        return own, dict(sorted((self._levels.members[node][0], weight) for node, weight in heard.items()))
+        led = {node: members[0] for node, members in enumerate(self._nodes.members) if members}
+        own += sum(weight for node, weight in heard.items() if node not in led)
+        return own, dict(sorted((led[node], weight) for node, weight in heard.items() if node in led))
 
     def _listeners(self, rank: int, slot: int) -> list[int]:
-        if rank != self._levels.leader(rank):
+        if rank != self._nodes.leader(rank):
             return []
         nodes = self._levels.between.listeners(self._levels.node_of[rank], slot)
-        return sorted(self._levels.members[node][0] for node in nodes)
+        return sorted(self._nodes.members[node][0] for node in nodes if self._nodes.members[node])
 
     @property
     def degree(self) -> int:

@@ -9,7 +9,7 @@ from typing import cast
 from pydec.comm.transport import Stream
 from pydec.errors import ConfigError
 from pydec.gossip import Algorithm, Asynchronous, Exchange, Mixer
-from pydec.gossip.exchange import Late
+from pydec.gossip.exchange import Late, Lost
 from pydec.gossip.switch import exchange_of
 from pydec.gossip.two_level import LeaderExchange, can_lead
 from pydec.optim.facts import PeerLike
@@ -26,6 +26,7 @@ def make_exchange(
     mixers: Sequence[Mixer],
     *,
     late: Late,
+    lost: Lost,
     measure: bool,
     background: bool,
 ) -> AnyExchange:
@@ -36,6 +37,7 @@ def make_exchange(
         algorithm, topology: of the plan.
         mixers: one per vector.
         late: what to do when a neighbour misses the deadline of a round.
+        lost: what to do when a neighbour is dead.
         measure: whether mixing is measured.
         background: whether packets move beside the program between two steps; those of asynchronous
             algorithms do in any case.
@@ -57,7 +59,7 @@ def make_exchange(
     if can_lead(topology, mixers, measure=measure):
         nodes = cast(Hierarchical, topology)
         exchange = LeaderExchange(
-            link, nodes, mixers, budget=budget, late=late, epoch=epoch, seed=seed, overlap=overlap
+            link, nodes, mixers, budget=budget, late=late, lost=lost, epoch=epoch, seed=seed, overlap=overlap
         )
     else:
         exchange = exchange_of(mixers)(
@@ -66,6 +68,7 @@ def make_exchange(
             mixers,
             budget=budget,
             late=late,
+            lost=lost,
             epoch=epoch,
             seed=seed,
             overlap=overlap,

@@ -1,32 +1,47 @@
-"""Exact means of all ranks' models, outside of training steps."""
+"""Exact means of all living ranks' models, outside of training steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from pydec import kernels
+from pydec.comm.living import Mean, mean_of_living
 from pydec.comm.transport import Transport
 from pydec.optim.arena import Arena
 
-Mean = Callable[[Transport, NDArray[np.generic]], None]
-"""``comm.collect.ring_mean`` or ``comm.collect.exact_mean``."""
-
 
 def average(transport: Transport, arena: Arena, mean: Mean) -> None:
-    """Replace an arena's numbers by their mean over all ranks; 16-bit ones are summed in float32.
+    """Replace an arena's numbers by their mean over all living ranks; 16-bit ones are summed in float32.
 
     Args:
         transport: any stream of the cluster.
         arena: parameters or buffers.
-        mean: how; all ranks call it together.
+        mean: how; all living ranks call it together.
     """
     if arena.dtype in (torch.float32, torch.float64):
         with arena.exact() as flat:
-            mean(transport, flat.numpy())
+            mean_of_living(transport, flat.numpy(), mean)
     else:
         arena.load()
-        mean(transport, arena.vector)
+        mean_of_living(transport, arena.vector, mean)
         arena.store()
+
+
+def distance(transport: Transport, arenas: Sequence[Arena]) -> float:
+    """Root mean square distance of the living ranks' models to their mean.
+
+    Args:
+        transport: any stream of the cluster.
+        arenas: of the parameters; left as they are.
+    """
+    total = np.zeros(1)
+    for arena in arenas:
+        arena.load()
+        mean = arena.vector.copy()
+        mean_of_living(transport, mean)
+        total += kernels.sqdist(arena.vector, mean)
+    mean_of_living(transport, total)
+    return float(total[0] ** 0.5)

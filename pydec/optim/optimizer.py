@@ -6,21 +6,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
-from pydec import compress, gossip, kernels
-from pydec.comm.collect import broadcast, exact_mean, ring_mean
+from pydec import compress, gossip
+from pydec.comm.collect import exact_mean, ring_mean
+from pydec.comm.living import agree_who_lives, broadcast_to_living
 from pydec.compress.base import Compressor
-from pydec.errors import ConfigError, NonFiniteError
+from pydec.errors import ConfigError, NonFiniteError, PeerLost
 from pydec.gossip.base import Algorithm
 from pydec.gossip.control import Control, controls
-from pydec.gossip.exchange import Late
+from pydec.gossip.exchange import Late, Lost
 from pydec.optim.arena import Arena, make_arenas
 from pydec.optim.facts import PeerLike, facts, float_buffers, make_topology, trainable
 from pydec.optim.gradients import GradientAverager, first_nonfinite
+from pydec.optim.layout import Layout
 from pydec.optim.local import describe, warn_if_biased
-from pydec.optim.merge import average
+from pydec.optim.merge import average, distance
 from pydec.optim.plan import Plan, check_choice
 from pydec.optim.rounds import Rounds
 from pydec.topology.base import Topology
@@ -60,6 +61,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             their own.
         late: what to do when a neighbour misses the deadline: "raise" PeerTimeout or "drop" it
             for the round.
+        lost: what to do when a neighbour is dead and the MPI lets the others live: "raise" PeerLost, or
+            "drop" it for good; None drops it wherever the algorithm can go on. See ``heal``.
         iid: whether all ranks' data are of one distribution; silences HeterogeneityWarning.
         background: whether a thread moves the packets of order="cta" while gradients are computed, where
             the MPI allows it; large ones wait for the next ``step`` otherwise. Asynchronous algorithms
@@ -93,13 +96,13 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         nan_policy: NanPolicy = "raise",
         init: Init = "broadcast",
         late: Late = "raise",
+        lost: Lost | None = None,
         iid: bool = False,
         background: bool = False,
     ) -> None:
-        check_choice("buffers", buffers, Buffers)
-        check_choice("nan_policy", nan_policy, NanPolicy)
-        check_choice("init", init, Init)
-        check_choice("late", late, Late)
+        choices = ("buffers", buffers, Buffers), ("nan_policy", nan_policy, NanPolicy), ("init", init, Init)
+        for choice in (*choices, ("late", late, Late), ("lost", lost or "drop", Lost)):
+            check_choice(*choice)
         super().__init__([{"params": []}], {})
         self.optimizer = optimizer
         self.peer = peer
@@ -116,7 +119,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
                 f"the topology is for {self.topology.size} ranks, but this job has {self.peer.size}"
             )
         parts = self.topology, self.compressor, self.algorithm
-        plan = Plan(*parts, local_steps, control, late, estimate, background)
+        plan = Plan(*parts, local_steps, control, late, estimate, background, lost)
         plan.check()
         local = describe(optimizer)
         self.algorithm.check_local(local)
@@ -129,12 +132,13 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             raise ConfigError(
                 "the optimizer has no parameter with requires_grad=True; there is nothing to train or average"
             )
-        self._layout = _layout(optimizer)
+        self._layout = Layout(optimizer)
         self._arenas = make_arenas(self._parameters)
         self._buffer_arenas = make_arenas(float_buffers(model)) if buffers == "average" else []
         policies = {
             "buffers": buffers,
             "late": late,
+            "lost": str(lost),
             "init": init,
             "local steps": str(local_steps),
             "mixing": repr(control),
@@ -145,7 +149,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         if init == "broadcast":
             for arena in self._all_arenas:
                 with arena.exact() as flat:
-                    broadcast(peer.transport, flat.view(torch.uint8).numpy())
+                    broadcast_to_living(peer.transport, flat.view(torch.uint8).numpy())
+        self._plan = plan
+        self._living = tuple(range(peer.size))
         self._wait_s = 0.0
         self._averager: GradientAverager | None = None
         self._rounds: Rounds | None = None
@@ -222,7 +228,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             Stopped: the job was asked to stop.
         """
         self.peer.check()
-        self._check_layout()
+        self._layout.check(self.optimizer, self._all_arenas)
         if closure is not None and (self._rounds is None or self.algorithm.needs_gradient):
             raise ConfigError(
                 f"{type(self.algorithm).__name__} uses the gradients before the local step and takes no "
@@ -231,12 +237,32 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         if self._rounds is None:
             return self._step_allreduce()
         usable, error = (True, None) if closure is not None else self._look_at_gradients()
-        self._rounds.receive(usable)
-        if error is not None:
-            raise error
-        loss = self._rounds.local(usable, lambda: self.optimizer.step(closure))
-        self._rounds.send()
+        try:
+            self._rounds.receive(usable)
+            if error is not None:
+                raise error
+            loss = self._rounds.local(usable, lambda: self.optimizer.step(closure))
+            self._rounds.send()
+        except PeerLost as lost:
+            raise self._plan.explained(lost) from lost
         return loss
+
+    def heal(self) -> tuple[int, ...]:
+        """Agree on who lives; if ranks have died, the survivors go on together from this step.
+
+        All living ranks call it at the same step, now and then. Rounds leave out dead neighbours by
+        themselves. Sums over all ranks (of exact diffusion, the tracking algorithms, CHOCO's estimates) miss
+        the share of the dead: that recursion begins again here. Nodes whose leader died get another.
+
+        Returns:
+            The ranks that live, the same on all of them.
+
+        Cost: two small messages between every two ranks, if ranks can outlive a death at all.
+        """
+        before, self._living = self._living, agree_who_lives(self.peer.transport)
+        if self._living != before and self._rounds is not None:
+            self._rounds.restart(self._living)
+        return self._living
 
     def count(self, samples: float) -> None:
         """Say on how many samples or tokens each coming step is taken; quorum-diloco weights ranks by it."""
@@ -275,42 +301,21 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             raise error
         return self.optimizer.step() if usable else None
 
-    def _check_layout(self) -> None:
-        """The buffers were laid out for these tensors: notice when they are not the same any more."""
-        if _layout(self.optimizer) != self._layout:
-            raise ConfigError(
-                "parameters were frozen, unfrozen or added since this DecentralizedOptimizer was made; "
-                "make a new one, on all ranks, after such a change"
-            )
-        for arena in self._all_arenas:
-            if not arena.holds():
-                raise ConfigError(
-                    "a parameter's storage was replaced (by module.to(...), load_state_dict(assign=True) or "
-                    ".data = ...); do that before making the DecentralizedOptimizer"
-                )
-
     def consensus_distance(self) -> float:
-        """Root mean square distance of the ranks' models to their mean; all ranks call it together.
+        """Root mean square distance of the ranks' models to their mean; all living ranks call it together.
 
         Returns:
-            sqrt(sum_i ||x_i - mean(x)||^2 / size) over all averaged parameters.
+            sqrt(sum_i ||x_i - mean(x)||^2 / size) over all averaged parameters and living ranks.
 
         Cost: one ring all-reduce of the model; for evaluation, not for every step.
         """
-        total = np.zeros(1)
-        for arena in self._arenas:
-            arena.load()
-            mean = arena.vector.copy()
-            ring_mean(self.peer.transport, mean)
-            total += kernels.sqdist(arena.vector, mean)
-        ring_mean(self.peer.transport, total)
-        return float(total[0] ** 0.5)
+        return distance(self.peer.transport, self._arenas)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within this context the parameters and buffers are their exact mean over all ranks.
+        """Within this context the parameters and buffers are their exact mean over all living ranks.
 
-        All ranks enter together; on leaving, each has its own model again.
+        All of them enter together; on leaving, each has its own model again.
         """
         own = [arena.flat.clone() for arena in self._all_arenas]
         for arena in self._all_arenas:
@@ -339,7 +344,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         """Make all ranks' models one: their exact mean, by gossip that is exact in finite time.
 
         For the end of a training run, and whenever models are to be the same; no all-reduce. Finishes the
-        round under way first. All ranks call it together. Ranks may differ in the last bits.
+        round under way first. All living ranks call it together. Ranks may differ in the last bits.
 
         Cost: ceil(log2(size)) rounds, uncompressed, with one neighbour each.
         """
@@ -394,7 +399,3 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         """Finish the round under way, so that nothing is left in flight; all ranks call it."""
         if self._rounds is not None:
             self._rounds.close()
-
-
-def _layout(optimizer: torch.optim.Optimizer) -> list[tuple[int, bool]]:
-    return [(id(p), p.requires_grad) for group in optimizer.param_groups for p in group["params"]]

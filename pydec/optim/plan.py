@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydec.compress.base import Compressor
-from pydec.errors import ConfigError
+from pydec.errors import ConfigError, PeerLost
 from pydec.gossip import Algorithm
 from pydec.gossip.control import Control
-from pydec.gossip.exchange import Late
+from pydec.gossip.exchange import Late, Lost
 from pydec.gossip.switch import refuse_auto
 from pydec.topology.base import Topology
 
@@ -33,6 +33,7 @@ class Plan:
         late: what to do when a neighbour misses the deadline.
         estimate: whether the consensus distance is estimated in every round.
         background: whether packets move in a thread beside the computation.
+        lost: what to do when a neighbour is dead; None leaves it out wherever the equations allow.
     """
 
     topology: Topology
@@ -43,6 +44,7 @@ class Plan:
     late: Late
     estimate: bool
     background: bool = False
+    lost: Lost | None = None
 
     def check(self) -> None:
         """Raise ConfigError for what does not go together."""
@@ -58,6 +60,12 @@ class Plan:
         if self.measures and self.late == "drop":
             raise ConfigError(
                 "an estimated consensus distance and adaptive mixing need every packet; use late='raise'"
+            )
+        if self.lost == "drop" and not self.outlives:
+            why = "mixing is measured" if self.measures else f"{name} needs every rank"
+            raise ConfigError(
+                f"lost='drop' goes on without ranks that died, and {why}; use lost='raise', or "
+                "algorithm='dpsgd' with mixing='fixed' and estimate=False"
             )
         if self.background and self.algorithm.order != "cta":
             raise ConfigError(
@@ -85,6 +93,28 @@ class Plan:
             )
         if self.control.most > 1 and self.algorithm.rounds(self.topology) > 1:
             raise ConfigError(f"{name} mixes exactly already; use mixing='fixed'")
+
+    @property
+    def outlives(self) -> bool:
+        """Whether training can go on without a rank; measured rounds hear all ranks in the end."""
+        return self.algorithm.after_death != "stop" and not self.measures
+
+    def explained(self, error: PeerLost) -> PeerLost:
+        """The error of a dead neighbour, with what to do about it where the plan needs every rank."""
+        if self.outlives or "; use " in str(error):
+            return error
+        why = "mixing that is measured" if self.measures else type(self.algorithm).__name__
+        what = str(error).removeprefix(f"rank {error.peer} ")
+        return PeerLost(
+            error.peer,
+            f"{what}; {why} needs every rank: use algorithm='dpsgd', mixing='fixed' and estimate=False to go "
+            "on without those that die",
+        )
+
+    @property
+    def losing(self) -> Lost:
+        """What is done when a neighbour is dead."""
+        return self.lost or ("drop" if self.outlives else "raise")
 
     @property
     def measures(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from pydec import compress, gossip
 from pydec.errors import ConfigError
-from pydec.gossip import Rule
+from pydec.gossip import Asynchronous, Rule
 from pydec.gossip.consensus import Estimator, NumbersMixer
 from pydec.gossip.control import Adaptive, Controller
 from pydec.gossip.streaming import HeldMixer
@@ -110,6 +110,7 @@ class Rounds:
             plan.topology,
             mixers,
             late=plan.late,
+            lost=plan.losing,
             measure=plan.measures,
             background=plan.background,
         )
@@ -258,6 +259,22 @@ class Rounds:
         self.load()
         for part in self.parts:
             part.rule.rebase()
+
+    def restart(self, living: Collection[int]) -> None:
+        """Ranks have died; all survivors call it in the same step, with the same set.
+
+        The round under way is finished first, so that nothing of before is mixed into what begins here.
+        """
+        if isinstance(self.exchange, Asynchronous):
+            return  # its sums are those of two, and whoever is gone is left out at once
+        if self.exchange.pending:
+            self.finish()
+        self.exchange.restart(living)
+        if self.plan.algorithm.after_death == "restart":
+            self.load()
+            for part in self.parts:
+                part.rule.restart()
+            self.store()
 
     def state(self, *, copy: bool = True) -> dict[str, Any]:
         """What a checkpoint must hold of this rank; a round under way counts as not begun.

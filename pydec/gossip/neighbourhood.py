@@ -1,0 +1,33 @@
+"""Who a rank hears and who listens to it, without those that are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+from pydec.topology.base import Topology
+
+
+def neighbourhood(
+    topology: Topology, rank: int, round: int, gone: AbstractSet[int]
+) -> tuple[float, dict[int, float], list[int]]:
+    """The living part of a rank's row in one round.
+
+    What a rank would give to listeners that are gone it keeps, so the columns of W sum to 1 without the rows
+    and columns of the dead. Where W is symmetric so do the rows, and the mean over the survivors is kept.
+    On one-way graphs only push-sum uses that own weight; the mean of others drifts by what goes one way.
+
+    Args:
+        topology: who hears whom.
+        rank: whose row.
+        round: of gossip.
+        gone: ranks to leave out.
+
+    Returns:
+        The sum of the row's weights, its own included; {rank heard: weight}; the ranks that listen.
+    """
+    own, heard = topology.row(rank, round)
+    listeners = topology.listeners(rank, round)
+    for peer in sorted(gone & {*listeners}):
+        own += topology.row(peer, round)[1][rank]
+    kept = {peer: weight for peer, weight in heard.items() if peer not in gone}
+    return own + sum(kept.values()), kept, [peer for peer in listeners if peer not in gone]
