@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     add = parser.add_argument
-    add("task", metavar="TASK", help="name of a task, or module:function")
+    add("task", metavar="TASK", nargs="?", help="name of a task, or module:function")
     length = parser.add_argument_group("length")
     length.add_argument("--steps", type=_count, metavar="N", help="steps of every rank")
     length.add_argument("--epochs", type=_positive, metavar="X", help="passes of every rank over its share")
@@ -54,41 +54,39 @@ def configure(parser: argparse.ArgumentParser) -> None:
     local.add_argument(
         "--nan-policy",
         choices=("raise", "skip", "continue"),
-        default="raise",
         help="when a gradient holds NaN (raise)",
     )
     gossip = parser.add_argument_group("gossip")
-    gossip.add_argument(
-        "--topology", metavar="SPEC", default="one-peer-exponential", help="who talks to whom (%(default)s)"
-    )
+    gossip.add_argument("--topology", metavar="SPEC", help="who talks to whom (one-peer-exponential)")
     gossip.add_argument(
         "--compressor", metavar="SPEC", help="how models travel (int8; none where it must be)"
     )
     gossip.add_argument(
         "--algorithm",
         metavar="SPEC",
-        default="dpsgd",
-        help="how local steps and averaging go together; pydec list algorithms names them (%(default)s)",
+        help="how local steps and averaging go together; pydec list algorithms names them (dpsgd)",
     )
     gossip.add_argument(
         "--local-steps",
         type=_count,
-        default=1,
         metavar="H",
-        help="local steps between rounds of gossip (%(default)s)",
+        help="local steps between rounds of gossip (1)",
     )
     gossip.add_argument(
         "--mixing",
         metavar="SPEC",
-        default="fixed",
         help="rounds after a step: fixed:rounds=2; adaptive does more early and when the rate falls (fixed)",
     )
     gossip.add_argument(
-        "--merge", action="store_true", help="end with one model on all ranks, their exact mean by gossip"
+        "--merge",
+        action="store_true",
+        default=None,
+        help="end with one model on all ranks, their exact mean by gossip",
     )
     gossip.add_argument(
         "--background",
         action="store_true",
+        default=None,
         help="a thread moves packets while gradients are computed (order cta; costs a part of a core)",
     )
     gossip.add_argument(
@@ -99,15 +97,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     gossip.add_argument(
         "--deadline",
         type=_positive,
-        default=60.0,
         metavar="SECONDS",
-        help="longest wait for a peer (%(default)g)",
+        help="longest wait for a peer (60)",
     )
     run_ = parser.add_argument_group("run")
-    run_.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="decides everything random (%(default)s)"
-    )
+    run_.add_argument("--seed", type=int, metavar="N", help="decides everything random (0)")
     run_.add_argument("--run-dir", metavar="DIR", default="", help="where to write (runs/TASK-TIME)")
+    run_.add_argument(
+        "--resume",
+        metavar="DIR",
+        help="go on with the run in DIR from its newest whole checkpoint, as it was begun",
+    )
+    run_.add_argument(
+        "--checkpoint-every",
+        type=_whole,
+        metavar="N",
+        help="steps between checkpoints of every rank's state (0: at a stop by a signal and at the end only)",
+    )
+    run_.add_argument(
+        "--keep-last", type=_whole, metavar="K", help="checkpoints that are kept; 0 makes none (2)"
+    )
     run_.add_argument(
         "--ledger",
         metavar="DIR",
@@ -131,7 +140,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     run_.add_argument("--threads", type=_count, metavar="N", help="threads per rank (its part of the cores)")
     run_.add_argument(
-        "--compare-solo", action="store_true", help="then train one peer alone for as many steps"
+        "--compare-solo",
+        action="store_true",
+        default=None,
+        help="then train one peer alone for as many steps",
     )
     run_.add_argument("--quiet", action="store_true", help="print nothing unless something fails")
 
@@ -146,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
     shared: job.SharedError | None = None
     with reproducible(config.threads), init(deadline_s=config.deadline_s, seed=config.seed) as peer:
         try:
-            job.run(peer, config, args.run_dir, quiet=args.quiet)
+            job.run(peer, config, args.resume or args.run_dir, quiet=args.quiet, resume=bool(args.resume))
         except job.SharedError as error:
             shared = error
     if shared is None:
@@ -157,13 +169,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def config_of(args: argparse.Namespace) -> TrainConfig:
-    """The configuration that the words of the command line describe.
+    """The configuration that the words of the command line describe, or that of the run that goes on.
 
     Raises:
         ConfigError: a value out of range, or two options that exclude each other.
     """
     from pydec.train import optimizers
     from pydec.train.config import TrainConfig
+    from pydec.train.resume import configuration
+
+    if args.task is None and not args.resume:
+        raise ConfigError("train: a TASK is needed, or --resume DIR; pydec list names tasks")
+    if args.resume and args.run_dir:
+        raise ConfigError("--resume goes on in the run's own directory; leave --run-dir out")
 
     optimizer = args.optimizer or ""
     extras = {"momentum": args.momentum, "weight_decay": args.weight_decay}
@@ -171,41 +189,46 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         if not optimizer:
             raise ConfigError("--momentum and --weight-decay need --optimizer, for example --optimizer sgd")
         optimizer = optimizers.merge(optimizer, **extras)
-    return TrainConfig(
-        task=args.task,
-        data=args.data or "",
-        steps=args.steps or 0,
-        epochs=args.epochs or 0.0,
-        duration_s=args.duration or 0.0,
-        batch_size=args.batch_size or 0,
-        lr=args.lr or 0.0,
-        schedule=args.schedule or "",
-        clip_norm=args.clip_norm or 0.0,
-        optimizer=optimizer,
-        topology=args.topology,
-        compressor=args.compressor or "",
-        algorithm=_with_order(args.algorithm, args.order),
-        local_steps=args.local_steps,
-        mixing=args.mixing,
-        merge=args.merge,
-        background=args.background,
-        nan_policy=args.nan_policy,
-        alpha=args.alpha or 0.0,
-        seed=args.seed,
-        deadline_s=args.deadline,
-        log_every=args.log_every or 0,
-        eval_every=args.eval_every or 0,
-        threads=args.threads or 0,
-        compare_solo=args.compare_solo,
-        ledger=args.ledger or "",
-        admission=args.admission or "",
-        puzzle=args.puzzle or "",
-    )
+    given = {
+        "task": args.task,
+        "data": args.data,
+        "steps": args.steps,
+        "epochs": args.epochs,
+        "duration_s": args.duration,
+        "batch_size": args.batch_size,
+        "lr": args.lr,
+        "schedule": args.schedule,
+        "clip_norm": args.clip_norm,
+        "optimizer": optimizer or None,
+        "topology": args.topology,
+        "compressor": args.compressor,
+        "algorithm": _with_order(args.algorithm, args.order),
+        "local_steps": args.local_steps,
+        "mixing": args.mixing,
+        "merge": args.merge,
+        "background": args.background,
+        "nan_policy": args.nan_policy,
+        "alpha": args.alpha,
+        "seed": args.seed,
+        "deadline_s": args.deadline,
+        "log_every": args.log_every,
+        "eval_every": args.eval_every,
+        "threads": args.threads,
+        "compare_solo": args.compare_solo,
+        "checkpoint_every": args.checkpoint_every,
+        "keep_last": args.keep_last,
+        "ledger": args.ledger,
+        "admission": args.admission,
+        "puzzle": args.puzzle,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    return configuration(args.resume, given) if args.resume else TrainConfig(**given)
 
 
-def _with_order(algorithm: str, order: str | None) -> str:
+def _with_order(algorithm: str | None, order: str | None) -> str | None:
     if order is None:
         return algorithm
+    algorithm = algorithm or "dpsgd"
     name, _, options = algorithm.partition(":")
     if any(item.partition("=")[0].strip() == "order" for item in options.split(",")):
         raise ConfigError(f"the order is given twice, by --order {order} and in --algorithm {algorithm!r}")
@@ -219,6 +242,13 @@ def _count(word: str) -> int:
     return value
 
 
+def _whole(word: str) -> int:
+    value = int(word)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {word}")
+    return value
+
+
 def _positive(word: str) -> float:
     value = float(word)
     if not 0 < value < float("inf"):
@@ -226,5 +256,5 @@ def _positive(word: str) -> float:
     return value
 
 
-_count.__name__ = "integer"  # argparse names the type in its messages
+_count.__name__ = _whole.__name__ = "integer"  # argparse names the type in its messages
 _positive.__name__ = "number"

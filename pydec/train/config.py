@@ -51,6 +51,9 @@ class TrainConfig:
         deadline_s: how long to wait for a peer.
         log_every: steps between reports; 0 means about 50 in a run.
         eval_every: steps between evaluations of the averaged model; 0 means 5 in a run.
+        checkpoint_every: steps between checkpoints of every rank's state; 0 makes one at a stop and at the
+            end only: a state is some models large, and how often that is worth it the disk decides.
+        keep_last: how many checkpoints are kept; 0 makes none.
         ledger: directory of the ranks' ledger nodes; without it the run keeps none.
         admission: what entry to the ledger costs: "pow", "stake" or "invite"; "" keeps what is ("stake").
         puzzle: what "pow" asks for, "sha256" or "scrypt"; decided once, when the ledger is made.
@@ -86,6 +89,8 @@ class TrainConfig:
     eval_every: int = 0
     threads: int = 0
     compare_solo: bool = False
+    checkpoint_every: int = 0
+    keep_last: int = 2
     ledger: str = ""
     admission: str = ""
     puzzle: str = ""
@@ -94,6 +99,11 @@ class TrainConfig:
         for name in ("steps", "batch_size", "log_every", "eval_every", "threads", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{flag(name)} must be at least 1, got {getattr(self, name)}")
+        for name in ("checkpoint_every", "keep_last"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{flag(name)} must be at least 0, got {getattr(self, name)}")
+        if self.checkpoint_every and not self.keep_last:
+            raise ConfigError("--checkpoint-every with --keep-last 0 would keep none; leave one of them out")
         for name in ("epochs", "duration_s", "lr", "clip_norm", "alpha"):
             value = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):
@@ -160,6 +170,11 @@ class TrainConfig:
                 f"--eval-every needs all ranks at the same step, and {name} has each at its own; leave it "
                 "out: the averaged model is evaluated at the end"
             )
+        if self.checkpoint_every and asynchronous:
+            raise ConfigError(
+                f"--checkpoint-every needs all ranks at the same step, and {name} has each at its own, so "
+                "its runs cannot be resumed; leave it out, or use an algorithm with rounds, such as dpsgd"
+            )
         if self.duration_s:
             steps = 0
         return replace(
@@ -173,6 +188,7 @@ class TrainConfig:
             compressor=self.compressor or ("none" if lossless else "int8"),
             log_every=self.log_every or max(1, steps // 50 if steps else _LOG_STEPS),
             eval_every=self.eval_every or max(1, steps // 5),
+            keep_last=0 if asynchronous else self.keep_last,
         )
 
     def command(self) -> list[str]:

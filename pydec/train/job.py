@@ -8,9 +8,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -21,12 +21,15 @@ from pydec.errors import ConfigError, MismatchError, PydecError, SetupError, Sto
 from pydec.optim import DecentralizedOptimizer
 from pydec.peer import Peer
 from pydec.train import display, split, tasks
-from pydec.train.batches import Batches, labels_of
+from pydec.train.batches import Batches, batches_after, labels_of
+from pydec.train.checkpoint_files import Store
 from pydec.train.config import TrainConfig, document, versions
 from pydec.train.evaluate import worst
 from pydec.train.ledger import Opening, RunLedger, keep
 from pydec.train.loop import Loop, local_optimizer, train_solo
+from pydec.train.resume import Point, find, read_mean, restore
 from pydec.train.rundir import ROW_BYTES, RunDir
+from pydec.train.snapshot import saver_of
 from pydec.train.summary import closing_words, comparison, failed_reason, summary
 from pydec.train.task import Task
 from pydec.train.together import await_release, release, settle, table, text
@@ -60,9 +63,12 @@ class Setup:
     optimizer: DecentralizedOptimizer
     initial: nn.Module | None
     split: str
+    point: Point | None = None
 
 
-def run(peer: Peer, config: TrainConfig, run_dir: str, *, quiet: bool = False) -> dict[str, Any]:
+def run(
+    peer: Peer, config: TrainConfig, run_dir: str, *, quiet: bool = False, resume: bool = False
+) -> dict[str, Any]:
     """Train one job to its end; every rank calls it with the same arguments.
 
     Args:
@@ -70,6 +76,8 @@ def run(peer: Peer, config: TrainConfig, run_dir: str, *, quiet: bool = False) -
         config: as the user gave it.
         run_dir: directory of the run; "" makes one below ``runs``.
         quiet: show nothing.
+        resume: go on from the newest checkpoint in ``run_dir``; ``config`` is then what
+            ``resume.configuration`` made of it.
 
     Returns:
         On rank 0 what ``summary.json`` holds, elsewhere an empty dictionary.
@@ -80,36 +88,57 @@ def run(peer: Peer, config: TrainConfig, run_dir: str, *, quiet: bool = False) -
         PydecError: this rank failed and the others do not know it yet.
     """
     started = datetime.datetime.now(datetime.timezone.utc)
-    setup = prepare(peer, config)
+    setup = prepare(peer, config, Store(RunDir(Path(run_dir))) if resume else None)
     directory = _directory(peer, setup, run_dir, started)
     shown = display.make(_title(setup.config.task), setup.config.steps, quiet=quiet or peer.rank > 0)
     with directory.metrics(peer.rank) as metrics, _ledger(peer, setup, directory) as ledger:
         loop = Loop(setup.config, setup.task, peer, setup.optimizer, setup.batches, metrics, shown)
+        certify = None
         if ledger is not None:
-            loop.keep = partial(_keep, peer, setup, loop, directory, ledger)
+            certify = partial(_certify, setup.config, ledger)
+            if not setup.config.checkpoint_every:
+                loop.keep = partial(_keep, peer, setup, loop, directory, ledger)
+        saver = saver_of(peer, setup.config, loop, Store(directory), setup.point, certify)
+        if setup.point is not None:
+            for words in setup.point.said:
+                shown.say(words)
         started_s = time.perf_counter()
         try:
-            with shown:
+            deferred = peer.defer(lambda: loop.under_way) if loop.saver else nullcontext()
+            with shown, saver, deferred:
                 loop.run()
-            result = _finish(peer, setup, loop, directory, time.perf_counter() - started_s, ledger)
+                train_s = time.perf_counter() - started_s
+                saver.last(loop.progress.step)
+            missing = saver.complete(loop.progress.step)
+            result = _finish(peer, setup, loop, directory, train_s, ledger)
             if setup.config.compare_solo:
                 result = _compare(peer, setup, directory, result, quiet=quiet)
         except BaseException as error:
             _save_what_is_there(peer, setup, loop, directory, error, time.perf_counter() - started_s)
             shown.say(f"run directory   {directory.path} (up to step {loop.progress.step})")
+            if saver.newest >= 0:
+                shown.say(f"go on with      pydec train --resume {directory.path}")
             raise
     if peer.rank == 0:
         shown.say(closing_words(directory.path, result))
+    if missing is not None:
+        raise SharedError(missing)
     return result
 
 
-def prepare(peer: Peer, config: TrainConfig) -> Setup:
+def prepare(peer: Peer, config: TrainConfig, store: Store | None = None) -> Setup:
     """Build the task, this rank's batches and the optimiser, and see that all ranks have the same.
+
+    Args:
+        peer: this rank.
+        config: as the user gave it.
+        store: checkpoints to go on from; None begins.
 
     Raises:
         SharedError: something of this failed on some rank.
     """
-    built = _together(peer, lambda: _build(config, peer))
+    point = None if store is None else _together(peer, lambda: find(peer, store, config), settled=False)
+    built = _together(peer, lambda: _build(config, peer, point))
     resolved, task, batches, name = built
     _together(
         peer,
@@ -117,28 +146,49 @@ def prepare(peer: Peer, config: TrainConfig) -> Setup:
         settled=False,
     )
     initial = copy.deepcopy(task.model) if resolved.compare_solo and peer.rank == 0 else None
-    optimizer = _together(peer, lambda: _optimizer(resolved, task, peer), settled=False)
+    optimizer = _together(peer, lambda: _optimizer(resolved, task, peer, store, point), settled=False)
     torch.manual_seed(config.seed * 65536 + peer.rank + 1)  # dropout and the like differ between ranks
-    return Setup(resolved, task, batches, optimizer, initial, name)
+    if point is not None and store is not None and point.ranks == peer.size:
+        _together(peer, lambda: restore(store, point, peer.rank, task.model, optimizer))
+    return Setup(resolved, task, batches, optimizer, initial, name, point)
 
 
-def _build(config: TrainConfig, peer: Peer) -> tuple[TrainConfig, Task, Batches, str]:
+def _build(config: TrainConfig, peer: Peer, point: Point | None) -> tuple[TrainConfig, Task, Batches, str]:
     with _BUILDING:
         task = tasks.make(config.task, data=config.data or None, seed=config.seed)
     resolved = config.resolve(task, peer.size)
-    if resolved.alpha:
-        labels = labels_of(task.train, task.labels)
-        shares = split.dirichlet(labels, peer.size, resolved.alpha, resolved.seed)
-    else:
-        shares = split.iid(task.samples, peer.size, resolved.seed)
-    batches = Batches(task.train, shares[peer.rank], resolved.batch_size, resolved.seed, peer.rank)
+
+    @cache
+    def shares(size: int) -> list[split.Indices]:
+        if resolved.alpha:
+            labels = labels_of(task.train, task.labels)
+            return split.dirichlet(labels, size, resolved.alpha, resolved.seed)
+        return split.iid(task.samples, size, resolved.seed)
+
+    batches = batches_after(
+        task.train,
+        task.samples,
+        shares,
+        point.history if point else [],
+        resolved.batch_size,
+        resolved.seed,
+        peer.rank,
+        peer.size,
+    )
     local_optimizer(resolved, task, task.model)
-    return resolved, task, batches, split.digest(shares)
+    if point is not None:
+        point.check_data(task)
+    return resolved, task, batches, split.digest(shares(peer.size))
 
 
-def _optimizer(config: TrainConfig, task: Task, peer: Peer) -> DecentralizedOptimizer:
+def _optimizer(
+    config: TrainConfig, task: Task, peer: Peer, store: Store | None, point: Point | None
+) -> DecentralizedOptimizer:
+    local = local_optimizer(config, task, task.model)
+    if store is not None and point is not None and point.ranks != peer.size:
+        read_mean(peer, store, point, task.model, local)
     return DecentralizedOptimizer(
-        local_optimizer(config, task, task.model),
+        local,
         peer,
         topology=config.topology,
         compressor=config.compressor,
@@ -195,23 +245,33 @@ def _directory(peer: Peer, setup: Setup, run_dir: str, started: datetime.datetim
     name = text(peer, run_dir or f"runs/{_title(config.task)}-{started:%Y%m%d-%H%M%S}")
     directory = RunDir(Path(name))
 
+    written = document(
+        config,
+        peer.size,
+        _parameters(setup.task),
+        setup.task.facts,
+        started.isoformat(timespec="seconds"),
+        split=setup.split,
+        resumed=setup.point.step if setup.point else 0,
+    )
+
     def create() -> None:
-        if peer.rank == 0:
+        if setup.point is not None:
+            directory.reopen(peer.rank, setup.point.step)
+        elif peer.rank == 0:
             directory.create(config.steps * peer.size * ROW_BYTES + 5 * _parameters(setup.task))
-            directory.write(
-                "config.json",
-                document(
-                    config,
-                    peer.size,
-                    _parameters(setup.task),
-                    setup.task.facts,
-                    started.isoformat(timespec="seconds"),
-                    split=setup.split,
-                ),
-            )
+        if peer.rank == 0:
+            (directory.path / "summary.json").unlink(missing_ok=True)
+            directory.write("config.json", written)
+
+    def join() -> None:
+        if peer.rank:
+            directory.join()
+            if not directory.holds("config.json", written):  # on a disk of its own; --resume reads it
+                directory.write("config.json", written)
 
     _together(peer, create)
-    _together(peer, lambda: directory.join() if peer.rank else None)
+    _together(peer, join)
     return directory
 
 
@@ -238,6 +298,12 @@ def _keep(peer: Peer, setup: Setup, loop: Loop, directory: RunDir, ledger: RunLe
     ledger.checkpoint(step, root)
     if peer.rank == 0 and step > setup.config.eval_every:
         (directory.path / f"checkpoints/step-{step - setup.config.eval_every}.pt").unlink(missing_ok=True)
+
+
+def _certify(config: TrainConfig, ledger: RunLedger, step: int, root: bytes) -> None:
+    """Commit a checkpoint that all ranks hold; of the last step the ledger gets the averaged model."""
+    if config.checkpoint_every and step < config.steps:
+        ledger.checkpoint(step, root)
 
 
 def _finish(

@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from pydec.comm.transport import Stream
 from pydec.errors import ConfigError
 from pydec.train import optimizers
 from pydec.train.batches import Batch, Batches
+from pydec.train.checkpoint import Saver
 from pydec.train.config import TrainConfig
 from pydec.train.display import Display
 from pydec.train.evaluate import Score, evaluate, evaluate_together
@@ -96,6 +97,8 @@ class Loop:
         self.keep: Callable[[], None] | None = (
             None  # called with the averaged model at evaluations on the way
         )
+        self.saver: Saver | None = None
+        self.under_way = 0  # step that this rank is in
         self._batches = batches
         self._gossip = peer.transport.stream(Stream.GOSSIP)  # carries nothing else, and never rests
         self._collect = peer.transport.stream(Stream.COLLECT)
@@ -122,12 +125,16 @@ class Loop:
             PydecError: what ``DecentralizedOptimizer.step`` raises.
             SetupError: the disk is full.
         """
-        self._started_s = time.perf_counter()
-        before_s, before_wait_s = self._started_s, self.optimizer.wait_s
+        before_s, before_wait_s = time.perf_counter(), self.optimizer.wait_s
+        self._started_s += before_s
+        done = self.progress.step
+        self.under_way = done + 1
         alone = self.optimizer.algorithm.asynchronous
-        for step, loss, rate in steps(self.config, self.task, self._batches, self.optimizer, self._traffic):
+        for step, loss, rate in steps(
+            self.config, self.task, self._batches, self.optimizer, self._traffic, done
+        ):
             self.peer.check()
-            self.progress.step = step
+            self.progress.step = self.under_way = step
             now_s, wait_s = time.perf_counter(), self.optimizer.wait_s
             row: dict[str, float | int | str | None] = {
                 "kind": "step",
@@ -151,10 +158,36 @@ class Loop:
             if not alone and step % self.config.eval_every == 0 and step < self.config.steps:
                 self.evaluate(self.keep)
             self.display.step(step)
+            if self.saver is not None:
+                self._checkpoint(self.saver, step)
+            self.under_way = step + 1
             before_s, before_wait_s = time.perf_counter(), self.optimizer.wait_s
         if alone and self._losses:
             self._report(alone)
         self._traffic(self.optimizer.close)
+
+    def _checkpoint(self, saver: Saver, step: int) -> None:
+        """After a step: begin a checkpoint if it is time, and write one if all ranks stop here."""
+        saver.after(step)
+        if step < self.config.steps and self.peer.reached(step):
+            saver.now(step)
+            self.peer.check()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of the reports of this rank."""
+        return {
+            "progress": asdict(self.progress),
+            "losses": list(self._losses),
+            "bytes": [self.bytes_sent, self.bytes_received],
+            "elapsed_s": time.perf_counter() - self._started_s,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from ``state()``, before ``run``."""
+        self.progress = Progress(**state["progress"])
+        self._losses = list(state["losses"])
+        self._collected = list(state["bytes"])
+        self._started_s = -state["elapsed_s"]
 
     def merge(self) -> None:
         """Give all ranks the exact mean of their models; counted as training's communication."""
@@ -220,6 +253,7 @@ def steps(
     batches: Batches,
     optimizer: Optimizer,
     around: Callable[[Callable[[], object]], object],
+    done: int = 0,
 ) -> Iterator[tuple[int, float, float]]:
     """Take the steps of a run and yield (steps done, loss of the batch, learning rate) after each.
 
@@ -231,6 +265,7 @@ def steps(
         batches: what to train on.
         optimizer: of the model's parameters; its groups' learning rates follow ``config``.
         around: called with ``optimizer.step``; must call it.
+        done: steps that were taken before, of which ``batches`` knows.
 
     Raises:
         ConfigError: the loss is no scalar with a gradient.
@@ -238,9 +273,9 @@ def steps(
     model = task.model
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = getattr(optimizer, "param_groups", [])
-    base = [group["lr"] for group in groups]
+    base = [group.setdefault("initial_lr", group["lr"]) for group in groups]  # a checkpoint keeps it
     model.train()
-    counted = itertools.count() if config.duration_s else range(config.steps)
+    counted = itertools.count() if config.duration_s else range(done, config.steps)
     started_s = time.perf_counter()
     for step, batch in zip(counted, batches, strict=False):
         elapsed_s = time.perf_counter() - started_s

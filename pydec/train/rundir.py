@@ -74,6 +74,30 @@ class RunDir:
         except OSError as error:
             raise self._failure(error) from error
 
+    def reopen(self, rank: int, step: int) -> None:
+        """Make what a rank needs to go on, and cut what it recorded of later steps.
+
+        Raises:
+            SetupError: it cannot be written.
+        """
+        try:
+            (self.path / "metrics").mkdir(parents=True, exist_ok=True)
+            record = self.path / "metrics" / f"rank-{rank}.jsonl"
+            lines = record.read_bytes().splitlines(keepends=True) if record.exists() else []
+        except OSError as error:
+            raise self._failure(error) from error
+        kept = [line for line in lines if _step_of(line) <= step]
+        if kept != lines:
+            self.write_with(f"metrics/{record.name}", lambda file: file.writelines(kept))
+
+    def holds(self, name: str, content: Mapping[str, Any]) -> bool:
+        """Whether a JSON file is there and has the same options."""
+        try:
+            found = json.loads((self.path / name).read_bytes())
+        except (OSError, ValueError):
+            return False
+        return isinstance(found, dict) and found.get("options") == content["options"]
+
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write one JSON file whole or not at all.
 
@@ -193,6 +217,14 @@ class Metrics:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _step_of(line: bytes) -> float:
+    """The step that a line of metrics is of; infinity for one that was cut."""
+    try:
+        return float(msgspec.json.decode(line)["step"])
+    except (msgspec.DecodeError, LookupError, TypeError, ValueError):
+        return math.inf
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:

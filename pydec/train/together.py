@@ -31,6 +31,9 @@ class Member(Protocol):
     def check(self) -> None:
         """Raise Stopped when the job is being stopped."""
 
+    def reached(self, step: int) -> bool:
+        """Whether all ranks stop after this step, where a stop is deferred."""
+
 
 def table(peer: Member, values: Sequence[float]) -> NDArray[np.float64]:
     """Numbers of every rank, shape (size, len(values)), the same on all ranks.

@@ -33,6 +33,14 @@ TOY = """
             metric=lambda a, b: (a.argmax(1) == b).float().mean(),
             defaults=Defaults(batch_size=8, lr=0.1, optimizer="sgd", epochs=1),
         )
+
+    def mixed(width: int = 8, dropout: float = 0.0) -> Task:
+        task = blobs()
+        task.model = torch.nn.Sequential(
+            torch.nn.Linear(4, width), torch.nn.BatchNorm1d(width), torch.nn.ReLU(),
+            torch.nn.Dropout(dropout), torch.nn.Linear(width, 3),
+        )
+        return task
 """
 
 

@@ -14,13 +14,16 @@ from pydec.comm.local import LocalCluster, solo
 from pydec.consensus.file_storage import read_blocks, read_genesis
 from pydec.consensus.replay import Replay
 from pydec.crypto import keyfile
-from pydec.crypto.hashing import file_root
+from pydec.crypto.hashing import file_root, merkle_root
 from pydec.crypto.signing import SigningKey
 from pydec.errors import ConfigError, Stopped
 from pydec.peer import Peer
-from pydec.train import job
+from pydec.train import checkpoint, job
 from pydec.train.config import TrainConfig
 from pydec.train.ledger import KEY_FILE, digest
+from pydec.train.resume import configuration
+
+from .test_checkpoint import Immediate
 
 
 def together(size: int, config: TrainConfig, run_dir: str) -> dict:
@@ -65,13 +68,33 @@ def test_a_run_commits_its_config_data_models_and_end_and_the_next_goes_on(toy, 
         assert len(state.datasets) == 1
         assert state.run.checkpoints[-1].root == file_root(Path("first/checkpoints/final.pt"))
         assert (state.run.end_round, state.run.end_root) == (6, state.run.checkpoints[-1].root)
-    assert sorted(path.name for path in Path("first/checkpoints").iterdir()) == ["final.pt", "step-4.pt"]
+    assert sorted(path.name for path in Path("first/checkpoints").glob("*.pt")) == ["final.pt", "step-4.pt"]
     second = together(size, config(toy), "second")
     assert second["ledger"]["chain_id"] == said["chain_id"]
     assert second["ledger"]["height"] > said["height"]
     assert len(replayed(Path("ledger/rank-0")).state.datasets) == 1  # the same data, registered once
     assert main(["ledger", "verify", "ledger/rank-0"]) == 0
     assert second["ledger"]["head"] in capsys.readouterr().out
+
+
+def test_what_all_ranks_hold_of_a_checkpoint_is_committed(toy, monkeypatch):
+    monkeypatch.setattr(checkpoint, "ThreadPoolExecutor", Immediate)
+    said = together(3, config(toy, checkpoint_every=2, keep_last=9), "run")["ledger"]
+    assert (said["checkpoints"], said["uncertified"]) == ([2, 4, 6], [])
+    records = {record.round: record.root for record in replayed(Path("ledger/rank-2")).state.run.checkpoints}
+    for step in (2, 4):
+        manifests = [
+            json.loads(Path(f"run/checkpoints/step-{step}/rank-{r}.json").read_text()) for r in range(3)
+        ]
+        assert records[step] == merkle_root(bytes.fromhex(manifest["digest"]) for manifest in manifests)
+    assert records[6] == file_root(Path("run/checkpoints/final.pt"))
+    again = configuration("run", {"steps": 10})
+
+    def go_on(transport):
+        with Peer(transport, signals=False) as peer:
+            return job.run(peer, again, "run", quiet=True, resume=True)
+
+    assert LocalCluster(3).run(go_on)[0]["ledger"]["checkpoints"] == [8, 10]
 
 
 def test_a_run_that_was_cut_short_is_ended_by_the_next(toy, monkeypatch):
@@ -92,7 +115,7 @@ def test_a_run_without_a_ledger_says_nothing_of_one(toy):
     with Peer(solo(), signals=False) as peer:
         result = job.run(peer, TrainConfig(f"{toy}:blobs", steps=4, seed=3), "run", quiet=True)
     assert "ledger" not in result
-    assert [path.name for path in Path("run/checkpoints").iterdir()] == ["final.pt"]
+    assert [path.name for path in Path("run/checkpoints").glob("*.pt")] == ["final.pt"]
 
 
 def test_what_entry_costs_is_chosen_with_the_run(toy):

@@ -1,0 +1,223 @@
+"""Checkpoints beside training: a step copies a rank's state, a thread writes it, and old ones go.
+
+All ranks checkpoint at the same steps. There, they tell one another in one small exchange what each has
+written: a checkpoint counts once all have theirs, and a rank removes its part of an older one only when
+``keep`` newer ones count. If the disk of any rank still works on the one before, all leave this one out:
+training never waits for a disk, and one that is slower than ``every`` steps gets as many as it can take.
+
+A checkpoint that cannot be written costs a warning at the next step; the older ones stay, the next is
+tried, and the run fails at its end only if its last one is missing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pydec.crypto.hashing import DIGEST_BYTES, merkle_root
+from pydec.errors import PydecError, SetupError
+from pydec.train.checkpoint_files import Layout, Store
+from pydec.train.together import Member, table
+
+NOTHING = -1
+"""In place of a step: none has been written."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A rank's state between two steps, not copied.
+
+    Args:
+        tensors: by name, see ``checkpoint_files``.
+        body: the rest, as JSON.
+    """
+
+    tensors: Mapping[str, Tensor]
+    body: Mapping[str, Any]
+
+
+class Saver:
+    """This rank's checkpoints; a context manager that leaves when nothing is being written.
+
+    Args:
+        peer: this rank.
+        store: where they go.
+        take: makes a snapshot; called between steps.
+        every: steps between checkpoints; 0 makes none but the last.
+        keep: how many that count are kept; 0 makes none at all.
+        certify: called on all ranks with a step and the Merkle root of all ranks' manifests, in order, once
+            that checkpoint counts; None certifies nothing.
+
+    Attributes:
+        newest: step of this rank's newest checkpoint.
+        left_out: how often a disk was still busy.
+        failure: why the newest attempt failed, or "".
+    """
+
+    def __init__(
+        self,
+        peer: Member,
+        store: Store,
+        take: Callable[[], Snapshot],
+        *,
+        every: int,
+        keep: int,
+        certify: Callable[[int, bytes], None] | None = None,
+    ) -> None:
+        self.newest = NOTHING
+        self.left_out = 0
+        self.failure = ""
+        self._peer, self._store, self._take = peer, store, take
+        self._every, self._keep, self._certify = every, keep, certify
+        self._digest = bytes(DIGEST_BYTES)  # of the newest manifest
+        self._counts: list[int] = []  # steps that all ranks have, the newest last
+        self._layout: Layout | None = None
+        self._buffer: Tensor | None = None
+        self._writing: tuple[int, Future[bytes]] | None = None
+        self._thread = ThreadPoolExecutor(1, "pydec-checkpoint")
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(wait=True)
+
+    def go_on(self, step: int) -> None:
+        """The run goes on from this step's checkpoint, which counts; what came later is removed."""
+        self._counts = [step]
+        for later in self._store.folders():
+            if later > step:
+                self._remove(later)
+            self._store.sweep(later, self._peer.rank)
+
+    def after(self, step: int) -> None:
+        """Call after every step: looks at what was written, and begins the next where one is due.
+
+        Raises:
+            ConfigError: the state holds something that a checkpoint cannot.
+        """
+        self._look()
+        if not self._every or not self._keep or step % self._every:
+            return
+        busy = self._writing is not None
+        if self._settle(busy):
+            self.left_out += 1
+            return
+        shot = self._take()
+        if self._layout is None or self._buffer is None or not _fits(self._layout, shot.tensors):
+            self._layout = Layout(shot.tensors)
+            self._buffer = None  # before the next is asked for
+            self._buffer = self._layout.buffer()
+        self._layout.fill(self._buffer, shot.tensors)
+        writing = self._thread.submit(
+            self._store.write_buffer, step, self._peer.rank, self._buffer, shot.body
+        )
+        self._writing = step, writing
+
+    def now(self, step: int) -> None:
+        """Write this step's checkpoint and return when it is there, or was found to be impossible."""
+        self.wait()
+        if not self._keep or self.newest == step:
+            return
+        try:
+            shot = self._take()
+            self._digest = self._store.write_tensors(step, self._peer.rank, shot.tensors, shot.body)
+        except PydecError as error:
+            self._fail(step, error)
+        else:
+            self.newest, self.failure = step, ""
+
+    def last(self, step: int) -> None:
+        """Write the last checkpoint of a run; all ranks together."""
+        self.now(step)
+        if self._keep:
+            self._settle(busy=False)
+
+    def wait(self) -> None:
+        """Until nothing is being written."""
+        if self._writing is not None:
+            self._writing[1].exception()
+            self._look()
+
+    def complete(self, step: int) -> SetupError | None:
+        """Whether all ranks have this step's checkpoint; all ranks together, after ``last``."""
+        if not self._keep:
+            return None
+        missing = np.flatnonzero(table(self._peer, [self.newest])[:, 0] != step)
+        if not missing.size:
+            return None
+        return SetupError(
+            f"training is done and its model is written, but the checkpoint of step {step} is not complete: "
+            f"rank {missing[0]} could not write its part ({self.failure or 'it says why above'}); a longer "
+            f"run can go on from step {self._counts[-1] if self._counts else 0}"
+        )
+
+    def _settle(self, busy: bool) -> bool:
+        """Learn what all ranks have; whether the disk of any is busy."""
+        rows = table(self._peer, [float(busy), float(self.newest), *self._digest])
+        step = int(rows[:, 1].min())
+        if step > (self._counts[-1] if self._counts else NOTHING) and (rows[:, 1] == step).all():
+            self._counts.append(step)
+            if self._certify is not None:
+                digests = np.rint(rows[:, 2:]).astype(np.uint8)
+                self._certify(step, merkle_root(row.tobytes() for row in digests))
+            self._prune()
+        return bool(rows[:, 0].any())
+
+    def _prune(self) -> None:
+        """Remove this rank's part of what is older than the ``keep`` newest that count."""
+        if len(self._counts) < self._keep:
+            return
+        del self._counts[: -self._keep]
+        for old in self._store.folders():
+            if old < self._counts[0]:
+                self._remove(old)
+
+    def _remove(self, old: int) -> None:
+        """Remove this rank's part, and those of ranks that a run with more of them had."""
+        mine = {rank for rank in self._store.ranks(old) if rank % self._peer.size == self._peer.rank}
+        try:
+            for rank in mine | {self._peer.rank}:
+                self._store.remove(old, rank)
+        except OSError as error:
+            _warn(self._peer.rank, f"cannot remove the checkpoint of step {old}: {error.strerror}")
+
+    def _look(self) -> None:
+        """See what came of the one that is being written."""
+        if self._writing is None or not self._writing[1].done():
+            return
+        step, writing = self._writing
+        self._writing = None
+        error = writing.exception()
+        if error is None:
+            self.newest, self.failure, self._digest = step, "", writing.result()
+        elif isinstance(error, PydecError):
+            self._fail(step, error)
+        else:
+            raise error
+
+    def _fail(self, step: int, error: PydecError) -> None:
+        self.failure = str(error)
+        _warn(
+            self._peer.rank,
+            f"the checkpoint of step {step} could not be written, training goes on: {error}",
+        )
+
+
+def _fits(layout: Layout, tensors: Mapping[str, Tensor]) -> bool:
+    return layout.shapes.keys() == tensors.keys() and all(
+        layout.shapes[name] == (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()
+    )
+
+
+def _warn(rank: int, words: str) -> None:
+    print(f"pydec: warning: rank {rank}: {words}", file=sys.stderr, flush=True)

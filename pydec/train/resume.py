@@ -1,0 +1,328 @@
+"""Going on from a run directory: which checkpoint all ranks have, what may change, and what it restores.
+
+As many ranks as before continue with the same bits. Another number cannot; its ranks begin from the exact
+mean of the saved models, which is the model that evaluations look at, with the mean of the optimisers'
+states (exact for momentum, usual for Adam's moments). What belongs to gossip begins anew from there:
+estimates of neighbours, error feedback, trackers, push-sum weights, anchors and outer momenta describe
+ranks that are no more. The data goes on where the pass was, see ``batches_after``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pydec.comm.collect import ring_mean
+from pydec.errors import ConfigError, PydecError, SetupError
+from pydec.train.checkpoint_files import OWN, Store, difference, shapes
+from pydec.train.checkpoint_state import model_tensors, set_random_state, unflatten
+from pydec.train.config import TrainConfig, flag, versions
+from pydec.train.task import Task
+from pydec.train.together import Member, settle, table, text
+
+if TYPE_CHECKING:
+    from pydec.optim import DecentralizedOptimizer
+
+FREE = frozenset(
+    {
+        "steps",
+        "data",
+        "deadline_s",
+        "log_every",
+        "eval_every",
+        "checkpoint_every",
+        "keep_last",
+        "merge",
+        "background",
+        "compare_solo",
+        "ledger",
+    }
+)
+"""Options that a run may change when it goes on: they decide no bit of a step."""
+
+
+def decided(config: TrainConfig) -> dict[str, Any]:
+    """The options that decide the bits of a run, and that a checkpoint is therefore bound to."""
+    return {name: value for name, value in asdict(config).items() if name not in FREE}
+
+
+def configuration(run_dir: str, given: Mapping[str, Any]) -> TrainConfig:
+    """What a run that goes on is asked to do.
+
+    Args:
+        run_dir: of the run.
+        given: options that the user gives anew.
+
+    Raises:
+        ConfigError: no run is there, it is of a newer pydec, or an option would change its bits.
+    """
+    path = Path(run_dir) / "config.json"
+    try:
+        options = json.loads(path.read_bytes())["options"]
+        known = {item.name for item in fields(TrainConfig)}
+        newer = sorted(set(options) - known)
+    except FileNotFoundError:
+        raise ConfigError(f"--resume {run_dir}: there is no config.json, so it is no run directory") from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigError(f"--resume {run_dir}: {path} cannot be read: {error}") from None
+    if newer:
+        raise ConfigError(
+            f"--resume {run_dir}: {path} has option {newer[0]!r}, which this pydec does not know; resume "
+            "with the version that wrote it"
+        )
+    saved = TrainConfig(**options)
+    if given.get("epochs") or given.get("duration_s"):
+        raise ConfigError("--resume: give the new length of the run as --steps")
+    for name, value in given.items():
+        if name not in FREE and value != getattr(saved, name):
+            raise ConfigError(
+                f"{flag(name)} {value} cannot be changed by --resume: the run in {run_dir} has "
+                f"{getattr(saved, name) or 'none'}, and every step from the first depends on it; leave it "
+                "out, or start a new run"
+            )
+    return replace(saved, **{name: value for name, value in given.items() if name in FREE})
+
+
+@dataclass
+class Point:
+    """Where a run goes on.
+
+    Attributes:
+        step: steps done.
+        ranks: how many ranks wrote the checkpoint.
+        history: (ranks, steps each of them took) up to it.
+        mine: manifests of the saved ranks that this rank reads, verified, by rank.
+        loop: state of the loop, see ``Loop.load_state``.
+        data: facts about the data.
+        said: what people should know.
+    """
+
+    step: int
+    ranks: int
+    history: list[tuple[int, int]]
+    mine: dict[int, dict[str, Any]]
+    loop: dict[str, Any]
+    data: dict[str, str]
+    said: list[str] = field(default_factory=list)
+
+    def check_data(self, task: Task) -> None:
+        """Raise ConfigError if the task has other data than the checkpoint's."""
+        mine = data_facts(task)
+        for name in sorted(self.data.keys() | mine.keys()):
+            if self.data.get(name) != mine.get(name):
+                raise ConfigError(
+                    f"the run was made with other data: {name} was {self.data.get(name)}, and is "
+                    f"{mine.get(name)} now; give the directory of the same data with --data"
+                )
+
+
+def find(peer: Member, store: Store, config: TrainConfig) -> Point:
+    """The newest checkpoint that is whole on all ranks; all ranks together, all raise alike.
+
+    Each rank verifies its own part. With another number of ranks, rank r reads those of the ranks
+    r, r + size, r + 2 size, ... of before.
+
+    Raises:
+        ConfigError: there is none, it is of other options or of a newer pydec, or the run is finished.
+    """
+    bound = float("inf")
+    said: list[str] = []
+    while True:
+        newest = next((step for step in store.steps() if step < bound), -1)
+        step = int(table(peer, [newest])[:, 0].max())
+        if step < 0:
+            raise ConfigError(_none(store, said))
+        ranks = int(table(peer, [store.size(step)])[:, 0].max())
+        mine, damage = _verified(peer, store, config, step, ranks)
+        failed = np.flatnonzero(table(peer, [float(bool(damage))])[:, 0])
+        if ranks and not failed.size:
+            break
+        bound = step
+        words = text(peer, damage or "no manifest can be read", int(failed[0]) if failed.size else 0)
+        said.append(f"the checkpoint of step {step} is left out: {words}")
+    path = store.directory.path
+    ended = text(peer, "done" if peer.rank == 0 and _done(path) else "")
+    if config.steps < step or (config.steps == step and ended):
+        raise ConfigError(
+            f"--resume {path}: the run has done {step} steps and is asked for {config.steps}, so there is "
+            f"nothing left to do; ask for more than {step} with --steps"
+        )
+    common = json.loads(text(peer, json.dumps(_common(mine[0]) if peer.rank == 0 else None)))
+    loop = unflatten(common["loop"], {})
+    if ranks == peer.size:
+        loop = unflatten(mine[peer.rank]["state"]["loop"], {})
+    else:
+        moved = [unflatten(manifest["state"]["loop"], {})["bytes"] for manifest in mine.values()]
+        loop |= {"losses": [], "bytes": [sum(pair[i] for pair in moved) for i in range(2)]}
+        said.append(
+            f"{ranks} ranks wrote the checkpoint and {peer.size} go on: they start from the mean of its "
+            "models and of its optimisers' states, gossip starts afresh, and the bits differ from those of a "
+            "run without a break"
+        )
+    for name, version in versions().items():
+        if common["versions"].get(name) != version:
+            before = common["versions"].get(name, "missing")
+            said.append(f"{name} is {version} and was {before}: the bits may differ from now on")
+    history = [(int(n), int(taken)) for n, taken in common["history"]]
+    said.append(f"going on from step {step}")
+    return Point(step, ranks, history, mine, loop, common["data"], said)
+
+
+def _common(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What all ranks must know of rank 0's manifest."""
+    return {
+        **{name: manifest[name] for name in ("history", "data", "versions")},
+        "loop": manifest["state"]["loop"],
+    }
+
+
+def _done(path: Path) -> bool:
+    """Whether the run in ``path`` came to its end."""
+    try:
+        return bool(json.loads((path / "summary.json").read_bytes())["status"] == "done")
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _verified(
+    peer: Member, store: Store, config: TrainConfig, step: int, ranks: int
+) -> tuple[dict[int, dict[str, Any]], str]:
+    """This rank's manifests of a step, and what is wrong with them; what is wrong with all is raised."""
+    mine: dict[int, dict[str, Any]] = {}
+    error: PydecError | None = None
+    damage = ""
+    try:
+        for rank in [peer.rank] if ranks == peer.size else range(peer.rank, ranks, peer.size):
+            mine[rank] = store.verify(step, rank)
+            if mine[rank]["size"] != ranks:
+                raise SetupError(
+                    f"{store.path(step, rank, 'json')} is of a run of {mine[rank]['size']} ranks, others of "
+                    f"that step are of {ranks}"
+                )
+            _check_options(store.path(step, rank, "json"), mine[rank]["options"], decided(config))
+    except ConfigError as caught:
+        error = caught
+    except SetupError as caught:
+        damage = str(caught)
+    settle(peer, error)
+    return mine, damage
+
+
+def _check_options(path: Path, saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    for name in sorted(saved.keys() | mine.keys()):
+        if saved.get(name) != mine.get(name):
+            raise ConfigError(
+                f"{path} is of another run: {flag(name)} was {saved.get(name)!r} there, config.json says "
+                f"{mine.get(name)!r}; put the run's own config.json and checkpoints together again"
+            )
+
+
+def _none(store: Store, said: list[str]) -> str:
+    where = store.directory.path / "checkpoints"
+    if said:
+        return f"no checkpoint in {where} can be used; " + "; ".join(said)
+    return (
+        f"{where} holds no checkpoint: the run was killed before its first, wrote none (--keep-last 0, or an "
+        "asynchronous algorithm), or its files are on another host; start it anew, with --checkpoint-every N"
+    )
+
+
+def check_model(path: Path, tensors: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Raise ConfigError unless the checkpoint's model is one like ``model``."""
+    saved = {name: tensor for name, tensor in tensors.items() if not name.startswith(OWN)}
+    differs = difference(shapes(saved), shapes(model_tensors(model)))
+    if differs:
+        raise ConfigError(
+            f"{path} is of another model: {differs}; use the model that the run was made with, or start anew"
+        )
+
+
+def load_model(tensors: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Put a checked checkpoint's model in place."""
+    model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(OWN)})
+
+
+def restore(
+    store: Store, point: Point, rank: int, model: nn.Module, optimizer: DecentralizedOptimizer
+) -> None:
+    """Put a rank's whole state back; all ranks together.
+
+    Raises:
+        ConfigError: the checkpoint is of another model.
+    """
+    tensors = store.tensors(point.step, rank)
+    path = store.path(point.step, rank)
+    check_model(path, tensors, model)
+    state = {name: unflatten(words, tensors) for name, words in point.mine[rank]["state"].items()}
+    load_model(tensors, model)
+    optimizer.load_state_dict(state["optimizer"])
+    set_random_state(state["random"])
+
+
+def read_mean(
+    peer: Member, store: Store, point: Point, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Give the model and the torch optimiser the mean of the saved ones; all ranks together.
+
+    Sums run in float64 and round the ring, so that all ranks get the same bits. Integers and texts are those
+    of rank 0.
+
+    Raises:
+        ConfigError: a checkpoint is of another model; all ranks raise.
+    """
+    sums: dict[str, Tensor] = {}
+    said: dict[str, Any] = {}
+    error: PydecError | None = None
+    try:
+        for rank, manifest in sorted(point.mine.items()):
+            tensors = store.tensors(point.step, rank)
+            check_model(store.path(point.step, rank), tensors, model)
+            for name, tensor in tensors.items():
+                if _outlives(name) and (tensor.dtype.is_floating_point or rank == 0):
+                    sums[name] = sums[name] + tensor.double() if name in sums else tensor.double()
+            if rank == 0:
+                said["optimizer"] = manifest["state"]["optimizer"]
+                said["tensors"] = {
+                    name: [str(t.dtype).removeprefix("torch."), list(t.shape)]
+                    for name, t in tensors.items()
+                    if _outlives(name)
+                }
+    except PydecError as caught:
+        error = caught
+    settle(peer, error)
+    said = json.loads(text(peer, json.dumps(said)))
+    mean: dict[str, Tensor] = {}
+    for name, (kind, shape) in said["tensors"].items():
+        dtype = getattr(torch, kind)
+        total = np.zeros(int(np.prod(shape, dtype=np.int64)))
+        if name in sums:
+            total[...] = sums.pop(name).reshape(-1).numpy()
+        ring_mean(peer.transport, total)
+        whole = torch.from_numpy(total * peer.size).reshape(shape)
+        mean[name] = (whole / point.ranks).to(dtype) if dtype.is_floating_point else whole.round().to(dtype)
+    load_model(mean, model)
+    optimizer.load_state_dict(unflatten(said["optimizer"], _Lenient(mean))["optimizer"])
+
+
+class _Lenient(dict[str, Tensor]):
+    """Tensors of which some are no longer wanted."""
+
+    def __missing__(self, name: str) -> Tensor:
+        return torch.empty(0)
+
+
+def _outlives(name: str) -> bool:
+    """Whether a tensor outlives a change of the number of ranks."""
+    return not name.startswith(OWN) or name.startswith(f"{OWN}optimizer/optimizer/")
+
+
+def data_facts(task: Task) -> dict[str, str]:
+    """What is known of the data, wherever it lies."""
+    return {name: str(value) for name, value in task.facts.items() if name != "data"}
