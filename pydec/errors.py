@@ -50,6 +50,21 @@ class LedgerError(PydecError, RuntimeError):
     """Files of the ledger that are damaged, full, in use by another process, or of another chain or key."""
 
 
+class Evicted(PydecError):
+    """This rank is not in the view that begins: the others hold it for dead, or it has left.
+
+    Args:
+        rank: of this process.
+        epoch: of the view.
+    """
+
+    def __init__(self, rank: int, epoch: int) -> None:
+        super().__init__(
+            f"rank {rank} is no member of epoch {epoch}: the others go on without it; it may join again"
+        )
+        self.rank, self.epoch = rank, epoch
+
+
 class MismatchError(PydecError):
     """Ranks disagree on something that all must share; the message names it and both values."""
 

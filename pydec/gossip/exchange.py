@@ -309,6 +309,11 @@ class Exchange:
             except PeerLost as error:
                 self._lose(error)
 
+    def end(self, staying: Collection[int]) -> None:
+        """The last round of this exchange is over: wait until these ranks have what was sent to them."""
+        for sends in self._sends.values():
+            self._outlast(send for send in sends if send.peer in staying)
+
     def close(self) -> None:
         """Give up what is still under way."""
         self._rest()
@@ -367,10 +372,22 @@ class Exchange:
             expected = self._headers[number].fill(peer, self.round, arrived - HEADER_BYTES)
             if arrived >= HEADER_BYTES and np.array_equal(slot[:HEADER_BYTES], expected):
                 return slot[HEADER_BYTES:]
+            if self._elsewhere(peer, slot):
+                self._forget(place, peer)
+                return None
             self._refuse(number, peer, slot)
             self.dropped += 1
             into = memoryview(self._slot_of(number, place))
             self._receives[number, place] = self.transport.irecv(peer, self._tag(number), into)
+
+    def _elsewhere(self, peer: int, message: Bytes) -> bool:
+        """Whether a neighbour plays this round in another view: it counts as late, and sends nothing more.
+
+        Where views change in the same round on all, nobody does; who learns of a view too late is left out,
+        and leaves out, until it switches.
+        """
+        frame = read_frame(peer, message)
+        return frame.kind is Kind.GOSSIP and frame.epoch != self.epoch and frame.round == self.round
 
     def _forget(self, place: int, peer: int) -> None:
         """Cancel what is posted for a neighbour that is left out of the rest of the round."""
@@ -382,7 +399,7 @@ class Exchange:
     def _refuse(self, number: int, peer: int, message: Bytes) -> None:
         """Name what is wrong with a header that is not the expected one; an older round is no fault."""
         frame = read_frame(peer, message)
-        if frame.epoch == self.epoch and frame.round < self.round:
+        if frame.epoch <= self.epoch and frame.round < self.round:
             return
         packet = self._packets[number]
         packet.check(frame, peer, self.round, self.epoch, Kind.GOSSIP)

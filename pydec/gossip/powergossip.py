@@ -86,6 +86,9 @@ class PowerMixer(EdgeMixer):
     def meet(self, rank: int, peers: Sequence[int]) -> None:
         """Draw the directions to start from: the same at both ends of an edge."""
         super().meet(rank, peers)
+        self.turn = 0
+        for kept in (self.left, self.right, self._products):
+            kept.clear()
         longest = max(self._sizes) + self._plain_size
         largest = max((matrix.rows * matrix.columns for matrix in self._matrices), default=0)
         widest = max((matrix.columns for matrix in self._matrices), default=0)

@@ -175,6 +175,11 @@ class LeaderExchange:
         self._between.restart(living)
         self._take_office()
 
+    def end(self, staying: Collection[int]) -> None:
+        """See ``Exchange.end``."""
+        self._inside.end(staying)
+        self._between.end(staying)
+
     def flush(self) -> None:
         """Wait until everything that was sent has left."""
         self._inside.flush()

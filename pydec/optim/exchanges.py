@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
@@ -87,6 +87,13 @@ def leave(exchange: AnyExchange) -> None:
         exchange.flush(mix=False)
     else:
         exchange.flush()
+
+
+def end(exchange: AnyExchange, staying: Collection[int]) -> None:
+    """Close an exchange between two rounds, for another one: what staying ranks still take is waited for."""
+    if not isinstance(exchange, Asynchronous):
+        exchange.end(staying)
+    exchange.close()
 
 
 def quiet(exchange: AnyExchange) -> AbstractContextManager[object]:

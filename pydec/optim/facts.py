@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -35,18 +35,23 @@ class PeerLike(Protocol):
 _PAGE_BYTES = 32_000  # what one agreement carries comfortably
 
 
-def make_topology(spec: str, peer: PeerLike) -> Topology:
-    """The topology that a specification names, for this job; all ranks call it together.
-
-    Two-level topologies are told which ranks share a node, which the ranks find out by messages.
+def find_nodes(spec: str, peer: PeerLike) -> list[int] | None:
+    """The node of every rank, where the topology asks for it; all ranks call it together.
 
     Raises:
-        ConfigError: unknown name or option, or one that does not fit the job.
         MismatchError: ranks name different topologies.
         PeerTimeout, PeerLost: a rank did not take part.
     """
     peer.agree({"topology": spec})  # before ranks that differ wait for one another's host names
-    nodes = node_layout(peer.transport) if topologies.takes(spec, "nodes") else None
+    return node_layout(peer.transport) if topologies.takes(spec, "nodes") else None
+
+
+def make_topology(spec: str, peer: PeerLike, nodes: Sequence[int] | None) -> Topology:
+    """The topology that a specification names, for all ranks of this job.
+
+    Raises:
+        ConfigError: unknown name or option, or one that does not fit the job.
+    """
     return topologies.make(spec, size=peer.size, seed=peer.view.seed, nodes=nodes)
 
 

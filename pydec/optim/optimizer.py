@@ -17,13 +17,21 @@ from pydec.gossip.base import Algorithm
 from pydec.gossip.control import Control, controls
 from pydec.gossip.exchange import Late, Lost
 from pydec.optim.arena import Arena, make_arenas
-from pydec.optim.facts import PeerLike, facts, float_buffers, make_topology, trainable
+from pydec.optim.facts import (
+    PeerLike,
+    facts,
+    find_nodes,
+    float_buffers,
+    make_topology,
+    trainable,
+)
 from pydec.optim.gradients import GradientAverager, first_nonfinite
 from pydec.optim.layout import Layout
 from pydec.optim.local import describe, warn_if_biased
 from pydec.optim.merge import average, distance
 from pydec.optim.plan import Plan, check_choice
 from pydec.optim.rounds import Rounds
+from pydec.optim.views import Views
 from pydec.topology.base import Topology
 
 Buffers = Literal["average", "local"]
@@ -108,8 +116,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         self.peer = peer
         self.nan_policy = nan_policy
         self._link()
+        spec, nodes = (topology, find_nodes(topology, peer)) if isinstance(topology, str) else (None, None)
         if isinstance(topology, str):
-            topology = make_topology(topology, peer)
+            topology = make_topology(topology, peer, nodes)
         self.topology = topology
         self.compressor = compress.make(compressor) if isinstance(compressor, str) else compressor
         self.algorithm = gossip.make(algorithm) if isinstance(algorithm, str) else algorithm
@@ -121,6 +130,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         parts = self.topology, self.compressor, self.algorithm
         plan = Plan(*parts, local_steps, control, late, estimate, background, lost)
         plan.check()
+        self.views = Views(peer.rank, plan, spec, nodes)
+        """Changes of who gossips."""
         local = describe(optimizer)
         self.algorithm.check_local(local)
         self.algorithm.check_start(init)
@@ -158,7 +169,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         if self.algorithm.averages == "gradients":
             self._averager = GradientAverager(peer.transport, self._parameters)
         else:
-            self._rounds = Rounds(peer, plan, self._arenas, self._buffer_arenas, optimizer.param_groups)
+            groups = optimizer.param_groups
+            self._rounds = Rounds(peer, plan, self._arenas, self._buffer_arenas, groups, self.views)
 
     def _link(self) -> None:
         """Share the wrapped optimiser's groups and state, so that schedulers change the real ones."""
@@ -173,7 +185,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     @property
     def wait_s(self) -> float:
         """Seconds spent waiting for peers so far: what was not hidden behind computation."""
-        return self._wait_s + (self._rounds.exchange.wait_s if self._rounds else 0.0)
+        return self._wait_s + (self._rounds.wait_s if self._rounds else 0.0)
 
     @property
     def rounds(self) -> int:

@@ -94,6 +94,20 @@ class Plan:
         if self.control.most > 1 and self.algorithm.rounds(self.topology) > 1:
             raise ConfigError(f"{name} mixes exactly already; use mixing='fixed'")
 
+    def check_change(self) -> None:
+        """Raise ConfigError where no rule says what a change of the members does to the algorithm's state."""
+        name = type(self.algorithm).__name__
+        if self.algorithm.after_death == "stop":
+            raise ConfigError(
+                f"{name} needs the ranks that it has begun with, and the members change; use "
+                "algorithm='dpsgd', or 'choco-diloco' for compressed deltas"
+            )
+        if self.algorithm.asynchronous and not self.algorithm.tolerates_loss:
+            raise ConfigError(
+                f"{name} averages two by two, and a change of the members would cut averages in half, which "
+                "moves the mean; use algorithm='adsgd'"
+            )
+
     @property
     def outlives(self) -> bool:
         """Whether training can go on without a rank; measured rounds hear all ranks in the end."""

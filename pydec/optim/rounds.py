@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pydec import compress, gossip
+from pydec.comm.view import View
 from pydec.errors import ConfigError
 from pydec.gossip import Asynchronous, Rule
 from pydec.gossip.consensus import Estimator, NumbersMixer
@@ -17,10 +18,13 @@ from pydec.gossip.control import Adaptive, Controller
 from pydec.gossip.streaming import HeldMixer
 from pydec.gossip.switch import Switch
 from pydec.optim.arena import Arena
-from pydec.optim.exchanges import leave, make_exchange, quiet
+from pydec.optim.exchanges import AnyExchange, end, leave, make_exchange, quiet
 from pydec.optim.facts import PeerLike
 from pydec.optim.gradients import FlatGradients
 from pydec.optim.plan import Plan
+from pydec.optim.views import Views
+from pydec.topology.base import Topology
+from pydec.topology.members import Members
 
 
 @dataclass
@@ -69,6 +73,7 @@ class Rounds:
         arenas: of the parameters.
         buffers: arenas that are averaged plainly beside them.
         groups: the wrapped optimiser's parameter groups.
+        views: changes of who gossips.
     """
 
     def __init__(
@@ -78,42 +83,60 @@ class Rounds:
         arenas: Sequence[Arena],
         buffers: Sequence[Arena],
         groups: Sequence[dict[str, Any]],
+        views: Views,
     ) -> None:
         self.plan = plan
         self.steps = 0
         """Local steps taken."""
         self.rounds = 0
         """Rounds begun."""
+        self._peer, self._views = peer, views
+        self._waited_s = 0.0
         self._arenas, self._buffer_arenas = [*arenas, *buffers], list(buffers)
         self._versioned = [span.tensor for arena in arenas for span in arena.spans]
         for arena in self._arenas:
             arena.load()
         self.parts = _parts(plan, arenas, groups)
-        mixers = [mixer for part in self.parts for mixer in part.rule.mixers]
         plain, degree = compress.make("none"), plan.topology.degree
         kind = HeldMixer if plan.algorithm.windowed else gossip.AverageMixer
         self._buffers = [kind(arena.vector, plain, degree) for arena in buffers]
         for mixer in self._buffers:
             mixer.move_scale = 0.0  # the consensus distance is that of the parameters
-        mixers += self._buffers
+        self._numbers = NumbersMixer() if plan.measures else None
         self.estimator: Estimator | None = None
         self.controller: Controller | None = None
-        if plan.measures:
-            numbers = NumbersMixer()
-            mixers.append(numbers)
-            self.estimator = Estimator(plan.topology, numbers)
-            if isinstance(plan.control, Adaptive):
-                self.controller = Controller(plan.control, plan.topology, numbers)
-        self.exchange = make_exchange(
-            peer,
+        self._measure()
+        self.exchange = self._connect(plan.topology)
+
+    def _measure(self) -> None:
+        """Begin to estimate, and to control, on the plan's topology."""
+        if self._numbers is not None:
+            self._numbers.average = 0.0
+            self.estimator = Estimator(self.plan.topology, self._numbers)
+            if isinstance(self.plan.control, Adaptive):
+                self.controller = Controller(self.plan.control, self.plan.topology, self._numbers)
+
+    def _connect(self, topology: Topology) -> AnyExchange:
+        """An exchange of all mixers in the peer's view."""
+        mixers = [mixer for part in self.parts for mixer in part.rule.mixers] + self._buffers
+        if self._numbers is not None:
+            mixers.append(self._numbers)
+        plan = self.plan
+        return make_exchange(
+            self._peer,
             plan.algorithm,
-            plan.topology,
+            topology,
             mixers,
             late=plan.late,
             lost=plan.losing,
             measure=plan.measures,
             background=plan.background,
         )
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds spent waiting for peers so far."""
+        return self._waited_s + self.exchange.wait_s
 
     @property
     def _switch(self) -> Switch | None:
@@ -195,6 +218,7 @@ class Rounds:
                         mixer.hold()
                 self.begin()
                 return
+            self._enter_views()
             for _ in range(self._wanted()):
                 self.exchange.run(self.rounds)
                 self._count()
@@ -221,6 +245,7 @@ class Rounds:
 
     def begin(self) -> None:
         """Start a round that ``finish`` will end."""
+        self._enter_views()
         self.load()
         self.exchange.begin(self.rounds)
         self.rounds += 1
@@ -259,6 +284,25 @@ class Rounds:
         self.load()
         for part in self.parts:
             part.rule.rebase()
+
+    def _enter_views(self) -> None:
+        """Before a round: go on in the views that begin with it."""
+        for view, plan in self._views.due(self.rounds, at_once=self.plan.algorithm.asynchronous):
+            self._waited_s += self.exchange.wait_s
+            end(self.exchange, view.members)
+            self._enter(view, plan)
+
+    def _enter(self, view: View, plan: Plan) -> None:
+        """Every rule restarts its recursion, and the schedule begins anew, alike on all members."""
+        self.plan, self._peer.view = plan, view
+        in_a_row = plan.algorithm.rounds(plan.topology)  # exact if they begin with the schedule's first
+        self.rounds += (view.start_round - self.rounds) % in_a_row
+        for part in self.parts:
+            part.rule.restart()
+        self._measure()
+        self.exchange = self._connect(
+            Members(plan.topology, view.members, self._peer.transport.size, view.start_round)
+        )
 
     def restart(self, living: Collection[int]) -> None:
         """Ranks have died; all survivors call it in the same step, with the same set.
