@@ -186,14 +186,19 @@ class StopGuard:
         """The latest step that any rank is in, or ``_AT_ONCE``."""
         link = self._control
         until_s = link.now() + link.deadline_s
-        rooms = {peer: bytearray(_STEP.size) for peer in range(link.size) if peer != link.rank}
-        try:
-            receives = [link.irecv(peer, _STEP_TAG, memoryview(room)) for peer, room in rooms.items()]
-        except PeerLost:
-            return _AT_ONCE
-        heard = [_ends(receive, lambda: until_s - link.now()) for receive in receives]
-        steps = [self._announced, *(_STEP.unpack(room)[0] for room in rooms.values())]
-        return max(steps) if all(heard) and min(steps) >= 0 else _AT_ONCE
+        others = set(range(link.size)) - {link.rank} - link.lost()
+        rooms = {peer: bytearray(_STEP.size) for peer in sorted(others)}
+        receives = [link.irecv(peer, _STEP_TAG, memoryview(room)) for peer, room in rooms.items()]
+        steps = [self._announced]
+        for receive, room in zip(receives, rooms.values(), strict=True):
+            try:
+                receive.wait(max(0.0, until_s - link.now()))
+            except PeerLost:  # who is dead is in no step
+                continue
+            except PeerTimeout:
+                return _AT_ONCE
+            steps.append(_STEP.unpack(room)[0])
+        return max(steps) if min(steps) >= 0 else _AT_ONCE
 
 
 def _ends(pending: Pending, left_s: Callable[[], float]) -> bool:

@@ -1,7 +1,7 @@
 """Checkpoints beside training: a step copies a rank's state, a thread writes it, and old ones go.
 
-All ranks checkpoint at the same steps. There, they tell one another in one small exchange what each has
-written: a checkpoint counts once all have theirs, and a rank removes its part of an older one only when
+All living ranks checkpoint at the same steps. There, they tell one another in one small exchange what each
+has written: a checkpoint counts once all have theirs, and a rank removes its part of an older one only when
 ``keep`` newer ones count. If the disk of any rank still works on the one before, all leave this one out:
 training never waits for a disk, and one that is slower than ``every`` steps gets as many as it can take.
 
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pydec.comm.living import living
 from pydec.crypto.hashing import DIGEST_BYTES, merkle_root
 from pydec.errors import PydecError, SetupError
 from pydec.train.checkpoint_files import Layout, Store
@@ -124,9 +125,15 @@ class Saver:
         self._writing = step, writing
 
     def now(self, step: int) -> None:
-        """Write this step's checkpoint and return when it is there, or was found to be impossible."""
+        """Write this step's checkpoint and return when it is there, or was found to be impossible.
+
+        All ranks call it after the same step.
+        """
         self.wait()
-        if not self._keep or self.newest == step:
+        if not self._keep:
+            return
+        table(self._peer, [])  # so that all agree who lives, which is what a checkpoint is of
+        if self.newest == step:
             return
         try:
             shot = self._take()
@@ -152,8 +159,9 @@ class Saver:
         """Whether all ranks have this step's checkpoint; all ranks together, after ``last``."""
         if not self._keep:
             return None
-        missing = np.flatnonzero(table(self._peer, [self.newest])[:, 0] != step)
-        if not missing.size:
+        rows = table(self._peer, [self.newest])[:, 0]
+        missing = [rank for rank in living(self._peer.transport).members if rows[rank] != step]
+        if not missing:
             return None
         return SetupError(
             f"training is done and its model is written, but the checkpoint of step {step} is not complete: "
@@ -164,6 +172,7 @@ class Saver:
     def _settle(self, busy: bool) -> bool:
         """Learn what all ranks have; whether the disk of any is busy."""
         rows = table(self._peer, [float(busy), float(self.newest), *self._digest])
+        rows = rows[list(living(self._peer.transport).members)]
         step = int(rows[:, 1].min())
         if step > (self._counts[-1] if self._counts else NOTHING) and (rows[:, 1] == step).all():
             self._counts.append(step)

@@ -163,14 +163,14 @@ class Store:
         found = [_MANIFEST.fullmatch(path.name) for path in self._folder(step).glob("rank-*.json")]
         return sorted(int(match[1]) for match in found if match)
 
-    def size(self, step: int) -> int:
-        """How many ranks a step's checkpoint is of, as the first manifest here that is whole says; or 0."""
+    def members(self, step: int) -> list[int]:
+        """The ranks that a step's checkpoint is of, as the first whole manifest here says; or none."""
         for rank in self.ranks(step):
             try:
-                return int(self.manifest(step, rank)["size"])
+                return [int(member) for member in self.manifest(step, rank)["members"]]
             except SetupError:
                 continue
-        return 0
+        return []
 
     def path(self, step: int, rank: int, suffix: str = "safetensors") -> Path:
         """A rank's tensors, or its manifest with suffix "json"."""

@@ -148,7 +148,7 @@ def prepare(peer: Peer, config: TrainConfig, store: Store | None = None) -> Setu
     initial = copy.deepcopy(task.model) if resolved.compare_solo and peer.rank == 0 else None
     optimizer = _together(peer, lambda: _optimizer(resolved, task, peer, store, point), settled=False)
     torch.manual_seed(config.seed * 65536 + peer.rank + 1)  # dropout and the like differ between ranks
-    if point is not None and store is not None and point.ranks == peer.size:
+    if point is not None and store is not None and point.same(peer.size):
         _together(peer, lambda: restore(store, point, peer.rank, task.model, optimizer))
     return Setup(resolved, task, batches, optimizer, initial, name, point)
 
@@ -185,7 +185,7 @@ def _optimizer(
     config: TrainConfig, task: Task, peer: Peer, store: Store | None, point: Point | None
 ) -> DecentralizedOptimizer:
     local = local_optimizer(config, task, task.model)
-    if store is not None and point is not None and point.ranks != peer.size:
+    if store is not None and point is not None and not point.same(peer.size):
         read_mean(peer, store, point, task.model, local)
     return DecentralizedOptimizer(
         local,

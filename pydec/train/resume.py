@@ -96,7 +96,8 @@ class Point:
 
     Attributes:
         step: steps done.
-        ranks: how many ranks wrote the checkpoint.
+        members: the ranks that wrote the checkpoint, all that lived then.
+        size: how many there had been at the start.
         history: (ranks, steps each of them took) up to it.
         mine: manifests of the saved ranks that this rank reads, verified, by rank.
         loop: state of the loop, see ``Loop.load_state``.
@@ -105,12 +106,17 @@ class Point:
     """
 
     step: int
-    ranks: int
+    members: list[int]
+    size: int
     history: list[tuple[int, int]]
     mine: dict[int, dict[str, Any]]
     loop: dict[str, Any]
     data: dict[str, str]
     said: list[str] = field(default_factory=list)
+
+    def same(self, size: int) -> bool:
+        """Whether that many ranks can go on with the same bits."""
+        return self.size == size and len(self.members) == size
 
     def check_data(self, task: Task) -> None:
         """Raise ConfigError if the task has other data than the checkpoint's."""
@@ -126,8 +132,8 @@ class Point:
 def find(peer: Member, store: Store, config: TrainConfig) -> Point:
     """The newest checkpoint that is whole on all ranks; all ranks together, all raise alike.
 
-    Each rank verifies its own part. With another number of ranks, rank r reads those of the ranks
-    r, r + size, r + 2 size, ... of before.
+    Each rank verifies its own part. With another number of ranks, rank r reads every size-th part from the
+    r-th on. A checkpoint is of the ranks that lived; if some had died, what goes on is another number.
 
     Raises:
         ConfigError: there is none, it is of other options or of a newer pydec, or the run is finished.
@@ -139,10 +145,12 @@ def find(peer: Member, store: Store, config: TrainConfig) -> Point:
         step = int(table(peer, [newest])[:, 0].max())
         if step < 0:
             raise ConfigError(_none(store, said))
-        ranks = int(table(peer, [store.size(step)])[:, 0].max())
-        mine, damage = _verified(peer, store, config, step, ranks)
+        members = store.members(step)
+        knows = int(table(peer, [len(members)])[:, 0].argmax())
+        members = [int(rank) for rank in json.loads(text(peer, json.dumps(members), knows))]
+        mine, damage = _verified(peer, store, config, step, members)
         failed = np.flatnonzero(table(peer, [float(bool(damage))])[:, 0])
-        if ranks and not failed.size:
+        if members and not failed.size:
             break
         bound = step
         words = text(peer, damage or "no manifest can be read", int(failed[0]) if failed.size else 0)
@@ -154,15 +162,17 @@ def find(peer: Member, store: Store, config: TrainConfig) -> Point:
             f"--resume {path}: the run has done {step} steps and is asked for {config.steps}, so there is "
             f"nothing left to do; ask for more than {step} with --steps"
         )
-    common = json.loads(text(peer, json.dumps(_common(mine[0]) if peer.rank == 0 else None)))
+    common = json.loads(text(peer, json.dumps(_common(mine[members[0]]) if peer.rank == 0 else None)))
     loop = unflatten(common["loop"], {})
-    if ranks == peer.size:
-        loop = unflatten(mine[peer.rank]["state"]["loop"], {})
+    history = [(int(n), int(taken)) for n, taken in common["history"]]
+    point = Point(step, members, int(common["size"]), history, mine, loop, common["data"], said)
+    if point.same(peer.size):
+        point.loop = unflatten(mine[peer.rank]["state"]["loop"], {})
     else:
         moved = [unflatten(manifest["state"]["loop"], {})["bytes"] for manifest in mine.values()]
         loop |= {"losses": [], "bytes": [sum(pair[i] for pair in moved) for i in range(2)]}
         said.append(
-            f"{ranks} ranks wrote the checkpoint and {peer.size} go on: they start from the mean of its "
+            f"{_ranks(point)} wrote the checkpoint and {peer.size} go on: they start from the mean of its "
             "models and of its optimisers' states, gossip starts afresh, and the bits differ from those of a "
             "run without a break"
         )
@@ -170,15 +180,20 @@ def find(peer: Member, store: Store, config: TrainConfig) -> Point:
         if common["versions"].get(name) != version:
             before = common["versions"].get(name, "missing")
             said.append(f"{name} is {version} and was {before}: the bits may differ from now on")
-    history = [(int(n), int(taken)) for n, taken in common["history"]]
     said.append(f"going on from step {step}")
-    return Point(step, ranks, history, mine, loop, common["data"], said)
+    return point
+
+
+def _ranks(point: Point) -> str:
+    if len(point.members) == point.size:
+        return f"{point.size} ranks"
+    return f"{len(point.members)} ranks, the survivors of {point.size},"
 
 
 def _common(manifest: dict[str, Any]) -> dict[str, Any]:
     """What all ranks must know of rank 0's manifest."""
     return {
-        **{name: manifest[name] for name in ("history", "data", "versions")},
+        **{name: manifest[name] for name in ("size", "history", "data", "versions")},
         "loop": manifest["state"]["loop"],
     }
 
@@ -192,19 +207,19 @@ def _done(path: Path) -> bool:
 
 
 def _verified(
-    peer: Member, store: Store, config: TrainConfig, step: int, ranks: int
+    peer: Member, store: Store, config: TrainConfig, step: int, members: list[int]
 ) -> tuple[dict[int, dict[str, Any]], str]:
     """This rank's manifests of a step, and what is wrong with them; what is wrong with all is raised."""
     mine: dict[int, dict[str, Any]] = {}
     error: PydecError | None = None
     damage = ""
     try:
-        for rank in [peer.rank] if ranks == peer.size else range(peer.rank, ranks, peer.size):
+        for rank in members[peer.rank :: peer.size]:
             mine[rank] = store.verify(step, rank)
-            if mine[rank]["size"] != ranks:
+            if mine[rank]["members"] != members:
                 raise SetupError(
-                    f"{store.path(step, rank, 'json')} is of a run of {mine[rank]['size']} ranks, others of "
-                    f"that step are of {ranks}"
+                    f"{store.path(step, rank, 'json')} is of ranks {mine[rank]['members']}, others of that "
+                    f"step are of {members}"
                 )
             _check_options(store.path(step, rank, "json"), mine[rank]["options"], decided(config))
     except ConfigError as caught:
@@ -272,7 +287,7 @@ def read_mean(
     """Give the model and the torch optimiser the mean of the saved ones; all ranks together.
 
     Sums run in float64 and round the ring, so that all ranks get the same bits. Integers and texts are those
-    of rank 0.
+    of the lowest rank.
 
     Raises:
         ConfigError: a checkpoint is of another model; all ranks raise.
@@ -285,9 +300,9 @@ def read_mean(
             tensors = store.tensors(point.step, rank)
             check_model(store.path(point.step, rank), tensors, model)
             for name, tensor in tensors.items():
-                if _outlives(name) and (tensor.dtype.is_floating_point or rank == 0):
+                if _outlives(name) and (tensor.dtype.is_floating_point or rank == point.members[0]):
                     sums[name] = sums[name] + tensor.double() if name in sums else tensor.double()
-            if rank == 0:
+            if rank == point.members[0]:
                 said["optimizer"] = manifest["state"]["optimizer"]
                 said["tensors"] = {
                     name: [str(t.dtype).removeprefix("torch."), list(t.shape)]
@@ -306,7 +321,9 @@ def read_mean(
             total[...] = sums.pop(name).reshape(-1).numpy()
         ring_mean(peer.transport, total)
         whole = torch.from_numpy(total * peer.size).reshape(shape)
-        mean[name] = (whole / point.ranks).to(dtype) if dtype.is_floating_point else whole.round().to(dtype)
+        mean[name] = (
+            (whole / len(point.members)).to(dtype) if dtype.is_floating_point else whole.round().to(dtype)
+        )
     load_model(mean, model)
     optimizer.load_state_dict(unflatten(said["optimizer"], _Lenient(mean))["optimizer"])
 

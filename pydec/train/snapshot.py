@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from pydec.comm.living import living
 from pydec.crypto.hashing import sha256
 from pydec.train.checkpoint import Saver, Snapshot
 from pydec.train.checkpoint_files import OWN, Store
@@ -67,6 +68,7 @@ def snapshot(peer: Member, config: TrainConfig, loop: Loop, point: Point | None)
     }
     body = {
         "size": peer.size,
+        "members": list(living(peer.transport).members),
         "epoch": loop.optimizer.peer.view.epoch,
         "history": [*history, (peer.size, loop.progress.step - before)],
         "model": sha256(json.dumps(layout).encode()).hex(),

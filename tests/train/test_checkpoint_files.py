@@ -62,12 +62,12 @@ def test_a_type_that_the_format_lacks_is_named():
 
 def test_the_newest_step_that_has_a_manifest_comes_first(store):
     for step in (8, 16, 100):
-        store.write_tensors(step, 0, example(), {"size": 3})
+        store.write_tensors(step, 0, example(), {"members": [0, 1, 3]})
     store.path(24, 0).parent.mkdir()
     store.path(24, 0).write_bytes(b"half a fi")
     assert store.steps() == [100, 16, 8]
-    assert store.size(16) == 3
-    assert (store.size(24), store.ranks(16)) == (0, [0])
+    assert store.members(16) == [0, 1, 3]
+    assert (store.members(24), store.ranks(16)) == ([], [0])
     store.remove(16, 0)
     assert store.steps() == [100, 8]
     assert not store.path(16, 0).parent.exists()

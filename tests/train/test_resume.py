@@ -20,8 +20,10 @@ from pydec.comm.local import LocalCluster
 from pydec.errors import ConfigError, PydecError, SetupError, Stopped
 from pydec.peer import Peer
 from pydec.train import job
+from pydec.train.checkpoint_files import Store
 from pydec.train.config import TrainConfig
 from pydec.train.resume import configuration
+from pydec.train.rundir import RunDir
 
 
 class Asked(Peer):
@@ -204,6 +206,24 @@ def test_other_ranks_start_from_the_mean(toy, ranks, options):
     assert go_on(ranks, "run", steps=13)["steps"] == 13
 
 
+def test_survivors_wrote_a_checkpoint_of_their_own(toy):
+    together(3, config(toy, steps=8, optimizer="sgd"), "run")
+    for rank in (0, 2):  # as two of three ranks write it, once rank 1 is dead
+        folder = Path("run/checkpoints/step-8")
+        manifest = json.loads((folder / f"rank-{rank}.json").read_text())
+        body = {key: manifest[key] for key in manifest if key not in ("digest", "tensors", "pydec")}
+        store = Store(RunDir(Path("run")))
+        store.write_tensors(
+            8, rank, load_file(folder / f"rank-{rank}.safetensors"), {**body, "members": [0, 2]}
+        )
+    (folder / "rank-1.json").unlink()
+    for ranks, steps in ((2, 9), (3, 10)):
+        shutil.copytree("run", f"run-{ranks}")
+        assert go_on(ranks, f"run-{ranks}", steps=steps)["steps"] == steps
+    last = json.loads(Path("run-3/checkpoints/step-10/rank-2.json").read_text())
+    assert (last["history"], last["members"]) == ([[3, 10]], [0, 1, 2])
+
+
 def damage(path: str) -> None:
     data = bytearray(Path(path).read_bytes())
     data[len(data) // 2] ^= 4
@@ -301,8 +321,6 @@ def test_options_that_decide_bits_are_refused_and_others_taken(toy, monkeypatch)
 
 
 def test_a_disk_that_fills_up_costs_checkpoints_and_the_exit_status_only(toy, monkeypatch, capsys):
-    from pydec.train.rundir import RunDir
-
     real, full = RunDir.write_with, threading.Event()
     full.set()
 
