@@ -6,6 +6,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydec.consensus.certificate import MAX_CERTIFICATE_BYTES, QuorumCertificate
 from pydec.consensus.wire import HASH_BYTES, Reader, blob, blobs, optional
@@ -28,7 +29,7 @@ def transactions_root(transactions: Sequence[bytes]) -> bytes:
     return digest.digest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Header:
     """What a block's hash covers. No time, and no round but the one it was made in: a block that is proposed
     again in a later round is the same bytes.
@@ -61,6 +62,10 @@ class Header:
 
     def encode(self) -> bytes:
         """Canonical bytes."""
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
         commit = None if self.last_commit is None else self.last_commit.encode()
         head = _HEAD.pack(self.version, self.chain_id, self.epoch, self.height, self.parent_hash)
         roots = (self.tx_root, self.state_root, self.next_validators_hash)
@@ -68,6 +73,10 @@ class Header:
 
     def hash(self) -> bytes:
         """SHA-256 of the bytes behind a tag; the block's hash."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> bytes:
         return hashlib.sha256(b"pydec.block.v1" + self.encode()).digest()
 
     @classmethod

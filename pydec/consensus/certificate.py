@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydec.consensus.signed import Kind, SignedStatement, signed_bytes, timeout_body
 from pydec.consensus.validators import MAX_VALIDATORS, ValidatorTable
@@ -48,6 +49,10 @@ class Verifier:
         if self._known.get(signature) == (key, message):
             return
         self._verify(key, message, signature)
+        self.trust(key, message, signature)
+
+    def trust(self, key: bytes, message: bytes, signature: bytes) -> None:
+        """Take a signature for good: this node has made it, and certificates will bring it back."""
         if len(self._known) >= self._capacity:
             del self._known[next(iter(self._known))]
         self._known[signature] = (key, message)
@@ -71,7 +76,7 @@ def from_bitmap(bitmap: bytes) -> list[int]:
     return indices
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class QuorumCertificate:
     """A quorum's PREPAREs or COMMITs of one block in one round.
 
@@ -144,6 +149,10 @@ class QuorumCertificate:
 
     def encode(self) -> bytes:
         """Canonical bytes."""
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:  # one certificate stands in a decision, in headers and in every proposal
         head = bytes((self.kind,)) + u64(self.epoch) + u64(self.height) + u32(self.round) + self.block_hash
         parts = (head, u16(len(self.bitmap)), self.bitmap, u16(len(self.signatures)), *self.signatures)
         return b"".join(parts)

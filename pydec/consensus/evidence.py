@@ -137,11 +137,14 @@ class Detector:
         slot = (statement.kind, statement.round)
         before = mine.get(slot)
         if before is not None:
+            if before.body == statement.body:
+                return []
             return [] if conflict(before, statement) is None else [Evidence.of(before, statement)]
         mine[slot] = statement
         if len(mine) > self._most:
             del mine[min(mine, key=lambda kind_round: kind_round[1])]
         if statement.kind not in (Kind.COMMIT, Kind.TIMEOUT):
             return []
-        others = (other for other in mine.values() if other.kind is not statement.kind)
+        opposite = Kind.TIMEOUT if statement.kind is Kind.COMMIT else Kind.COMMIT
+        others = (other for other in mine.values() if other.kind is opposite)
         return [Evidence.of(other, statement) for other in others if conflict(other, statement) is not None]

@@ -103,7 +103,9 @@ class Height:
         """Rule 1: there may be work now. Arms the timer if so, and proposes if this node leads."""
         if self.signer is None or self.decided or self.armed:
             return
-        if self.place.select(self.round, self._select):
+        if self.round == 0 and self.place.leader(0) == self.index and self.may_sign(self.record.proposed):
+            self.progress()  # looks for itself, and arms if it proposes
+        elif self.place.select(self.round, self._select):
             self.arm()
             self.progress()
 
@@ -145,7 +147,10 @@ class Height:
         assert self.signer is not None
         self.outbox.dirty = True
         where = (self.place.chain_id, self.place.table.epoch, self.place.height, self.round)
-        return self.signer.sign(signed_bytes(kind, *where, body))
+        message = signed_bytes(kind, *where, body)
+        signature = self.signer.sign(message)
+        self.place.verifier.trust(self.signer.public, message, signature)
+        return signature
 
     def _broadcast(self, message: Message) -> bytes:
         data = encode(message, self.place.chain_id)

@@ -30,6 +30,8 @@ TAG_BYTES = 8
 HEAD_BYTES = 2 + TAG_BYTES
 MAX_MESSAGE_BYTES = MAX_BLOCK_BYTES + MAX_CERTIFICATE_BYTES + MAX_TIMEOUT_CERTIFICATE_BYTES + 1024
 _VOTE = struct.Struct(">BQQI32sH64s")
+_VOTES = {int(kind): kind for kind in (Kind.PREPARE, Kind.COMMIT)}
+_HEAD = struct.Struct(f">BB{TAG_BYTES}s")
 
 
 def _qc(certificate: QuorumCertificate | None) -> bytes:
@@ -107,9 +109,9 @@ class Vote:
     def read(cls, reader: Reader) -> Vote:
         """The fields back."""
         kind, epoch, height, round, block_hash, index, signature = reader.unpack(_VOTE)
-        if kind not in (Kind.PREPARE, Kind.COMMIT) or round >= ROUND_LIMIT:
+        if kind not in _VOTES or round >= ROUND_LIMIT:
             raise FrameError(f"a vote has kind {kind} and round {round}")
-        return cls(Kind(kind), epoch, height, round, block_hash, index, signature)
+        return cls(_VOTES[kind], epoch, height, round, block_hash, index, signature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +302,7 @@ def decode(data: bytes, chain_id: bytes) -> Message:
     if len(data) > MAX_MESSAGE_BYTES:
         raise FrameError(f"a message of {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are allowed")
     reader = Reader(data, "a ledger message")
-    version, kind, tag = reader.u8(), reader.u8(), reader.take(TAG_BYTES)
+    version, kind, tag = reader.unpack(_HEAD)
     if version != VERSION:
         raise FrameError(f"a ledger message has version {version}, this pydec speaks {VERSION}")
     if tag != chain_id[:TAG_BYTES]:

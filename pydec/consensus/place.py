@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydec.consensus.application import LedgerState
 from pydec.consensus.block import (
@@ -53,12 +54,12 @@ class Place:
     last_commit: QuorumCertificate | None
     verifier: Verifier
 
-    @property
+    @cached_property
     def height(self) -> int:
         """The height to decide."""
         return self.state.height + 1
 
-    @property
+    @cached_property
     def table(self) -> ValidatorTable:
         """Who decides it."""
         return self.state.table

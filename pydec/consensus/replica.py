@@ -61,6 +61,7 @@ from pydec.errors import FrameError, TransactionError
 
 __all__ = ["Member", "Replica"]
 
+_OF_A_ROUND = (Vote, Proposal, Timeout, NewRound)
 EARLY = 8  # messages of the next height that are kept of one author
 EARLY_BYTES = 3 << 19  # and their bytes: a proposal and some votes
 STRANGERS = 64  # authors outside the table, who may be in the next one
@@ -211,8 +212,9 @@ class Replica:
                 self._advance()
         except hearing.Impossible as error:
             self._halt(str(error))
-        self._accuse(self.height)
-        if not self.halted:
+        if self.height.found:
+            self._accuse(self.height)
+        if not self.halted and len(self.pool):
             self.height.wake()
             if self.height.decided:  # a table of one
                 return self._settle()
@@ -258,7 +260,7 @@ class Replica:
 
     def _dispatch(self, sender: bytes, message: Message, n_bytes: int) -> None:
         here = self.height.place.height
-        if isinstance(message, Proposal | Vote | Timeout | NewRound):
+        if isinstance(message, _OF_A_ROUND):
             if message.height == here:
                 if not self.height.decided:
                     self._hear(sender, message)

@@ -91,10 +91,8 @@ class SignedStatement:
                 f"a statement has a chain id of {HASH_BYTES} bytes and a signature of {SIGNATURE_BYTES}, "
                 f"got {len(self.chain_id)} and {len(self.signature)}"
             )
-        if len(self.body) != body_bytes(self.kind):
-            raise ValueError(
-                f"a {self.kind.name} has a body of {body_bytes(self.kind)} bytes, got {len(self.body)}"
-            )
+        if len(self.body) != (expected := body_bytes(self.kind)):
+            raise ValueError(f"a {self.kind.name} has a body of {expected} bytes, got {len(self.body)}")
         if not (0 <= self.epoch < 1 << 64 and 0 <= self.height < 1 << 64 and 0 <= self.round < ROUND_LIMIT):
             raise ValueError(
                 f"epoch {self.epoch}, height {self.height} or round {self.round} is out of range"

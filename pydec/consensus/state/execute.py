@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydec.consensus.block import Header, packed_bytes
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pydec.consensus.state.chain import ChainState
 
 _MOST_VERIFIED = 1 << 14
+_SHORT_BYTES = 1 << 12  # of a transaction that is remembered when it has been read: 16 MiB of them at most
 _verified: dict[bytes, None] = {}  # names of signed transactions whose signature was found good, oldest first
 AHEAD = 64  # sequence numbers that a pool keeps for one sender beyond its next
 _SIGNED: dict[type, Callable[[Draft, bytes, Any], None]] = {
@@ -99,7 +101,7 @@ def apply(draft: Draft, data: bytes) -> None:
         else:
             draft.after_evidence = True
         return
-    _check_sender(draft, transaction)
+    _check_sender(draft, transaction, data)
     _SIGNED[type(body)](draft, transaction.sender, body)
     account = draft.accounts[transaction.sender]
     draft.put(replace(account, sequence=account.sequence + 1, seen=draft.height))
@@ -146,7 +148,7 @@ def check(draft: Draft, data: bytes) -> None:
     if transaction.sequence == expected or account is None:
         _allow_later(draft, data)  # a newcomer pays before its transactions take anybody's memory
     else:
-        _check_signature(draft, transaction)
+        _check_signature(draft, transaction, data)
 
 
 def decoded(data: bytes, most: int) -> Transaction:
@@ -158,9 +160,15 @@ def decoded(data: bytes, most: int) -> Transaction:
     if len(data) > most:
         raise TransactionError(f"a transaction of {len(data)} bytes; the chain takes {most}")
     try:
-        return Transaction.decode(data)
+        return _decoded(data) if len(data) <= _SHORT_BYTES else Transaction.decode(data)
     except FrameError as error:
         raise TransactionError(str(error)) from None
+
+
+@lru_cache(maxsize=1 << 12)
+def _decoded(data: bytes) -> Transaction:
+    """A pool, a proposal and a block read the same bytes one after the other; errors are not kept."""
+    return Transaction.decode(data)
 
 
 def _allow_later(draft: Draft, data: bytes) -> None:
@@ -170,19 +178,19 @@ def _allow_later(draft: Draft, data: bytes) -> None:
         pass
 
 
-def _check_sender(draft: Draft, transaction: Transaction) -> None:
+def _check_sender(draft: Draft, transaction: Transaction, data: bytes) -> None:
     account, who = draft.accounts.get(transaction.sender), transaction.sender.hex()[:16]
     if account is None and not isinstance(transaction.body, Join):
         raise TransactionError(f"the chain knows no account {who}")
     expected = 0 if account is None else account.sequence
     if transaction.sequence != expected:
         raise TransactionError(f"transaction {transaction.sequence} of {who}; its next is {expected}")
-    _check_signature(draft, transaction)
+    _check_signature(draft, transaction, data)
 
 
-def _check_signature(draft: Draft, transaction: Transaction) -> None:
+def _check_signature(draft: Draft, transaction: Transaction, data: bytes) -> None:
     """Verify, once for each transaction: a pool is checked again after every block."""
-    name = sha256(draft.state.chain_id, transaction.encode())
+    name = sha256(draft.state.chain_id, data)
     if name in _verified:
         return
     try:

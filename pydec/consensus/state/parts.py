@@ -13,6 +13,7 @@ from pydec.consensus.validators import MAX_TABLE_BYTES, ValidatorTable
 
 KEPT_CHECKPOINTS = 8
 KEPT_AUDITS = 64
+_VALIDATOR = int(Role.VALIDATOR)  # a set of roles here is a plain integer, which a flag makes slow
 MOST_READERS = 1 << 12  # of one data set: wrapped keys are kept, by generation
 
 
@@ -57,7 +58,7 @@ class Account:
     @property
     def is_validator(self) -> bool:
         """Whether it is in the table of validators."""
-        return bool(self.roles & Role.VALIDATOR) and self.stake > 0
+        return self.stake > 0 and bool(self.roles & _VALIDATOR)
 
     @cached_property
     def encoded(self) -> bytes:
