@@ -17,9 +17,13 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pydec.comm.detect import launch
 from pydec.comm.transport import Stream
+
+settings.register_profile("pydec", deadline=None)  # load must not fail a test
+settings.load_profile("pydec")
 
 RANKS = 4
 JOB_LIMIT_S = 600.0

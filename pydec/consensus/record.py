@@ -109,6 +109,8 @@ class SafetyRecord:
         record.ended = None if ended is None else TimeoutCertificate.decode(ended)
         for _ in range(reader.count(MAX_BLOCKS)):
             block_hash = reader.take(HASH_BYTES)
+            if block_hash in record.blocks:
+                raise FrameError(f"a safety record holds block {block_hash.hex()[:16]} twice")
             record.blocks[block_hash] = reader.blob(MAX_BLOCK_BYTES)
         reader.end()
         return record
