@@ -9,6 +9,7 @@ from types import TracebackType
 from pydec.comm.agree import agree
 from pydec.comm.detect import launched_ranks
 from pydec.comm.failing import fail_job
+from pydec.comm.living import living
 from pydec.comm.local import solo
 from pydec.comm.stop import StopGuard
 from pydec.comm.transport import Transport
@@ -25,7 +26,8 @@ class Peer:
     """One peer of a job; a context manager, made by ``pydec.init``.
 
     Inside ``with``, an exception ends the whole job with the traceback of the first rank that
-    failed; a normal exit leaves when the others do.
+    failed, or this rank alone where the MPI lets the others live (see ``fail_job``); a normal exit leaves
+    when the others do.
 
     Args:
         transport: how the peers talk; owned, closed with the peer.
@@ -63,7 +65,7 @@ class Peer:
         return self._guard.reached(step)
 
     def agree(self, facts: Mapping[str, str]) -> None:
-        """Compare facts that all ranks must share; all ranks call it together.
+        """Compare facts that all ranks must share; all living ranks call it together.
 
         Args:
             facts: value by name, in words.
@@ -71,7 +73,14 @@ class Peer:
         Raises:
             MismatchError: names the fact, both values and both ranks.
         """
-        agree(self.transport, facts)
+        if self.transport.tolerant:
+            living(self.transport).run(lambda group: agree(group, facts, group.members))
+        else:
+            agree(self.transport, facts)
+
+    def last_words(self, rank: int) -> str:
+        """Why a rank that is gone has ended alone, if it said so; else empty."""
+        return self._guard.last_words.get(rank, "")
 
     def close(self) -> None:
         """Leave the job when the others do, or when they take too long; idempotent."""

@@ -100,6 +100,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="longest wait for a peer (60)",
     )
+    gossip.add_argument(
+        "--min-ranks",
+        type=_count,
+        metavar="N",
+        help="ranks that must live for training to go on when others die (1)",
+    )
     run_ = parser.add_argument_group("run")
     run_.add_argument("--seed", type=int, metavar="N", help="decides everything random (0)")
     run_.add_argument("--run-dir", metavar="DIR", default="", help="where to write (runs/TASK-TIME)")
@@ -154,17 +160,20 @@ def run(args: argparse.Namespace) -> int:
     from pydec.peer import init
     from pydec.train import job
     from pydec.train.determinism import reproducible
+    from pydec.train.together import SharedError
+    from pydec.train.together import speaks as speaks_of
 
-    shared: job.SharedError | None = None
+    shared: SharedError | None = None
+    speaks = True
     with reproducible(config.threads), init(deadline_s=config.deadline_s, seed=config.seed) as peer:
         try:
             job.run(peer, config, args.resume or args.run_dir, quiet=args.quiet, resume=bool(args.resume))
-        except job.SharedError as error:
-            shared = error
+        except SharedError as error:
+            shared, speaks = error, speaks_of(peer)
     if shared is None:
         return 0
-    if peer.rank:
-        return 2 if isinstance(shared.error, ConfigError) else 1  # rank 0 says it for all
+    if not speaks:
+        return 2 if isinstance(shared.error, ConfigError) else 1  # another rank says it for all
     raise shared.error from shared.__cause__
 
 
@@ -220,6 +229,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "ledger": args.ledger,
         "admission": args.admission,
         "puzzle": args.puzzle,
+        "min_ranks": args.min_ranks,
     }
     given = {name: value for name, value in given.items() if value is not None}
     return configuration(args.resume, given) if args.resume else TrainConfig(**given)

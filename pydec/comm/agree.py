@@ -8,7 +8,7 @@ rank stops with the same words.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydec.comm.transport import Stream, Transport
 from pydec.errors import MismatchError, PeerTimeout, ProtocolError
@@ -17,7 +17,7 @@ _LIMIT_BYTES = 64 * 1024
 _FACTS_TAG, _VERDICT_TAG = (1 << 22) + 1, (1 << 22) + 2
 
 
-def agree(transport: Transport, facts: Mapping[str, str]) -> None:
+def agree(transport: Transport, facts: Mapping[str, str], names: Sequence[int] | None = None) -> None:
     """Return if all ranks pass the same facts; raise on every rank if two differ.
 
     The facts go one hop; then the verdicts go all the way round, so that each rank knows them all:
@@ -26,6 +26,7 @@ def agree(transport: Transport, facts: Mapping[str, str]) -> None:
     Args:
         transport: any stream of the cluster; the CONTROL stream is used.
         facts: name to value, compared as text; the message shows both values.
+        names: what the message calls each rank; by default its number.
 
     Raises:
         MismatchError: names the fact, both values and both ranks, the same words on every rank.
@@ -41,7 +42,8 @@ def agree(transport: Transport, facts: Mapping[str, str]) -> None:
         )
     previous = (link.rank - 1) % link.size
     theirs = _facts(previous, _exchange(link, _FACTS_TAG, data))
-    verdict = _difference(dict(facts), link.rank, theirs, previous)
+    called = range(link.size) if names is None else names
+    verdict = _difference(dict(facts), called[link.rank], theirs, called[previous])
     # The verdict of the lowest rank that saw a difference reaches everyone in size - 1 hops.
     first = (link.rank, verdict) if verdict else None
     passing = first

@@ -1,5 +1,8 @@
 """How a job fails: the first failing rank prints its traceback, and every rank ends.
 
+Where the MPI lets the others live when a rank dies, a rank that fails by itself prints its reason, tells the
+others, and dies alone.
+
 A failure spreads: a rank that raises leaves its neighbours with lost peers and passed deadlines.
 Those secondary errors wait before they are printed, so that what is printed is the cause, once.
 """
@@ -14,12 +17,16 @@ import traceback
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from pydec.errors import ConfigError, PeerError, PeerLost, PeerTimeout, PydecError, Stopped
+from pydec.comm.stop import last_words
+from pydec.comm.transport import Stream
+from pydec.errors import ConfigError, MismatchError, PeerError, PeerLost, PeerTimeout, PydecError, Stopped
 
 if TYPE_CHECKING:
     from pydec.comm.mpi import Job
 
 _GRACE_S = 2.0  # how long a secondary error waits for the rank that caused it to end the job
+_ALIKE_S = 0.5  # the same where the others may live on: errors that all have come within one step
+_LINGER_S = 0.2  # how long last words take to leave
 _SETTLE_S = 0.1  # how long a failing rank listens for others that fail at the same moment
 
 
@@ -69,6 +76,11 @@ def describe(error: BaseException, rank: int | None) -> str:
 def fail_job(error: BaseException) -> NoReturn:
     """Print ``error`` unless another rank prints its cause, and end every rank of the job.
 
+    Under an MPI that lets the others live (``mpirun --with-ft ulfm``) only this rank ends, unless the error
+    is one that others have, too: wrong arguments, a difference between ranks, a stop, a lost rank that
+    cannot be done without, or an error that all living ranks raise at the same moment. It ends by SIGKILL,
+    the one way that no launcher takes for a failure of the job.
+
     The last line on standard error reads ``pydec: error: rank 2: ValueError: ...``. Errors that
     explain themselves print that line alone.
 
@@ -78,6 +90,8 @@ def fail_job(error: BaseException) -> NoReturn:
     mpi = sys.modules.get("pydec.comm.mpi")  # loaded if this process speaks MPI
     job: Job | None = mpi.current_job() if mpi is not None else None
     status = exit_status(error)
+    if job is not None and _others_go_on(job, error):
+        _die_alone(job, error)
     try:
         if job is None or job.size == 1 or _may_speak(job, error):
             sys.stdout.flush()
@@ -87,6 +101,29 @@ def fail_job(error: BaseException) -> NoReturn:
         if mpi is not None and job is not None:
             mpi.abort(status)
         os._exit(status)
+
+
+def _others_go_on(job: Job, error: BaseException) -> bool:
+    """Whether some rank lives on that does not fail at the same moment."""
+    shared = isinstance(error, (ConfigError, MismatchError, Stopped)) or not isinstance(error, Exception)
+    if job.size == 1 or not job.requests.tolerant or shared or is_secondary(error):
+        return False
+    failing = job.posts.fail(_ALIKE_S)
+    out = failing | job.requests.lost | job.requests.left.keys() | {job.rank}
+    return len(out) < job.size
+
+
+def _die_alone(job: Job, error: BaseException) -> NoReturn:
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.write(2, describe(error, job.rank).encode())
+        text = f"{type(error).__name__}: {error}"
+        last_words(job.transports[Stream.CONTROL], text)
+        time.sleep(_LINGER_S)
+    finally:
+        os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(1)
 
 
 def install_excepthook() -> None:

@@ -35,6 +35,8 @@ class Posts:
         self._comm = comm
         self._send = comm.Issend if matched else comm.Isend
         self._opening = 1
+        self._told, self._first = False, True  # about a failure of this rank
+        self._failing: set[int] = set()
         self._sent: dict[int, deque[tuple[Any, bytes]]] = {}
         self._waiting_bytes: dict[int, int] = {}
         self._arriving: dict[int, deque[tuple[Any, int, bytearray]]] = {}
@@ -90,26 +92,39 @@ class Posts:
         self._requests.sweep()
         return None
 
-    def first_to_fail(self, settle_s: float) -> bool:
-        """Tell the peers that this rank fails; whether no other does, or only higher ones.
+    def fail(self, settle_s: float) -> set[int]:
+        """Tell the peers that this rank fails, once; which others do, too.
 
         Args:
             settle_s: how long to listen for peers that fail at the same moment.
         """
         try:
-            if self.poll(_FAILING) is not None:
-                return False
-            for peer in set(range(self.size)) - {self.rank}:
-                self.post(peer, _FAILING, b"")
+            if not self._told:
+                self._hear_failures()
+                self._first = not self._failing
+                for peer in set(range(self.size)) - {self.rank}:
+                    self.post(peer, _FAILING, b"")
+                self._told = True
             until_s = time.monotonic() + settle_s
             while (now_s := time.monotonic()) < until_s:
-                note = self.poll(_FAILING)
-                if note is not None and note[0] < self.rank:
-                    return False
+                self._hear_failures()
                 time.sleep(min(0.005, until_s - now_s))
         except Exception:
             pass  # MPI itself is what fails: better two reasons than none
-        return True
+        return set(self._failing)
+
+    def first_to_fail(self, settle_s: float) -> bool:
+        """Tell the peers that this rank fails; whether no other does, or only higher ones.
+
+        Args:
+            settle_s: see ``fail``.
+        """
+        failing = self.fail(settle_s)
+        return self._first and all(peer > self.rank for peer in failing)
+
+    def _hear_failures(self) -> None:
+        while (note := self.poll(_FAILING)) is not None:
+            self._failing.add(note[0])
 
     def goodbye(self, opening: int, timeout_s: float) -> bool:
         """Exchange farewells, so that nobody leaves while another still sends; whether all came.

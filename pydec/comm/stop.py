@@ -31,6 +31,8 @@ _NOTE = struct.Struct("<4sBI")  # b"stop", signal, rank that received it
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _FAREWELL_TAG = (1 << 22) + 1_000_000
 _STEP_TAG = _FAREWELL_TAG + 1
+_LAST_WORDS = b"gone"
+_MOST_WORDS = 2000  # bytes
 _STEP = struct.Struct("<q")
 _AT_ONCE = -1  # in place of a step: this rank does not defer
 
@@ -59,6 +61,8 @@ class StopGuard:
         self._announced = _AT_ONCE
         self._sends: list[tuple[Pending, bytes]] = []  # with what must not go away before it has left
         self._last: int | None = None
+        self.last_words: dict[int, str] = {}
+        """Why ranks said that they end alone, by rank."""
 
     def __enter__(self) -> StopGuard:
         if threading.current_thread() is threading.main_thread():
@@ -166,6 +170,8 @@ class StopGuard:
             return
         while (arrived := link.poll()) is not None:
             data = arrived[1]
+            if data[:4] == _LAST_WORDS:
+                self.last_words[arrived[0]] = data[4:].decode(errors="replace")
             if len(data) == _NOTE.size and data[:4] == b"stop":
                 _, signum, origin = _NOTE.unpack(data)
                 self._know(Stopped(signum, origin))
@@ -199,6 +205,14 @@ class StopGuard:
                 return _AT_ONCE
             steps.append(_STEP.unpack(room)[0])
         return max(steps) if min(steps) >= 0 else _AT_ONCE
+
+
+def last_words(link: Transport, words: str) -> None:
+    """Tell all peers why this rank ends, alone; for the CONTROL stream."""
+    for peer in range(link.size):
+        if peer != link.rank:
+            with suppress(PeerTimeout, PeerLost):
+                link.post(peer, _LAST_WORDS + words.encode()[:_MOST_WORDS])
 
 
 def _ends(pending: Pending, left_s: Callable[[], float]) -> bool:

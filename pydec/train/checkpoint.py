@@ -156,7 +156,7 @@ class Saver:
             self._look()
 
     def complete(self, step: int) -> SetupError | None:
-        """Whether all ranks have this step's checkpoint; all ranks together, after ``last``."""
+        """Whether all living ranks have this step's checkpoint; all together, after ``last``."""
         if not self._keep:
             return None
         rows = table(self._peer, [self.newest])[:, 0]

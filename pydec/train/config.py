@@ -94,6 +94,7 @@ class TrainConfig:
     ledger: str = ""
     admission: str = ""
     puzzle: str = ""
+    min_ranks: int = 1
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "eval_every", "threads", "seed"):
@@ -110,6 +111,8 @@ class TrainConfig:
                 raise ConfigError(f"{flag(name)} must be above 0 and finite, got {value}")
         if not self.deadline_s > 0:
             raise ConfigError(f"--deadline must be above 0 seconds, got {self.deadline_s}")
+        if self.min_ranks < 1:
+            raise ConfigError(f"--min-ranks must be at least 1, got {self.min_ranks}")
         if self.local_steps < 1:
             raise ConfigError(f"--local-steps must be at least 1, got {self.local_steps}")
         if self.steps and self.epochs:
@@ -143,6 +146,8 @@ class TrainConfig:
         Raises:
             ConfigError: a batch that is larger than a rank's share.
         """
+        if self.min_ranks > size:
+            raise ConfigError(f"--min-ranks {self.min_ranks} is more than the {size} ranks of this job")
         defaults = task.defaults
         batch_size = self.batch_size or defaults.batch_size
         share = task.samples // size

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pydec.comm.living import living
 from pydec.train.batches import fetch
 from pydec.train.task import Task
 from pydec.train.together import Member, table
@@ -71,8 +72,13 @@ def evaluate(task: Task, model: nn.Module) -> Score:
 
 
 def evaluate_together(task: Task, model: nn.Module, peer: Member) -> Score:
-    """Score of a model that all ranks hold alike; each looks at its part of the validation set."""
-    rows = table(peer, _finite(sums(task, model, slice(peer.rank, None, peer.size))))
+    """Score of a model that all living ranks hold alike; each looks at its part of the validation set.
+
+    The part of a rank that dies meanwhile is left out of the score.
+    """
+    members = living(peer.transport).members
+    part = slice(members.index(peer.rank), None, len(members))
+    rows = table(peer, _finite(sums(task, model, part)))
     return score(task, *rows.sum(axis=0).tolist())
 
 
@@ -81,7 +87,8 @@ def worst(task: Task, model: nn.Module, peer: Member) -> dict[str, float | int]:
     rows = table(peer, _finite(sums(task, model, slice(None))))
     if not rows[:, 2].any():
         return {}
-    rank = int(np.argmax(rows[:, 0] / rows[:, 2]))
+    losses = np.divide(rows[:, 0], rows[:, 2], out=np.full(len(rows), -np.inf), where=rows[:, 2] > 0)
+    rank = int(np.argmax(losses))
     return {"rank": rank, **score(task, *rows[rank].tolist())}
 
 

@@ -7,17 +7,18 @@ import datetime
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from pydec.errors import ConfigError, MismatchError, PydecError, SetupError, Stopped
+from pydec.comm.living import agree_who_lives, living
+from pydec.errors import SetupError, Stopped
 from pydec.optim import DecentralizedOptimizer
 from pydec.peer import Peer
 from pydec.train import display, split, tasks
@@ -31,26 +32,16 @@ from pydec.train.resume import Point, find, read_mean, restore
 from pydec.train.rundir import ROW_BYTES, RunDir
 from pydec.train.snapshot import saver_of
 from pydec.train.summary import closing_words, comparison, failed_reason, summary
+from pydec.train.survivors import TooFewRanks, fault_tolerance
 from pydec.train.task import Task
-from pydec.train.together import await_release, release, settle, table, text
+from pydec.train.together import SharedError as SharedError  # noqa: PLC0414  # raised by run
+from pydec.train.together import await_release, jointly, release, speaks, table, text
 
 T = TypeVar("T")
 
 _BUILDING = (
     threading.Lock()
 )  # torch's random state is one for all threads; a local cluster has many ranks in one
-
-
-class SharedError(Exception):
-    """Carries an error that all ranks have alike, so that they leave together instead of aborting the job.
-
-    Args:
-        error: what all ranks raise once they have left.
-    """
-
-    def __init__(self, error: PydecError) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 @dataclass
@@ -80,7 +71,7 @@ def run(
             ``resume.configuration`` made of it.
 
     Returns:
-        On rank 0 what ``summary.json`` holds, elsewhere an empty dictionary.
+        On rank 0, or the lowest that lives, what ``summary.json`` holds; elsewhere an empty dictionary.
 
     Raises:
         SharedError: an error that all ranks have noticed; nobody waits for anybody.
@@ -91,6 +82,8 @@ def run(
     setup = prepare(peer, config, Store(RunDir(Path(run_dir))) if resume else None)
     directory = _directory(peer, setup, run_dir, started)
     shown = display.make(_title(setup.config.task), setup.config.steps, quiet=quiet or peer.rank > 0)
+    if peer.size > 1:
+        shown.say(f"faults          {fault_tolerance(peer)}")
     with directory.metrics(peer.rank) as metrics, _ledger(peer, setup, directory) as ledger:
         loop = Loop(setup.config, setup.task, peer, setup.optimizer, setup.batches, metrics, shown)
         certify = None
@@ -111,16 +104,19 @@ def run(
                 saver.last(loop.progress.step)
             missing = saver.complete(loop.progress.step)
             result = _finish(peer, setup, loop, directory, train_s, ledger)
-            if setup.config.compare_solo:
+            if setup.config.compare_solo and 0 in living(peer.transport).members:
                 result = _compare(peer, setup, directory, result, quiet=quiet)
         except BaseException as error:
             _save_what_is_there(peer, setup, loop, directory, error, time.perf_counter() - started_s)
             shown.say(f"run directory   {directory.path} (up to step {loop.progress.step})")
             if saver.newest >= 0:
                 shown.say(f"go on with      pydec train --resume {directory.path}")
+            if isinstance(error, TooFewRanks):
+                raise SharedError(error) from error
             raise
-    if peer.rank == 0:
-        shown.say(closing_words(directory.path, result))
+    if result:
+        last = shown if peer.rank == 0 else display.make("", 0, quiet=quiet)
+        last.say(closing_words(directory.path, result))
     if missing is not None:
         raise SharedError(missing)
     return result
@@ -137,19 +133,19 @@ def prepare(peer: Peer, config: TrainConfig, store: Store | None = None) -> Setu
     Raises:
         SharedError: something of this failed on some rank.
     """
-    point = None if store is None else _together(peer, lambda: find(peer, store, config), settled=False)
-    built = _together(peer, lambda: _build(config, peer, point))
+    point = None if store is None else jointly(peer, lambda: find(peer, store, config), settled=False)
+    built = jointly(peer, lambda: _build(config, peer, point))
     resolved, task, batches, name = built
-    _together(
+    jointly(
         peer,
         lambda: peer.agree({**resolved.shared(), "split of the data": name, **_facts(task)}),
         settled=False,
     )
     initial = copy.deepcopy(task.model) if resolved.compare_solo and peer.rank == 0 else None
-    optimizer = _together(peer, lambda: _optimizer(resolved, task, peer, store, point), settled=False)
+    optimizer = jointly(peer, lambda: _optimizer(resolved, task, peer, store, point), settled=False)
     torch.manual_seed(config.seed * 65536 + peer.rank + 1)  # dropout and the like differ between ranks
     if point is not None and store is not None and point.same(peer.size):
-        _together(peer, lambda: restore(store, point, peer.rank, task.model, optimizer))
+        jointly(peer, lambda: restore(store, point, peer.rank, task.model, optimizer))
     return Setup(resolved, task, batches, optimizer, initial, name, point)
 
 
@@ -207,38 +203,6 @@ def _facts(task: Task) -> dict[str, str]:
     return {**facts, **{f"version of {name}": version for name, version in versions().items()}}
 
 
-def _together(peer: Peer, work: Callable[[], T], *, settled: bool = True) -> T:
-    """Do a part of the set-up on all ranks, or fail on all of them alike.
-
-    Args:
-        peer: this rank.
-        work: what to do.
-        settled: whether a failure may be this rank's alone and the others have to be told; False
-            where all ranks fail by themselves.
-    """
-    error: PydecError | None = None
-    result: T | None = None
-    try:
-        result = work()
-    except Stopped:
-        raise
-    except PydecError as caught:
-        error = caught
-    if not settled:
-        if isinstance(error, (ConfigError, SetupError, MismatchError)):
-            raise SharedError(error) from error
-        if error is not None:
-            raise error
-        return cast(T, result)
-    try:
-        settle(peer, error)
-    except (Stopped, SharedError):
-        raise
-    except PydecError as shared:
-        raise SharedError(shared) from error
-    return cast(T, result)
-
-
 def _directory(peer: Peer, setup: Setup, run_dir: str, started: datetime.datetime) -> RunDir:
     """Rank 0 makes the directory and writes the configuration before any work; the others follow."""
     config = setup.config
@@ -258,20 +222,20 @@ def _directory(peer: Peer, setup: Setup, run_dir: str, started: datetime.datetim
     def create() -> None:
         if setup.point is not None:
             directory.reopen(peer.rank, setup.point.step)
-        elif peer.rank == 0:
+        elif speaks(peer):
             directory.create(config.steps * peer.size * ROW_BYTES + 5 * _parameters(setup.task))
-        if peer.rank == 0:
+        if speaks(peer):
             (directory.path / "summary.json").unlink(missing_ok=True)
             directory.write("config.json", written)
 
     def join() -> None:
-        if peer.rank:
+        if not speaks(peer):
             directory.join()
             if not directory.holds("config.json", written):  # on a disk of its own; --resume reads it
                 directory.write("config.json", written)
 
-    _together(peer, create)
-    _together(peer, join)
+    jointly(peer, create)
+    jointly(peer, join)
     return directory
 
 
@@ -282,9 +246,9 @@ def _ledger(peer: Peer, setup: Setup, directory: RunDir) -> Iterator[RunLedger |
     if not config.ledger:
         yield None
         return
-    opening = _together(peer, lambda: Opening(peer, Path(config.ledger), config.puzzle))
-    _together(peer, opening.meet, settled=False)
-    with _together(peer, lambda: opening.open(config.deadline_s)) as ledger:
+    opening = jointly(peer, lambda: Opening(peer, Path(config.ledger), config.puzzle))
+    jointly(peer, opening.meet, settled=False)
+    with jointly(peer, lambda: opening.open(config.deadline_s)) as ledger:
         content = (directory.path / "config.json").read_bytes() if peer.rank == 0 else b""
         facts = {key: value for key, value in setup.task.facts.items() if key != "data"}
         ledger.begin(content, asdict(config), {**facts, "split": setup.split}, config.task)
@@ -294,9 +258,9 @@ def _ledger(peer: Peer, setup: Setup, directory: RunDir) -> Iterator[RunLedger |
 def _keep(peer: Peer, setup: Setup, loop: Loop, directory: RunDir, ledger: RunLedger) -> None:
     """Write the averaged model down and have it certified; the one before is no longer needed."""
     step = loop.progress.step
-    root = keep(directory, f"step-{step}.pt", setup.task.model, peer.rank)
+    root = keep(directory, f"step-{step}.pt", setup.task.model, 0 if speaks(peer) else peer.rank)
     ledger.checkpoint(step, root)
-    if peer.rank == 0 and step > setup.config.eval_every:
+    if speaks(peer) and step > setup.config.eval_every:
         (directory.path / f"checkpoints/step-{step - setup.config.eval_every}.pt").unlink(missing_ok=True)
 
 
@@ -320,32 +284,48 @@ def _finish(
 
     def save() -> None:
         nonlocal root
-        root = keep(directory, "final.pt", setup.task.model, peer.rank)
+        root = keep(directory, "final.pt", setup.task.model, 0 if speaks(peer) else peer.rank)
 
-    averaged = loop.evaluate(save if peer.rank == 0 or ledger is not None else None)
+    while True:
+        speaker = living(peer.transport).first
+        averaged = loop.evaluate(save if peer.rank == speaker or ledger is not None else None)
+        if speaker in agree_who_lives(peer.transport):
+            break  # else it may have died before it had saved
     last = worst(setup.task, setup.task.model, peer)
     rows = table(peer, [loop.bytes_sent, loop.bytes_received, setup.optimizer.wait_s, train_s, progress.step])
     progress.bytes_sent = round(float(rows[:, 0].sum()))
     committed = None if ledger is None else ledger.end(round(float(rows[:, 4].max())), root)
-    if peer.rank:
-        return {}
+    members = living(peer.transport).members
     result = summary(
         setup.config, setup.task, peer.size, progress, status="done", wall_s=float(rows[:, 3].max())
     )
+    loop.survivors.look(progress.step, train_s)
     result |= {
         **averaged,
         "worst_rank": last,
         "bytes_received": round(float(rows[:, 1].sum())),
         "wait_s": float(rows[:, 2].max()),
-        "ranks_finished": peer.size,
-        "dense_bytes": comparison(peer.size, round(float(rows[:, 4].mean())), _parameters(setup.task)),
+        "ranks_finished": len(members),
+        "lost": loop.survivors.rows(),
+        "dense_bytes": comparison(
+            peer.size, round(float(rows[:, 4].sum() / len(members))), _parameters(setup.task)
+        ),
     }
     if committed is not None:
         result["ledger"] = {"directory": setup.config.ledger, **committed}
     if setup.optimizer.algorithm.asynchronous:
         result["steps_by_rank"] = rows[:, 4].astype(int).tolist()
-    directory.write("summary.json", result)
-    return result
+    return _written(peer, directory, result)
+
+
+def _written(peer: Peer, directory: RunDir, result: dict[str, Any]) -> dict[str, Any]:
+    """Have the rank that speaks write the summary, or the next one if that dies; empty on all others."""
+    while True:
+        speaker = living(peer.transport).first
+        if peer.rank == speaker:
+            directory.write("summary.json", result)
+        if speaker in agree_who_lives(peer.transport):
+            return result if peer.rank == speaker else {}
 
 
 def _compare(
@@ -370,13 +350,14 @@ def _save_what_is_there(
 ) -> None:
     """Write a summary of a run that was cut short; the lowest rank that knows why has the word."""
     stopped = isinstance(error, (Stopped, KeyboardInterrupt))
-    if peer.rank and stopped:
+    if stopped and not speaks(peer):
         return
     known = failed_reason(directory.path)
     reason = known if stopped and known else f"rank {peer.rank}: {str(error) or type(error).__name__}"
     status = "stopped" if stopped and not known else "failed"
     cut = summary(setup.config, setup.task, peer.size, loop.progress, status=status, wall_s=wall_s)
     cut |= {"reason": str(error) if stopped and not known else reason, **loop.progress.score}
+    cut["lost"] = loop.survivors.rows()
     try:
         directory.write("summary.json", cut)
     except SetupError:

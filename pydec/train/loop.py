@@ -22,8 +22,9 @@ from pydec.train.config import TrainConfig
 from pydec.train.display import Display
 from pydec.train.evaluate import Score, evaluate, evaluate_together
 from pydec.train.rundir import Metrics
+from pydec.train.survivors import Survivors
 from pydec.train.task import Task
-from pydec.train.together import Member, table
+from pydec.train.together import Member, speaks, table
 
 if TYPE_CHECKING:
     from pydec.optim import DecentralizedOptimizer
@@ -63,7 +64,7 @@ class Progress:
 class Loop:
     """Trains this rank's model together with the others.
 
-    Evaluations and reports need all ranks and come at the same steps on all; with an asynchronous
+    Evaluations and reports need all living ranks and come at the same steps on all; with an asynchronous
     algorithm a rank reports its own loss, and nothing is evaluated before the end. The bytes counted are
     those of ``opt.step`` and of gossip beside it; what evaluations and reports send is left out.
 
@@ -99,6 +100,7 @@ class Loop:
         )
         self.saver: Saver | None = None
         self.under_way = 0  # step that this rank is in
+        self.survivors = Survivors(peer, config.min_ranks)
         self._batches = batches
         self._gossip = peer.transport.stream(Stream.GOSSIP)  # carries nothing else, and never rests
         self._collect = peer.transport.stream(Stream.COLLECT)
@@ -122,7 +124,7 @@ class Loop:
 
         Raises:
             Stopped: a signal stopped the job.
-            PydecError: what ``DecentralizedOptimizer.step`` raises.
+            PydecError: what ``DecentralizedOptimizer.step`` raises; too few ranks are left.
             SetupError: the disk is full.
         """
         before_s, before_wait_s = time.perf_counter(), self.optimizer.wait_s
@@ -136,6 +138,7 @@ class Loop:
             self.peer.check()
             self.progress.step = self.under_way = step
             now_s, wait_s = time.perf_counter(), self.optimizer.wait_s
+            self.survivors.look(step, now_s - self._started_s)
             row: dict[str, float | int | str | None] = {
                 "kind": "step",
                 "step": step,
@@ -194,7 +197,7 @@ class Loop:
         self._traffic(self.optimizer.merge)
 
     def evaluate(self, also: Callable[[], None] | None = None) -> Score:
-        """Score of the exact average of all ranks' models; all ranks call it together.
+        """Score of the exact average of all living ranks' models; all of them call it together.
 
         Args:
             also: called while the model is that average.
@@ -204,7 +207,7 @@ class Loop:
             if also is not None:
                 also()
         self.progress.score, self.progress.score_step = score, self.progress.step
-        if self.peer.rank == 0 and score:
+        if speaks(self.peer) and score:
             self.metrics.add(
                 {
                     "kind": "evaluation",
@@ -220,6 +223,8 @@ class Loop:
 
     def _report(self, alone: bool) -> None:
         """Figures since the last report: of all ranks, or of this one, which then waits for nobody."""
+        if not alone:
+            self.survivors.check(self.optimizer.heal())
         known = [loss for loss in self._losses if math.isfinite(loss)]
         self._losses.clear()
         mine = [sum(known), len(known), self.bytes_sent]

@@ -1,20 +1,25 @@
 """Small things that all ranks do at the same point: tables of numbers, shared texts, shared failures.
 
-Every function here is called by all ranks, in the same order.
+Every function here is called by all living ranks, in the same order; see ``pydec.comm.living`` for those that
+die meanwhile.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pydec.comm.collect import broadcast, ring_mean
+from pydec.comm.group import Group
+from pydec.comm.living import living
 from pydec.comm.transport import Stream, Transport
-from pydec.errors import ConfigError, MismatchError, PydecError, SetupError
+from pydec.errors import ConfigError, MismatchError, PeerLost, PydecError, SetupError, Stopped
+
+T = TypeVar("T")
 
 _KINDS: tuple[type[PydecError], ...] = (ConfigError, SetupError, MismatchError, PydecError)
 _RELEASE_TAG = 3 << 21  # above every tag that comm.collect uses
@@ -28,6 +33,9 @@ class Member(Protocol):
     size: int
     transport: Transport
 
+    def last_words(self, rank: int) -> str:
+        """Why a rank that is gone has ended alone, if it said so."""
+
     def check(self) -> None:
         """Raise Stopped when the job is being stopped."""
 
@@ -35,28 +43,42 @@ class Member(Protocol):
         """Whether all ranks stop after this step, where a stop is deferred."""
 
 
+def speaks(peer: Member) -> bool:
+    """Whether this rank is the one that writes and prints for all: the lowest that lives."""
+    return living(peer.transport).first == peer.rank
+
+
 def table(peer: Member, values: Sequence[float]) -> NDArray[np.float64]:
-    """Numbers of every rank, shape (size, len(values)), the same on all ranks.
+    """Numbers of every rank, shape (size, len(values)), the same on all ranks; zeros of those that are dead.
 
     NaN and infinities of one rank spread over its column only as far as arithmetic takes them, so
     callers pass finite numbers.
     """
-    rows = np.zeros((peer.size, len(values)))
-    rows[peer.rank] = values
-    ring_mean(peer.transport, rows.reshape(-1))
-    rows *= peer.size
-    return rows
+
+    def work(group: Group) -> NDArray[np.float64]:
+        rows = np.zeros((peer.size, len(values)))
+        rows[peer.rank] = values
+        ring_mean(group, rows.reshape(-1))
+        return rows * group.size
+
+    return living(peer.transport).run(work)
 
 
 def text(peer: Member, mine: str, root: int = 0) -> str:
-    """What ``root`` says, on every rank."""
-    data = np.frombuffer(mine.encode(), np.uint8).copy() if peer.rank == root else np.zeros(0, np.uint8)
-    length = np.array([data.size], "<i8")
-    broadcast(peer.transport, length.view(np.uint8), root)
-    if peer.rank != root:
-        data = np.zeros(int(length[0]), np.uint8)
-    broadcast(peer.transport, data, root)
-    return data.tobytes().decode()
+    """What ``root`` says, on every rank; if it is dead, what the lowest living rank says."""
+
+    def work(group: Group) -> str:
+        place = group.members.index(root) if root in group.members else 0
+        speaks = group.rank == place
+        data = np.frombuffer(mine.encode(), np.uint8).copy() if speaks else np.zeros(0, np.uint8)
+        length = np.array([data.size], "<i8")
+        broadcast(group, length.view(np.uint8), place)
+        if not speaks:
+            data = np.zeros(int(length[0]), np.uint8)
+        broadcast(group, data, place)
+        return data.tobytes().decode()
+
+    return living(peer.transport).run(work)
 
 
 def settle(peer: Member, error: PydecError | None) -> None:
@@ -81,27 +103,79 @@ def settle(peer: Member, error: PydecError | None) -> None:
     raise _KINDS[codes[root] - 1](where + message) from None
 
 
+class SharedError(Exception):
+    """Carries an error that all ranks have alike, so that they leave together instead of aborting the job.
+
+    Args:
+        error: what all ranks raise once they have left.
+    """
+
+    def __init__(self, error: PydecError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def jointly(peer: Member, work: Callable[[], T], *, settled: bool = True) -> T:
+    """Do a part of the set-up on all ranks, or fail on all of them alike.
+
+    Args:
+        peer: this rank.
+        work: what to do.
+        settled: whether a failure may be this rank's alone and the others have to be told; False
+            where all ranks fail by themselves.
+    """
+    error: PydecError | None = None
+    result: T | None = None
+    try:
+        result = work()
+    except Stopped:
+        raise
+    except PydecError as caught:
+        error = caught
+    if not settled:
+        if isinstance(error, (ConfigError, SetupError, MismatchError)):
+            raise SharedError(error) from error
+        if error is not None:
+            raise error
+        return cast(T, result)
+    try:
+        settle(peer, error)
+    except (Stopped, SharedError):
+        raise
+    except PydecError as shared:
+        raise SharedError(shared) from error
+    return cast(T, result)
+
+
 def release(peer: Member) -> None:
-    """Rank 0: let the others out of ``await_release``."""
+    """The rank that speaks: let the others out of ``await_release``."""
     link = peer.transport.stream(Stream.COLLECT)
-    sends = [link.isend(other, _RELEASE_TAG, memoryview(b"\1")) for other in range(1, peer.size)]
-    for send in sends:
-        send.wait()
+    others = [other for other in living(peer.transport).members if other != peer.rank]
+    for send in [link.isend(other, _RELEASE_TAG, memoryview(b"\1")) for other in others]:
+        try:
+            send.wait()
+        except PeerLost:
+            if not link.tolerant:
+                raise
 
 
 def await_release(peer: Member) -> None:
-    """Ranks other than 0: sleep, using no processor time to speak of, until rank 0 calls ``release``.
+    """The others: sleep, using no processor time to speak of, until the rank that speaks calls ``release``.
 
     Raises:
         Stopped: the job is being stopped.
-        PeerLost: rank 0 is gone.
+        PeerLost: that rank is gone, and the MPI does not let the others live on.
     """
     arrived = bytearray(1)
-    pending = peer.transport.stream(Stream.COLLECT).irecv(0, _RELEASE_TAG, memoryview(arrived))
+    link = peer.transport.stream(Stream.COLLECT)
+    pending = link.irecv(living(peer.transport).first, _RELEASE_TAG, memoryview(arrived))
     try:
         while not pending.done():
             peer.check()
             time.sleep(_NAP_S)
+    except PeerLost:
+        if not link.tolerant:
+            raise
     except BaseException:
         pending.cancel()
         raise

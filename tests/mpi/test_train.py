@@ -199,3 +199,72 @@ def blobs"""
     assert 0 < steps[1] < min(steps[0], steps[2])
     assert summary["consensus_distance"] < 1e-5
     assert {f"rank-{rank}.jsonl" for rank in range(3)} == set(losses(tmp_path / "timed"))
+
+
+# Ranks that die, under Open MPI's fault tolerance.
+
+FLAGS = ["--with-ft", "ulfm", "--mca", "async_mpi_finalize", "1", "--prtemca", "state_base_recoverable", "1"]
+
+
+def kill(folder, ranks, after=5):
+    """An ``act`` that kills ranks once rank 1 has written so many rows."""
+
+    def act(process):
+        rows = folder / "run/metrics/rank-1.jsonl"
+        until_s = time.monotonic() + 100.0
+        while time.monotonic() < until_s and not (rows.exists() and rows.read_text().count("\n") > after):
+            time.sleep(0.05)
+        for rank in ranks:
+            os.kill(int((folder / f"pid-{rank}").read_text()), signal.SIGKILL)
+
+    return act
+
+
+def summary(folder):
+    return json.loads((folder / "run/summary.json").read_text())
+
+
+WORDS = ("program:blobs", "--steps", "300", "--run-dir", "run", "--log-every", "20", "--topology", "complete")
+
+
+def slowly(*words, sleep_s=0.01):
+    """The program, with steps that take some time; metrics are written at every row."""
+    plain = program(*words)
+    patch = f"loss=lambda a, b: (time.sleep({sleep_s}), cross_entropy(a, b))[1]"
+    return plain.replace("import os, sys", "import os, sys, time").replace("loss=cross_entropy", patch)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    "ranks", [pytest.param([2], marks=pytest.mark.slow), [0, 3]], ids=["one", "two, rank 0 among them"]
+)
+def test_killed_ranks_do_not_end_the_training(mpirun, tmp_path, ranks):
+    done = mpirun(slowly(*WORDS), 4, flags=FLAGS, act=kill(tmp_path, ranks), timeout_s=200.0)
+    assert done.returncode == 0, done.stderr
+    found = summary(tmp_path)
+    assert (found["status"], found["ranks_started"], found["ranks_finished"]) == ("done", 4, 4 - len(ranks))
+    assert sorted(row["rank"] for row in found["lost"]) == ranks
+    assert all(0 < row["step"] < 300 for row in found["lost"])
+    assert found["steps"] == 300
+    assert found["loss"] < 0.35  # 0.2 undisturbed; log(3) = 1.1 at the start
+
+
+@pytest.mark.timeout(240)
+def test_a_rank_that_fails_by_itself_dies_alone_with_its_reason(mpirun, tmp_path):
+    words = ("program:blobs:bad_rank=1", *WORDS[1:])
+    done = mpirun(program(*words), 3, flags=FLAGS, timeout_s=200.0)
+    assert done.returncode == 0, done.stderr
+    assert "pydec: error: rank 1: the gradient of weight holds" in done.stderr
+    found = summary(tmp_path)
+    assert (found["status"], found["ranks_finished"]) == ("done", 2)
+    (lost,) = found["lost"]
+    assert lost["rank"] == 1
+    assert lost["reason"].startswith("NonFiniteError: the gradient of weight holds")
+
+
+@pytest.mark.timeout(240)
+def test_an_error_that_all_ranks_have_ends_the_job(mpirun, tmp_path):
+    code = program(*WORDS).replace("loss=cross_entropy", "loss=lambda a, b: 1 / 0")
+    done = mpirun(code, 3, flags=FLAGS, timeout_s=200.0)
+    assert done.returncode == 1, done.stderr
+    assert "ZeroDivisionError" in done.stderr
