@@ -148,7 +148,7 @@ class RunDir:
             if (self.path / name).exists():
                 raise ConfigError(
                     f"run directory {self.path} already holds a run ({name}); choose another with "
-                    "--run-dir, or move this one away"
+                    f"--run-dir, move this one away, or go on with it: pydec train --resume {self.path}"
                 )
 
     def _failure(self, error: OSError) -> SetupError:
