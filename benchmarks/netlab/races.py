@@ -128,6 +128,8 @@ def _raced(lab: Lab, contest: Contest, options: Options) -> Iterator[Row]:
         "steps": race.steps,
         "seed": race.seed,
     }
+    for name, result in found.items():
+        yield _curve(name, result["curve"], contest, params)
     reached = {name: _time_to(result["curve"], contest) for name, result in found.items()}
     for name, result in found.items():
         last = result["curve"][-1]
@@ -164,6 +166,14 @@ def _raced(lab: Lab, contest: Contest, options: Options) -> Iterator[Row]:
             yield Row(
                 "train", f"{contest.name}: {name}", {**facts, **peer_facts}, mine, unit, label, theirs, ratio
             )
+
+
+def _curve(name: str, curve: Sequence[Mapping[str, float]], contest: Contest, params: dict[str, Any]) -> Row:
+    """What a plot needs of one contender: seconds of training and score, point by point."""
+    points = [[round(point["time_s"], 2), round(_score(point, contest), 4)] for point in curve]
+    facts = {**params, "contest": contest.name, "contender": name, "target": contest.target, "curve": points}
+    unit = "bits per byte" if contest.lower else "accuracy"
+    return Row("train", f"score at the end of {contest.name}: {name}", facts, points[-1][1], unit)
 
 
 def _one(lab: Lab, race: Race) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydec.errors import ConfigError, SetupError
 
 _PACKAGE = "pydec._benchmarks"
 _COLUMNS = ("name", "parameters", "ours", "peer", "theirs", "ratio", "of memory's limit")
+_UNSHOWN = ("rounds", "curve")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -64,9 +66,19 @@ def run(args: argparse.Namespace) -> int:
     for row in _shown(suite.rows(options)):
         found.append(row)
         if args.json is not None:
-            first = {**found[0], "machine": machine, "versions": versions}
+            first = {**found[0], "command": _command(args), "machine": machine, "versions": versions}
             _write(args.json, [first, *found[1:]])
     return 0
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What repeats these rows."""
+    words = ["pydec", "bench", args.suite]
+    words += ["--quick"] if args.quick else []
+    words += ["--rounds", str(args.rounds)] if args.rounds is not None else []
+    words += ["--net", args.net, "--hosts", str(args.hosts)] if args.net else []
+    words += ["--only", args.only] if args.only else []
+    return shlex.join(words)
 
 
 def suites() -> list[str]:
@@ -123,7 +135,9 @@ def _shown(rows: Iterator[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    params = ", ".join(f"{key}={_short(value)}" for key, value in row["params"].items() if key != "rounds")
+    params = ", ".join(
+        f"{key}={_short(value)}" for key, value in row["params"].items() if key not in _UNSHOWN
+    )
     peer, ratio, share = row["peer_value"], row["ratio"], row["floor_fraction"]
     return [
         row["name"],

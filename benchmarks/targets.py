@@ -1,0 +1,115 @@
+"""What the results are held against, and which of them README shows first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+LARGE = 16 << 20  # elements; shares of the copy bandwidth are asked for at 64 MiB and more
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one kind of row should reach; the first that fits a row counts.
+
+    Args:
+        suite: its suite.
+        name: pattern of its whole name.
+        peer: pattern of its whole peer.
+        ratio: at least so many times better than the peer.
+        share: at least so much of the copy bandwidth, for one thread and large vectors.
+        params: settings that the row must have.
+    """
+
+    suite: str
+    name: str
+    peer: str = ".*"
+    ratio: float | None = None
+    share: float | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def fits(self, row: Mapping[str, Any]) -> bool:
+        """Whether it is meant for this row."""
+        if row["suite"] != self.suite or not re.fullmatch(self.name, row["name"]):
+            return False
+        params = row["params"]
+        if not self.params.items() <= params.items():
+            return False
+        large = params.get("n", 0) >= LARGE and params.get("threads") == 1
+        return bool(re.fullmatch(self.peer, row["peer"] or "")) and (self.share is None or large)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A measurement that README shows: the one with the largest size, then with our best value.
+
+    Args:
+        what: how README calls it.
+        suite: its suite.
+        name: pattern of its whole name.
+        params: settings that it must have.
+        best: "least" or "most".
+    """
+
+    what: str
+    suite: str
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    best: str = "least"
+
+
+TARGETS = (
+    Target("train", r"time to .* 0\.4 M.*", "DDP", ratio=8.0),
+    Target("train", r"time to .* 10 M.*", "DDP", ratio=5.0),
+    Target("train", r"time to .* 5 M.*", "DDP", ratio=15.0),
+    Target("train", r"time to .* 10 M.*", ratio=1.5),
+    Target("train", r"time to .*", ratio=2.0),
+    Target("train", r"samples with one rank 4x slower, ad-?.*", ratio=0.85),
+    Target("gossip", "round, none", "Sendrecv.*", ratio=1 / 1.1),
+    Target("kernels", "EF [+] int[48] encode", "torch.compile", ratio=4.0, share=0.95),
+    Target("kernels", "EF [+] int8 encode", "torch eager", ratio=6.0, share=0.95),
+    Target("kernels", "EF [+] int4 encode", share=0.95),
+    Target("kernels", "EF [+] sign encode", "1-bit.*|DeepSpeed.*", ratio=10.0, share=0.90),
+    Target("kernels", "EF [+] sign encode", share=0.90),
+    Target("kernels", "int8 encode, libraries", "FBGEMM.*", ratio=1.15),
+    Target("kernels", "int8 encode, libraries", "bitsandbytes.*", ratio=50.0),
+    Target("kernels", "int8 encode", share=0.80),
+    Target("kernels", "int[48] stochastic encode", share=0.65),
+    Target("kernels", "top-k", "torch eager", ratio=60.0, share=0.60, params={"fraction": 0.01}),
+    Target("kernels", "top-k", "numpy.*", ratio=9.0, share=0.60, params={"fraction": 0.01}),
+    Target("kernels", "top-k", share=0.75, params={"fraction": 0.001}),
+    Target("kernels", "top-k with feedback", share=0.75, params={"fraction": 0.01}),
+    Target("kernels", "top-k with feedback", share=0.95, params={"fraction": 0.001}),
+    Target("kernels", "int8 decode [+] accumulate", share=1.0),
+    Target("kernels", "choco step .*", share=0.95),
+    Target("kernels", "median of 8|trimmed mean of 8", share=0.85),
+    Target("kernels", "e[45]m[23] decode", share=0.85),
+    Target("kernels", "PowerSGD with feedback", "epfml.*", ratio=6.0, share=0.70, params={"rank": 4}),
+    Target("robust", "(median|trimmed mean) of 16", "torch.*", ratio=20.0),
+    Target("robust", "(median|trimmed mean|Krum|NNM) of 16", "byz.*|krum.*", ratio=5.0),
+)
+"""As the project set them; a row that none fits has no target."""
+
+HEADLINES = (
+    Headline(
+        "Fashion-MNIST, 4 ranks, 5 epochs, int8 D-PSGD: accuracy", "train", "accuracy of the averaged model"
+    ),
+    Headline("bytes sent in that run", "train", "bytes sent by all ranks"),
+    Headline("time to 90 %, CNN of 0.4 M", "train", r"time to .* 0\.4 M: .*"),
+    Headline("time to 90 %, CNN of 10 M", "train", r"time to .* 10 M: .*"),
+    Headline("time to 3.7 bits per byte, transformer of 5 M", "train", r"time to .* 5 M: .*"),
+    Headline("one rank 4x slower, adsgd", "train", "samples with one rank 4x slower, adsgd", best="most"),
+    Headline("one rank 4x slower, ad-psgd", "train", "samples with one rank 4x slower, ad-psgd", best="most"),
+    Headline("one round of gossip, 40 MB", "gossip", "round, none"),
+    Headline("the same, int8", "gossip", "round, int8"),
+    Headline("error feedback + int8", "kernels", r"EF [+] int8 encode", {"threads": 1}),
+    Headline("error feedback + sign", "kernels", r"EF [+] sign encode", {"threads": 1}),
+    Headline("exact top-k", "kernels", "top-k", {"threads": 1}),
+    Headline("CHOCO's whole step, int8, with SGD", "kernels", r"choco step int8 [+] SGD", {"threads": 1}),
+    Headline("median of 16 vectors", "robust", "median of 16"),
+    Headline("Krum of 16 vectors", "robust", "Krum of 16"),
+    Headline("a block committed, median", "consensus", "commit, .*"),
+)
+"""In README's order; those that no file holds are left out."""
