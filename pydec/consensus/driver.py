@@ -192,10 +192,14 @@ class Driver:
                     "a third of the stake, or more, do not answer"
                 )
             check()
-            if isinstance(self._work, Engine):
-                time.sleep(_LOOK_S)
-            elif not self.tick():
-                self._link.advance()
+            self.pause()
+
+    def pause(self) -> None:
+        """For a program that waits: sleep for a moment, or let the ledger go on where it has no thread."""
+        if isinstance(self._work, Engine):
+            time.sleep(_LOOK_S)
+        elif not self.tick():
+            self._link.advance()
 
     def close(self) -> None:
         """Stop; what is not committed is refused. Idempotent."""

@@ -28,6 +28,7 @@ from pydec.train.config import TrainConfig, document, versions
 from pydec.train.evaluate import worst
 from pydec.train.ledger import Opening, RunLedger, keep
 from pydec.train.loop import Loop, local_optimizer, train_solo
+from pydec.train.membership import Minority
 from pydec.train.resume import Point, find, read_mean, restore
 from pydec.train.rundir import ROW_BYTES, RunDir
 from pydec.train.snapshot import saver_of
@@ -88,6 +89,7 @@ def run(
         loop = Loop(setup.config, setup.task, peer, setup.optimizer, setup.batches, metrics, shown)
         certify = None
         if ledger is not None:
+            ledger.follow(setup.optimizer)
             certify = partial(_certify, setup.config, ledger)
             if not setup.config.checkpoint_every:
                 loop.keep = partial(_keep, peer, setup, loop, directory, ledger)
@@ -111,7 +113,7 @@ def run(
             shown.say(f"run directory   {directory.path} (up to step {loop.progress.step})")
             if saver.newest >= 0:
                 shown.say(f"go on with      pydec train --resume {directory.path}")
-            if isinstance(error, TooFewRanks):
+            if isinstance(error, (TooFewRanks, Minority)):
                 raise SharedError(error) from error
             raise
     if result:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pydec.comm.living import living
 from pydec.consensus.attestation import Attestation, attest, collect, verify_share
 from pydec.consensus.driver import Driver, Receipt
 from pydec.consensus.epochs import rank_in_address
@@ -43,12 +44,15 @@ from pydec.consensus.transactions import (
     sign,
     statement,
 )
+from pydec.consensus.validators import ValidatorTable
 from pydec.crypto import keyfile
 from pydec.crypto.hashing import DIGEST_BYTES, bytes_root, file_root, sha256
 from pydec.crypto.signing import KEY_BYTES, SIGNATURE_BYTES, SigningKey, verify
 from pydec.errors import ConfigError, LedgerError, SetupError, SignatureError, TransactionError
+from pydec.optim.optimizer import DecentralizedOptimizer
+from pydec.train.membership import Membership, returning
 from pydec.train.rundir import RunDir
-from pydec.train.together import Member, table, text
+from pydec.train.together import Member, speaks, table, text
 
 KEY_FILE = "key.json"
 _HELLO = b"pydec.train.key.v1"
@@ -75,6 +79,11 @@ class RunLedger:
         self._run_id = NO_DIGEST
         self._futures: list[Future[Receipt]] = []
         self._submitted = 0
+        self._membership: Membership | None = None
+
+    def follow(self, optimizer: DecentralizedOptimizer) -> None:
+        """From now on the optimiser's members are the ledger's; see ``Membership``."""
+        self._membership = Membership(self._peer, self.driver, optimizer, self._timeout_s)
 
     @property
     def state(self) -> ChainState:
@@ -96,11 +105,16 @@ class RunLedger:
             LedgerError: no quorum answers.
         """
         self._level()
-        before, epoch = self.state.run, self.state.table.epoch
+        back = returning(self.state, self._key.public, self._peer.rank)
+        if back is not None:
+            self._say(back)
+            self._settle()
+        self._level()
+        before = self.state.run
         if before.running:  # it was killed: what was certified last is what came of it
             newest = before.checkpoints[-1] if before.checkpoints else None
             round, root = (newest.round, newest.root) if newest else (0, NO_DIGEST)
-            self._certify(lambda shares: End(epoch, before.run_id, round, root, shares), root)
+            self._certify(lambda epoch, shares: End(epoch, before.run_id, round, root, shares), root)
         drawn = text(self._peer, os.urandom(DIGEST_BYTES).hex())
         self._run_id = sha256(b"pydec.train.run.v1", bytes.fromhex(drawn))
         if self._peer.rank == 0:
@@ -125,8 +139,7 @@ class RunLedger:
             round: steps done.
             root: of this rank's bytes of the model, see ``model_root``.
         """
-        epoch = self.state.table.epoch
-        if not self._certify(lambda shares: Checkpoint(epoch, round, root, shares), root):
+        if not self._certify(lambda epoch, shares: Checkpoint(epoch, round, root, shares), root):
             self.uncertified.append(round)
 
     def end(self, round: int, root: bytes) -> dict[str, Any]:
@@ -138,10 +151,11 @@ class RunLedger:
         Raises:
             LedgerError: something was not committed.
         """
+        if self._membership is not None:
+            self._membership.settle()
         self.checkpoint(round, root)
-        epoch = self.state.table.epoch
-        self._certify(lambda shares: End(epoch, self._run_id, round, root, shares), root)
-        if self._peer.rank == 0:
+        self._certify(lambda epoch, shares: End(epoch, self._run_id, round, root, shares), root)
+        if speaks(self._peer):
             self._settle()
         self._level()
         height, head = self.driver.head
@@ -152,39 +166,47 @@ class RunLedger:
             "epoch": self.state.table.epoch,
             "checkpoints": [record.round for record in self.state.run.checkpoints],
             "uncertified": self.uncertified,
+            **(self._membership.summary() if self._membership else {}),
         }
 
     def __enter__(self) -> RunLedger:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._membership is not None:
+            self._membership.close()
         self.driver.close()
 
-    def _certify(self, body: Callable[[Attestation], Attested], root: bytes) -> bool:
-        """Sign a statement together, and submit it; whether a quorum signed the same."""
-        state = self.state
-        said = body(collect(state.table, {}))
+    def _certify(self, body: Callable[[int, Attestation], Attested], root: bytes) -> bool:
+        """Sign a statement together, and submit it; whether a quorum signed the same.
+
+        It is of the oldest epoch that any living rank is in, because some may not have the newest block.
+        """
+        epochs = table(self._peer, [self.state.table.epoch])[list(living(self._peer.transport).members)]
+        state, epoch = self.state, round(float(epochs.min()))
+        voters = state.table_of(epoch)
+        said = body(epoch, collect(voters, {}))
         mine = root + attest(self._key, state.chain_id, statement(said))
         shares: dict[int, bytes] = {}
         for rank, share in enumerate(everyone(self._peer, mine)):
-            index = self._index(state, rank)
+            index = self._index(voters, rank)
             if index is None or share[:DIGEST_BYTES] != root:
                 continue
             try:
                 signature = share[DIGEST_BYTES:]
-                verify_share(state.table, index, state.chain_id, statement(said), signature)
+                verify_share(voters, index, state.chain_id, statement(said), signature)
             except SignatureError:
                 continue
             shares[index] = signature
-        if not state.table.quorum(state.table.weight(shares)):
+        if not voters.quorum(voters.weight(shares)):
             return False
-        if self._peer.rank == 0:
-            self._futures.append(self.driver.submit(prove(body(collect(state.table, shares)))))
+        if speaks(self._peer):
+            self._futures.append(self.driver.submit(prove(body(epoch, collect(voters, shares)))))
         return True
 
     @staticmethod
-    def _index(state: ChainState, rank: int) -> int | None:
-        for index, validator in enumerate(state.table.validators):
+    def _index(voters: ValidatorTable, rank: int) -> int | None:
+        for index, validator in enumerate(voters.validators):
             if validator.address == f"rank:{rank}":
                 return index
         return None

@@ -91,6 +91,11 @@ class ChainState:
         """First epoch whose table is kept."""
         return self.tables[0].table.epoch if self.tables else self.table.epoch
 
+    def table_of(self, epoch: int) -> ValidatorTable:
+        """The table of an epoch; the present one if that is not kept, or has not begun."""
+        past = (past.table for past in self.tables)
+        return next((table for table in past if table.epoch == epoch), self.table)
+
     def missed(self, node_id: bytes) -> int:
         """How many of the last ``downtime_blocks`` commits a validator did not sign; 0 before so many."""
         for presence in self.presence:
@@ -261,7 +266,9 @@ def _finish(draft: Draft, header: Header) -> ChainState:
     state, signers = draft.state, None
     if header.last_commit is not None:
         signers = frozenset(state.decided_by[index].node_id for index in header.last_commit.signers())
-    table, tables, effect, accounts = state.table, state.tables, state.effect_round, draft.accounts
+    begins = draft.run.run_id != state.run.run_id  # its rounds are counted from 0
+    table, tables, accounts = state.table, state.tables, draft.accounts
+    effect = 0 if begins else state.effect_round
     priorities, changed = state.priorities, state.changed
     origin = header.parent_hash if state.changed == state.height else state.origin
     if draft.view_changed or draft.death_round is not None:

@@ -1,0 +1,226 @@
+"""Training and the ledger agree on who is in: deaths go there, views come back, and a minority stops.
+
+A rank tells its ledger node whom it sees dead, with the round that it will not begin before that is decided,
+about ``_AHEAD_S`` ahead. Usually the decision is there long before, and all members enter the view without
+the dead in its round. Otherwise they pause at theirs; if the living are no quorum, or it does not answer in
+time, training stops with one error, because nobody could tell it from the smaller part of two.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from queue import SimpleQueue
+from typing import Any
+
+from pydec.comm.view import View
+from pydec.consensus.driver import Driver
+from pydec.consensus.effects import Committed
+from pydec.consensus.epochs import Epochs, members, rank_in_address
+from pydec.consensus.puzzle import Puzzle
+from pydec.consensus.state.chain import ChainState
+from pydec.consensus.transactions import Join
+from pydec.errors import ConfigError, LedgerError
+from pydec.optim.optimizer import DecentralizedOptimizer
+from pydec.train.together import Member
+
+_AHEAD_S = 1.0  # what a decision may take before anybody pauses for it
+_FEWEST, _MOST = 8, 1 << 16  # rounds ahead, at least and at most
+_NEVER = 1 << 40  # rounds ahead of ranks that have none in common
+
+
+class Minority(LedgerError):
+    """Those who live cannot decide who is in; every one of them stops at the round that it had promised."""
+
+
+class Membership:
+    """One rank's part; from its construction to ``close`` the optimiser follows the ledger's views.
+
+    Args:
+        peer: this rank.
+        driver: its ledger node, running; the thread that the optimiser steps in is another one.
+        optimizer: of this rank.
+        patience_s: longest pause for a decision.
+
+    Attributes:
+        kept: why the old graph stayed, less the dead, where one could not be made for the members of a view.
+    """
+
+    def __init__(
+        self, peer: Member, driver: Driver, optimizer: DecentralizedOptimizer, patience_s: float
+    ) -> None:
+        self.kept: list[str] = []
+        self._peer, self._driver, self._optimizer, self._patience_s = peer, driver, optimizer, patience_s
+        self._told: dict[int, float] = {}  # ranks seen dead, and when
+        self._alone = optimizer.algorithm.asynchronous
+        self._round, self._round_s, self._pace_s = 0, 0.0, 0.0
+        self._arrived: SimpleQueue[View] = SimpleQueue()
+        self._history: list[View] = []
+        lock = threading.Lock()
+
+        def committed(what: Committed) -> None:
+            state, head = what.state, what.block.header.hash()
+            assert isinstance(state, ChainState)
+            with lock:
+                view = epochs.committed(state, head)
+            if view is not None:
+                self._arrived.put(view)
+
+        with lock:
+            self._unsubscribe = driver.subscribe(committed)
+            epochs = Epochs(self._state, driver.head[1])
+        self._first = epochs.at(0)
+        driver.deaths.promise = self._promise
+        optimizer.views.before_round = self.before_round
+
+    @property
+    def _state(self) -> ChainState:
+        state = self._driver.state
+        assert isinstance(state, ChainState)
+        return state
+
+    def before_round(self, round: int) -> None:
+        """Called before every round of gossip.
+
+        Raises:
+            Minority: those who live are no quorum, or it does not answer.
+            LedgerError: the ledger has stopped here, and somebody is dead.
+            Stopped: the job is being stopped.
+        """
+        now_s = self._peer.transport.now()
+        if round > self._round:
+            took_s = (now_s - self._round_s) / (round - self._round)
+            self._pace_s = took_s if not self._pace_s else 0.9 * self._pace_s + 0.1 * took_s
+        self._round, self._round_s = round, now_s
+        self._look()
+        self._take_views()
+        while self._must_wait(round):
+            self._wait_for_a_decision()
+        self._take_views()
+
+    def settle(self) -> None:
+        """After training: wait until the ledger knows of all who are dead, or cannot, or time is up."""
+        self._look()
+        until_s = self._peer.transport.now() + self._patience_s
+        while self._undecided() and self._deciding() and self._peer.transport.now() < until_s:
+            self._peer.check()
+            self._driver.pause()
+        self._take_views()
+
+    def close(self) -> None:
+        """Follow no longer; idempotent."""
+        self._unsubscribe()
+        self._optimizer.views.before_round = None
+
+    def summary(self) -> dict[str, Any]:
+        """``epochs`` entered or decided during the run, and who was ``evicted`` by which."""
+        views = [self._first, *self._history]
+        evicted = [
+            {"rank": rank, "epoch": after.epoch, "round": after.start_round}
+            for before, after in itertools.pairwise(views)
+            for rank in sorted(set(before.members) - {*after.members})
+        ]
+        epochs = [
+            {"epoch": v.epoch, "members": sorted(v.members), "start_round": v.start_round} for v in views
+        ]
+        return {"epochs": epochs, "evicted": evicted, **({"kept": self.kept} if self.kept else {})}
+
+    def _promise(self) -> int:
+        """The round that this rank does not begin before a death that is signed now is decided."""
+        if self._alone:
+            return self._round + _NEVER
+        ahead = math.ceil(_AHEAD_S / self._pace_s) if self._pace_s > 0.0 else _FEWEST
+        return self._round + min(max(ahead, _FEWEST), _MOST)
+
+    def _look(self) -> None:
+        """Tell the ledger of ranks that have died since the last look."""
+        transport = self._peer.transport
+        for rank in sorted(transport.lost() - self._told.keys()):
+            self._told[rank] = transport.now()
+            for account in members(self._state):
+                if rank_in_address(account) == rank:
+                    self._driver.deaths.saw(account.node_id)
+
+    def _take_views(self) -> None:
+        while not self._arrived.empty():
+            view = self._arrived.get()
+            self._history.append(view)
+            try:
+                self._optimizer.views.change(view)
+            except ConfigError as error:
+                self.kept.append(f"epoch {view.epoch}: {error}")
+
+    def _undecided(self) -> list[int]:
+        """Ranks seen dead that are members yet."""
+        return sorted(self._told.keys() & set(map(rank_in_address, members(self._state))))
+
+    def _must_wait(self, round: int) -> bool:
+        gone = self._undecided()
+        if not gone:
+            return False
+        if self._alone:
+            waited_s = self._peer.transport.now() - max(self._told[rank] for rank in gone)
+            return waited_s > self._patience_s
+        hold = self._driver.deaths.hold
+        return hold is not None and round >= hold
+
+    def _deciding(self) -> bool:
+        """Whether those who live are a quorum of a ledger that runs."""
+        table = self._state.table
+        living = [
+            index
+            for index, validator in enumerate(table.validators)
+            if validator.address not in {f"rank:{rank}" for rank in self._told}
+        ]
+        return self._driver.failure is None and table.quorum(table.weight(living))
+
+    def _wait_for_a_decision(self) -> None:
+        transport = self._peer.transport
+        until_s = transport.now() + (0.0 if self._alone else self._patience_s)
+        while self._undecided() and self._deciding() and transport.now() < until_s:
+            self._peer.check()
+            self._driver.pause()
+            self._look()
+        gone, table = self._undecided(), self._state.table
+        if not gone:
+            return
+        if self._driver.failure is not None:
+            raise LedgerError(f"the ledger has stopped: {self._driver.failure}")
+        needed = next(
+            k for k in range(len(table) + 1) if k == len(table) or table.quorum(table.weight(range(k)))
+        )
+        who = f"{len(gone)} of {len(table)} members are gone (ranks {', '.join(map(str, gone))})"
+        if not self._deciding():
+            raise Minority(
+                f"{who}, the ledger needs {needed}: training has stopped in round {self._round}, with "
+                "everything that was saved; start again with the ranks that are left, or all of them"
+            )
+        raise Minority(
+            f"{who}, and the ledger did not decide that within {self._patience_s:g} s: the others do not "
+            f"answer, and training has stopped in round {self._round}"
+        )
+
+
+def returning(state: ChainState, node_id: bytes, rank: int) -> Join | None:
+    """The way back of a rank that an earlier run has evicted, with what it had; None if it is a member.
+
+    Args:
+        state: the newest.
+        node_id: of the rank.
+        rank: where it is reached.
+    """
+    account, rules = state.accounts[node_id], state.rules
+    if account.roles:
+        return None
+    admission = dict(state.run.options).get("admission", rules.admission)
+    roles, address = account.granted, f"rank:{rank}"
+    if admission == "stake":
+        return Join(roles, account.balance + account.locked, address)
+    if admission == "invite":
+        return Join(roles, 0, address)
+    block = state.recent[-1]
+    puzzle = Puzzle(rules.puzzle, state.chain_id, state.work.period, block, node_id, state.work.target)
+    nonce = puzzle.solve()
+    assert nonce is not None  # nothing limits the search
+    return Join(roles, 0, address, block=block, nonce=nonce)
