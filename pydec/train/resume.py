@@ -42,6 +42,7 @@ FREE = frozenset(
         "merge",
         "background",
         "compare_solo",
+        "min_ranks",
         "ledger",
     }
 )
@@ -180,6 +181,12 @@ def find(peer: Member, store: Store, config: TrainConfig) -> Point:
         if common["versions"].get(name) != version:
             before = common["versions"].get(name, "missing")
             said.append(f"{name} is {version} and was {before}: the bits may differ from now on")
+    if common["steps"] != config.steps and config.schedule == "cosine":
+        was = replace(config, steps=common["steps"]).rate(min(step, common["steps"]))
+        said.append(
+            f"the cosine now ends at step {config.steps}, not {common['steps']}: from step {step} the "
+            f"learning rate is {config.rate(step):.4g}, and was to be {was:.4g}"
+        )
     said.append(f"going on from step {step}")
     return point
 
@@ -193,7 +200,7 @@ def _ranks(point: Point) -> str:
 def _common(manifest: dict[str, Any]) -> dict[str, Any]:
     """What all ranks must know of rank 0's manifest."""
     return {
-        **{name: manifest[name] for name in ("size", "history", "data", "versions")},
+        **{name: manifest[name] for name in ("size", "steps", "history", "data", "versions")},
         "loop": manifest["state"]["loop"],
     }
 

@@ -70,6 +70,7 @@ def snapshot(peer: Member, config: TrainConfig, loop: Loop, point: Point | None)
         "size": peer.size,
         "members": list(living(peer.transport).members),
         "epoch": loop.optimizer.peer.view.epoch,
+        "steps": config.steps,
         "history": [*history, (peer.size, loop.progress.step - before)],
         "model": sha256(json.dumps(layout).encode()).hex(),
         "config": sha256(json.dumps(decided(config), sort_keys=True).encode()).hex(),
