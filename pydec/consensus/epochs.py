@@ -38,8 +38,13 @@ def rank_in_address(account: Account) -> int:
 def view_of(state: ChainState, head: bytes, rank_of: Callable[[Account], int] = rank_in_address) -> View:
     """The view of the epoch that the state's table begins.
 
-    The seed comes from the hash of the block that began the epoch, which a quorum decided, so no single node
-    chooses its neighbours. Every node that has the state computes the same view.
+    The seed comes from the hash of the block that began the epoch, which a quorum decided. It is not a fair
+    draw: whoever proposes that block can order or leave out transactions, and so take the best of the k seeds
+    that it has the time to try before the round's timer runs out. An event of probability p under a fair draw
+    then has at most 1 - (1 - p)^k <= k * p: with a million tries, worth the 20 bits that they are. What
+    depends on the seed must stand that (aggregation that is robust for every graph with at most f liars
+    around a node does); a choice that must be fair needs a beacon of several nodes. Every node that has the
+    state computes the same view.
 
     Args:
         state: after a committed block.

@@ -315,6 +315,7 @@ class Replica:
         """The sender is at a height that is decided here.
 
         A late vote says nothing: its author is about to see the same quorum. Whoever is stuck has a timer.
+        The specification's rule 10 answers votes too; what that costs: tests/consensus/test_deviations.py.
         """
         if not isinstance(message, Vote) and self._follow.may_answer(sender):
             self._follow.serve(sender, message.height, self.state.height)
