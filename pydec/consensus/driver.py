@@ -24,7 +24,9 @@ from pydec.consensus.effects import Committed, Effect, Timer
 from pydec.consensus.hello import Greeter
 from pydec.consensus.messages import MAX_MESSAGE_BYTES, encode
 from pydec.consensus.mourning import Mourning
+from pydec.consensus.rejoin import Rejoin
 from pydec.consensus.replica import Replica
+from pydec.consensus.state.chain import ChainState
 from pydec.consensus.storage import Storage
 from pydec.crypto.hashing import sha256
 from pydec.errors import LedgerError, PydecError, TransactionError
@@ -59,6 +61,7 @@ class Driver:
         storage: its disk, closed with the driver if it can be.
         greeter: of this node's identity.
         start: False leaves the thread out; the program then calls ``tick``.
+        rejoin: brings this node back when it was evicted; None leaves it out.
 
     Attributes:
         reports: what peers sent that no honest peer sends, the newest last.
@@ -68,9 +71,16 @@ class Driver:
     """
 
     def __init__(
-        self, link: Transport, replica: Replica, storage: Storage, greeter: Greeter, *, start: bool = True
+        self,
+        link: Transport,
+        replica: Replica,
+        storage: Storage,
+        greeter: Greeter,
+        *,
+        start: bool = True,
+        rejoin: Rejoin | None = None,
     ) -> None:
-        self._link, self._replica, self._storage = link, replica, storage
+        self._link, self._replica, self._storage, self._rejoin = link, replica, storage, rejoin
         self._channel = Channel(link, greeter, MAX_MESSAGE_BYTES, self._show_head, self._report)
         self._ran_s = link.now()
         self._chain_id = replica.member.chain_id
@@ -207,6 +217,8 @@ class Driver:
         work, self._work = self._work, None
         if work is not None:
             work.close()
+        if self._rejoin is not None:
+            self._rejoin.close()
         self._refuse_all()
         close = getattr(self._storage, "close", None)
         if close is not None:
@@ -259,6 +271,10 @@ class Driver:
                 del self._timers[timer]
                 self._perform(self._replica.timer(timer))
                 busy = True
+        if self._rejoin is not None and isinstance(state := self.state, ChainState):
+            back = self._rejoin.due(state)
+            if back is not None:
+                self._submitted.put((back, Future()))
         return self.deaths.tick(self.state) or busy
 
     def _take_submitted(self) -> bool:
@@ -337,8 +353,8 @@ class Driver:
         self._committed = committed.state, receipt.block_hash
         if table[header.origin_proposer].node_id == self._replica.member.node_id:
             for node in self._channel.nodes():
-                if committed.state.table.index(node) is None:
-                    self._show_head(node)  # it has no vote, and hears of a block from its maker alone
+                if None in (table.index(node), committed.state.table.index(node)):
+                    self._show_head(node)  # it had or has no vote: it hears of a block from its maker alone
         for callback in tuple(self._callbacks):
             try:
                 callback(committed)

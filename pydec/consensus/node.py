@@ -11,6 +11,7 @@ from pydec.consensus.file_storage import FileStorage
 from pydec.consensus.genesis import Genesis
 from pydec.consensus.hello import Greeter
 from pydec.consensus.pacemaker import Pacemaker
+from pydec.consensus.rejoin import Rejoin
 from pydec.consensus.replay import recover
 from pydec.consensus.replica import Member, Replica
 from pydec.consensus.roles import Role
@@ -56,6 +57,7 @@ def open_node(
     *,
     start: bool = True,
     pace: Pacemaker | None = None,
+    rejoin: bool = False,
 ) -> Driver:
     """Start this rank's node from what its directory holds: everything in it is verified again.
 
@@ -65,6 +67,7 @@ def open_node(
         key: its identity, which also votes.
         start: False leaves the thread out.
         pace: first durations of timers.
+        rejoin: join again by itself when the others have evicted this node while it was away.
 
     Raises:
         LedgerError: the directory's files cannot be used.
@@ -75,7 +78,8 @@ def open_node(
         member = Member(past.chain_id, key.public, key)
         replica = Replica(member, past.state, (past.head, past.commit), pace)
         greeter = Greeter(key, past.chain_id, transport.rank, storage.incarnation)
-        return Driver(transport.stream(Stream.LEDGER), replica, storage, greeter, start=start)
+        back = Rejoin(key, storage.record) if rejoin else None
+        return Driver(transport.stream(Stream.LEDGER), replica, storage, greeter, start=start, rejoin=back)
     except BaseException:
         storage.close()
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pydec.consensus import effects as fx
@@ -13,6 +14,7 @@ from pydec.consensus.file_storage import FileStorage, create
 from pydec.consensus.genesis import Genesis
 from pydec.consensus.messages import encode
 from pydec.consensus.pacemaker import Pacemaker
+from pydec.consensus.rejoin import Rejoin
 from pydec.consensus.replay import Replay, recover
 from pydec.consensus.replica import Member, Replica
 from pydec.consensus.state.chain import ChainState
@@ -35,6 +37,7 @@ class Node:
         self.replica: Replica | None = None
         self.timers: dict[fx.Timer, int] = {}
         self.reports: list[str] = []
+        self.rejoin: Rejoin | None = None
 
     @property
     def state(self) -> ChainState:
@@ -172,6 +175,10 @@ class Cluster:
                 node.timers.pop(effect.timer, None)
             elif isinstance(effect, fx.Report):
                 node.reports.append(effect.reason)
+            elif isinstance(effect, fx.Committed) and node.rejoin is not None:
+                back = node.rejoin.due(node.state)
+                if back is not None:
+                    self._at(self.now, partial(self.give, node.name, back))
             else:
                 assert not isinstance(effect, fx.Halted), effect
 
