@@ -21,8 +21,8 @@ from pydec.errors import FrameError, PeerLost, PeerTimeout, ProtocolError
 from pydec.gossip.base import Mixer
 from pydec.gossip.edges import EdgeMixer
 from pydec.gossip.memory import align, aligned_bytes
-from pydec.gossip.neighbourhood import neighbourhood
-from pydec.gossip.packets import BUCKET_TAG_BITS, Packet, malformed, packets_of, read_frame
+from pydec.gossip.neighbourhood import elsewhere, neighbourhood
+from pydec.gossip.packets import BUCKET_TAG_BITS, Packet, lay_out, malformed, packets_of, read_frame
 from pydec.topology.base import Topology
 
 Late = Literal["raise", "drop"]
@@ -99,18 +99,9 @@ class Exchange:
             mixer.place(transport.rank, topology)
         self._packets = packets_of(self.mixers)
         self._capacities = [packet.capacity for packet in self._packets]
-        slots = [align(HEADER_BYTES + capacity) for capacity in self._capacities]
-        self._slot = max(slots, default=0)
-        rooms = [
-            slot * (max(1, len(packet.mixer.peers)) if isinstance(packet.mixer, EdgeMixer) else 1)
-            for slot, packet in zip(slots, self._packets, strict=True)
-        ]
-        if overlap or len(rooms) <= _RING:
-            self._offsets = [sum(rooms[:number]) for number in range(len(rooms))]
-            self._outbox = aligned_bytes(sum(rooms))
-        else:
-            self._offsets = [number % _RING * max(rooms) for number in range(len(rooms))]
-            self._outbox = aligned_bytes(_RING * max(rooms))
+        self._slot = max((align(HEADER_BYTES + capacity) for capacity in self._capacities), default=0)
+        self._offsets, length = lay_out(self._packets, len(self._packets) if overlap else _RING)
+        self._outbox = aligned_bytes(length)
         rank = transport.rank
         self._headers = [Template(packet.frame(Kind.GOSSIP, epoch, rank)) for packet in self._packets]
         self._lengths = [0] * len(self._packets)
@@ -372,22 +363,13 @@ class Exchange:
             expected = self._headers[number].fill(peer, self.round, arrived - HEADER_BYTES)
             if arrived >= HEADER_BYTES and np.array_equal(slot[:HEADER_BYTES], expected):
                 return slot[HEADER_BYTES:]
-            if self._elsewhere(peer, slot):
+            if elsewhere(peer, slot, self.epoch, self.round):
                 self._forget(place, peer)
                 return None
             self._refuse(number, peer, slot)
             self.dropped += 1
             into = memoryview(self._slot_of(number, place))
             self._receives[number, place] = self.transport.irecv(peer, self._tag(number), into)
-
-    def _elsewhere(self, peer: int, message: Bytes) -> bool:
-        """Whether a neighbour plays this round in another view: it counts as late, and sends nothing more.
-
-        Where views change in the same round on all, nobody does; who learns of a view too late is left out,
-        and leaves out, until it switches.
-        """
-        frame = read_frame(peer, message)
-        return frame.kind is Kind.GOSSIP and frame.epoch != self.epoch and frame.round == self.round
 
     def _forget(self, place: int, peer: int) -> None:
         """Cancel what is posted for a neighbour that is left out of the rest of the round."""

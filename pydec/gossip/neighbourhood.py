@@ -1,9 +1,12 @@
-"""Who a rank hears and who listens to it, without those that are gone."""
+"""Who a rank hears and who listens to it, without those that are gone or in another view."""
 
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
+from pydec.comm.frames import Kind
+from pydec.compress.base import Bytes
+from pydec.gossip.packets import read_frame
 from pydec.topology.base import Topology
 
 
@@ -31,3 +34,13 @@ def neighbourhood(
         own += topology.row(peer, round)[1][rank]
     kept = {peer: weight for peer, weight in heard.items() if peer not in gone}
     return own + sum(kept.values()), kept, [peer for peer in listeners if peer not in gone]
+
+
+def elsewhere(peer: int, message: Bytes, epoch: int, round: int) -> bool:
+    """Whether a neighbour plays this round in another view: it counts as late, and sends nothing more.
+
+    Where views change in the same round on all, nobody does; who learns of a view too late is left out,
+    and leaves out, until it switches.
+    """
+    frame = read_frame(peer, message)
+    return frame.kind is Kind.GOSSIP and frame.epoch != epoch and frame.round == round

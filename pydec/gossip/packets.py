@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pydec.comm.frames import Frame, Kind, unpack
+from pydec.comm.frames import HEADER_BYTES, Frame, Kind, unpack
 from pydec.compress.base import Bytes
 from pydec.errors import FrameError, ProtocolError
 from pydec.gossip.base import Mixer
+from pydec.gossip.edges import EdgeMixer
+from pydec.gossip.memory import align
 
 BUCKET_TAG_BITS = 13
 
@@ -106,3 +108,20 @@ def malformed(
         if not packet.mixer.decodes(packet.bucket, body)
     )
     return ProtocolError(culprit, f"sent a malformed packet {when}: {error}")
+
+
+def lay_out(packets: Sequence[Packet], most: int) -> tuple[list[int], int]:
+    """Where each packet, or those of its edges, is encoded in an outbox, and the outbox's length in bytes.
+
+    Args:
+        packets: in the order in which they are sent.
+        most: how many have room at a time; later ones take the places of earlier ones.
+    """
+    rooms = [
+        align(HEADER_BYTES + packet.capacity)
+        * (max(1, len(packet.mixer.peers)) if isinstance(packet.mixer, EdgeMixer) else 1)
+        for packet in packets
+    ]
+    if len(rooms) <= most:
+        return [sum(rooms[:number]) for number in range(len(rooms))], sum(rooms)
+    return [number % most * max(rooms) for number in range(len(rooms))], most * max(rooms)

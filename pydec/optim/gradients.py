@@ -12,7 +12,7 @@ from pydec import kernels
 from pydec.comm.collect import ring_mean
 from pydec.comm.transport import Transport
 from pydec.compress.base import Vector
-from pydec.errors import ConfigError
+from pydec.errors import ConfigError, NonFiniteError
 from pydec.optim.arena import Span, in_host_memory, is_dense
 
 Named = tuple[str, torch.Tensor]
@@ -151,3 +151,37 @@ class GradientAverager:
                 else:
                     p.grad.copy_(home)
                 start += p.numel()
+
+
+def look_at(
+    parameters: Sequence[Named],
+    policy: str,
+    scale: torch.Tensor | None,
+    overflow: torch.Tensor | float | None,
+    where: str,
+) -> tuple[bool, NonFiniteError | None]:
+    """Whether the gradients may be used, and what to raise if they hold NaN and that is the policy.
+
+    Args:
+        parameters: (name, parameter) pairs.
+        policy: "raise", "skip" or "continue".
+        scale: ``GradScaler``'s, which the gradients are divided by; None without one.
+        overflow: what it found, a tensor of one number; None without one.
+        where: in words, for the error.
+    """
+    if overflow is not None and float(overflow):
+        return False, None
+    if scale is not None:
+        for _, parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.div_(scale.to(parameter.grad.dtype))
+    bad = first_nonfinite(parameters)
+    if bad is None or policy == "continue":
+        return True, None
+    if policy == "skip":
+        return False, None
+    name, count = bad
+    return False, NonFiniteError(
+        f"the gradient of {name} holds {count} NaN or infinite values {where}; lower the learning rate, clip "
+        "gradients, or choose nan_policy='skip'"
+    )

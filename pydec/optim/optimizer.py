@@ -25,7 +25,7 @@ from pydec.optim.facts import (
     make_topology,
     trainable,
 )
-from pydec.optim.gradients import GradientAverager, first_nonfinite
+from pydec.optim.gradients import GradientAverager, look_at
 from pydec.optim.layout import Layout
 from pydec.optim.local import describe, warn_if_biased
 from pydec.optim.merge import average, distance
@@ -283,23 +283,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     def _look_at_gradients(self) -> tuple[bool, NonFiniteError | None]:
         """Whether the gradients may be used; and what to raise if they hold NaN and that is the policy."""
-        scale, overflow = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-        if overflow is not None and float(overflow):
-            return False, None
-        if scale is not None:
-            for _, parameter in self._parameters:
-                if parameter.grad is not None:
-                    parameter.grad.div_(scale.to(parameter.grad.dtype))
-        bad = first_nonfinite(self._parameters)
-        if bad is None or self.nan_policy == "continue":
-            return True, None
-        if self.nan_policy == "skip":
-            return False, None
-        name, count = bad
-        return False, NonFiniteError(
-            f"the gradient of {name} holds {count} NaN or infinite values in round {self.rounds} on rank "
-            f"{self.peer.rank}; lower the learning rate, clip gradients, or choose nan_policy='skip'"
-        )
+        amp = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        where = f"in round {self.rounds} on rank {self.peer.rank}"
+        return look_at(self._parameters, self.nan_policy, *amp, where)
 
     def _step_allreduce(self) -> float | None:
         assert self._averager is not None
