@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pydec.comm import words
 from pydec.comm.buffers import check_peer, check_post, check_tag, flat
 from pydec.comm.detect import check_world, first_line, launch, no_mpi
 from pydec.comm.failing import install_excepthook
@@ -209,6 +210,7 @@ class MpiTransport:
             job.transports.clear()
             job.interrupt = None
             job.clean = job.posts.goodbye(job.opened, self.deadline_s) and job.clean
+            words.say(job.rank, begins=False)
 
 
 _job: Job | None = None
@@ -233,6 +235,7 @@ def open_mpi(deadline_s: float = 60.0) -> MpiTransport:
         _job = _start()
     if not _job.transports:
         _job.opened += 1
+        words.say(_job.rank, begins=True)
         for stream in Stream:
             _job.transports[stream] = MpiTransport(_job, stream, deadline_s)
     return _job.transports[Stream.GOSSIP]

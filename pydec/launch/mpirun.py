@@ -10,9 +10,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydec.comm.words import VARIABLE
 from pydec.errors import ConfigError, SetupError
+from pydec.launch.tolerance import Tolerance
 
-_FORWARDED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "OMP_NUM_THREADS", "PYDEC_SIMD")
+_FORWARDED = (
+    "PATH",
+    "PYTHONPATH",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "OMP_NUM_THREADS",
+    "PYDEC_SIMD",
+    VARIABLE,
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,16 @@ def expand(command: Sequence[str], names: Collection[str], python: str = sys.exe
     return tuple(command)
 
 
-def arguments(job: Job, mpirun: str, kind: str, cores: int, env: Collection[str] = ()) -> list[str]:
+def arguments(
+    job: Job,
+    mpirun: str,
+    kind: str,
+    cores: int,
+    env: Collection[str] = (),
+    *,
+    tolerance: Tolerance | None = None,
+    agent: str = "",
+) -> list[str]:
     """The command line that starts ``job``.
 
     Ranks are not bound to cores: PyTorch's threads would share the core of their rank.
@@ -114,12 +133,18 @@ def arguments(job: Job, mpirun: str, kind: str, cores: int, env: Collection[str]
         kind: its family, see ``family``.
         cores: cores that this process may use.
         env: names of the variables that are set; those that matter are handed to other hosts.
+        tolerance: of dead ranks; None lets a dead rank end the job. Open MPI only.
+        agent: program that Open MPI starts its daemons on other hosts with; "" is ssh.
     """
     slots = job.slots()
     if kind == "MPICH":
         hosts = ["-hosts", ",".join(f"{host}:{n}" for host, n in slots.items())] if slots else []
         return [mpirun, "-n", str(job.ranks), *hosts, *job.command]
     flags = ["-n", str(job.ranks), "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
+    if tolerance is not None:
+        flags += tolerance.flags()
+    if agent:
+        flags += ["--prtemca", "plm_ssh_agent", agent]
     if slots:
         flags += ["--host", ",".join(f"{host}:{n}" for host, n in slots.items())]
         for name in filter(env.__contains__, _FORWARDED):

@@ -18,6 +18,12 @@ _USUAL = (
     b"noticed that process rank",
     b"sent help message",
 )
+_NODE_LOST = re.compile(
+    rb"lost communication with a remote daemon.*?Remote daemon: .*? on node (\S+)"
+    rb"|PRTE daemon has unexpectedly failed",
+    re.DOTALL,
+)
+_PEER_LOST = re.compile(r"\b(PeerLost|PeerTimeout)\b|ranks are left, fewer than")
 _COUNT = re.compile(rb"\d+( (m|mo|mor|more.*)?)?", re.DOTALL)  # "2 more processes have sent help message ..."
 _KILLED = re.compile(rb"process rank (\d+) .*?exited on\s+signal (\d+)(?: \(([^)]*)\))?", re.DOTALL)
 _EXITED = re.compile(rb"Process name: \[.*?,(\d+)\].*?Exit code:\s+(\d+)", re.DOTALL)
@@ -29,11 +35,13 @@ class NoiseFilter:
     Attributes:
         reason: the job's own last line that starts with ``pydec: error`` or ``pydec: stopped``.
         last_line: the last line that passed through.
+        node_lost: which host mpirun lost, in words, or ""; that ends the job, whatever mpirun's status.
     """
 
     def __init__(self) -> None:
         self.reason = ""
         self.last_line = ""
+        self.node_lost = ""
         self._line = b""  # of the current line, what is kept until it is complete
         self._passed = b""  # of the current line, what has passed already
         self._block: list[bytes] | None = None  # lines of the framed text that is open
@@ -75,6 +83,15 @@ class NoiseFilter:
             return f"rank {int(exited[1])} exited with status {int(exited[2])}"
         return ""
 
+    def killed(self) -> bool:
+        """Whether mpirun says that a signal ended a rank."""
+        return _KILLED.search(b"".join(self._usual)) is not None
+
+    @property
+    def peer_lost(self) -> bool:
+        """Whether the job's own reason is that other ranks are gone."""
+        return _PEER_LOST.search(self.reason) is not None
+
     def _take(self, line: bytes) -> bytes:
         bare = line.strip(b" \0\r\n")
         whole, self._passed = self._passed + line, b""
@@ -102,6 +119,10 @@ class NoiseFilter:
     def _close(self) -> bytes:
         block = b"".join(self._block or [])
         self._block = None
+        if lost := _NODE_LOST.search(block):
+            self.node_lost = (
+                f"host {lost[1].decode(errors='replace')} was lost" if lost[1] else "a host was lost"
+            )
         if any(mark in block for mark in _USUAL):
             self._usual.append(block)
             return b""

@@ -10,15 +10,83 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 
+from pydec.comm.words import VARIABLE, Listener
 from pydec.launch.noise import NoiseFilter
 
 STOP_S = 30.0  # how long the ranks may take to write what they have
 KILL_S = 5.0  # how long mpirun may take to end them after that
 _FORWARD = {signal.SIGTERM: signal.SIGUSR1, signal.SIGINT: signal.SIGUSR2}  # see comm/stop.py
 _STATUSES = (0, 1, 2, 130, 143)
+
+
+class Signals:
+    """SIGINT and SIGTERM, kept while this is entered; a context manager for the main thread."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self.wake = -1  # readable after a signal
+
+    def __enter__(self) -> Signals:
+        self._previous = {signum: signal.signal(signum, self._handle) for signum in _FORWARD}
+        self.wake, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
+        self._wakeup = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        os.close(self.wake)
+        os.close(self._waker)
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, at most until a signal has come."""
+        if not self.received:
+            select.select([self.wake], [], [], seconds)
+
+    def stopped(self) -> Outcome:
+        """What a job comes to that ends by a signal."""
+        first = signal.Signals(self.received[0])
+        return Outcome(128 + first, f"pydec: stopped by {first.name}")
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self.received.append(signum)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Args:
+        status: exit status for ``pydec run``: 0, 1, 2, 130 or 143.
+        reason: last line for standard error; "" where the status is 0.
+        fault: whether it ended because a process or host was lost, so that another start may help.
+        lost: ranks that died while the others ended well.
+        shown: whether the reason is the last line already.
+    """
+
+    status: int
+    reason: str = ""
+    fault: bool = False
+    lost: tuple[int, ...] = ()
+    shown: bool = False
+
+
+def conclude(outcome: Outcome) -> int:
+    """Write the last words and return the exit status."""
+    if outcome.lost:
+        who = f"rank{'s' if len(outcome.lost) > 1 else ''} {', '.join(map(str, outcome.lost))}"
+        write(f"pydec: {who} died on the way; the others have finished\n".encode())
+    if outcome.reason and not outcome.shown:
+        write(f"{outcome.reason}\n".encode())
+    return outcome.status
 
 
 class Supervisor:
@@ -34,11 +102,12 @@ class Supervisor:
         self, argv: Sequence[str], env: Mapping[str, str], *, stop_s: float = STOP_S, kill_s: float = KILL_S
     ) -> None:
         self._argv = list(argv)
-        self._env = dict(env)
+        self._env = {**env, VARIABLE: "1"}
         self._patience = (stop_s, kill_s)
-        self._signals: list[int] = []  # received by the supervisor
         self._next_step_s = float("inf")
         self._steps = 0
+        self._signals = Signals()
+        self._heard = Listener()
 
     def run(self) -> int:
         """Run to the end and return the exit status: 0, 1, 2, 130 or 143.
@@ -46,20 +115,12 @@ class Supervisor:
         The reason of a status that is not 0 is the last line on standard error. No process of the
         job is left on this machine. Call it from the main thread.
         """
-        previous = {signum: signal.signal(signum, self._handle) for signum in _FORWARD}
-        wake, waker = os.pipe()
-        os.set_blocking(waker, False)
-        wakeup = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-        try:
-            return self._run(wake)
-        finally:
-            signal.set_wakeup_fd(wakeup)
-            for signum, handler in previous.items():
-                signal.signal(signum, handler)
-            os.close(wake)
-            os.close(waker)
+        with Signals() as signals:
+            return conclude(self.outcome(signals))
 
-    def _run(self, wake: int) -> int:
+    def outcome(self, signals: Signals) -> Outcome:
+        """Run to the end, once, and tell how it ended; ``conclude`` writes the reason."""
+        self._signals = signals
         noise = NoiseFilter()
         mpirun = subprocess.Popen(
             self._argv,
@@ -71,14 +132,14 @@ class Supervisor:
         )
         assert mpirun.stderr is not None
         try:
-            self._relay(mpirun, mpirun.stderr.fileno(), wake, noise)
+            self._relay(mpirun, mpirun.stderr.fileno(), signals.wake, noise)
             status = mpirun.wait()
         finally:
             kill_session(mpirun.pid)
             mpirun.stderr.close()
             mpirun.wait()
-        _write(noise.finish())
-        return self._conclude(status, noise)
+        write(noise.feed(self._heard.finish()) + noise.finish())
+        return self._judge(status, noise)
 
     def _relay(self, mpirun: subprocess.Popen[bytes], stderr: int, wake: int, noise: NoiseFilter) -> None:
         """Pass standard error on, and signals, until the job's end."""
@@ -91,22 +152,19 @@ class Supervisor:
             if stderr in ready:
                 data = os.read(stderr, 65536)
                 if data:
-                    _write(noise.feed(data))
+                    write(noise.feed(self._heard.feed(data)))
                 else:
                     open_ends.remove(stderr)
             elif mpirun.poll() is not None:
                 return  # a process outside the job may hold the other end of standard error
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self._signals.append(signum)
-
     def _step(self, mpirun: subprocess.Popen[bytes]) -> None:
         """Ask the ranks to stop, then mpirun to end them, then end everything."""
-        asked = min(len(self._signals), 2)  # a second signal means that the first took too long
+        asked = min(len(self._signals.received), 2)  # a second signal means that the first took too long
         if asked <= self._steps and (not asked or time.monotonic() < self._next_step_s):
             return
         self._steps += 1
-        step = (_FORWARD[signal.Signals(self._signals[0])], signal.SIGTERM, signal.SIGKILL)[
+        step = (_FORWARD[signal.Signals(self._signals.received[0])], signal.SIGTERM, signal.SIGKILL)[
             min(self._steps, 3) - 1
         ]
         if step == signal.SIGKILL:
@@ -115,21 +173,25 @@ class Supervisor:
             mpirun.send_signal(step)
         self._next_step_s = time.monotonic() + self._patience[min(self._steps, 2) - 1]
 
-    def _conclude(self, status: int, noise: NoiseFilter) -> int:
-        """The exit status, after the reason as the last line."""
-        if self._signals:
-            status = 128 + self._signals[0]
-            reason = f"pydec: stopped by {signal.Signals(self._signals[0]).name}"
-        elif status == 0:
-            return 0
-        else:
-            what = noise.mpirun_reason()
-            if status < 0:
-                what = what or f"mpirun was killed by signal {-status}"
-            reason = noise.reason or f"pydec: error: {what or f'mpirun ended with status {status}'}"
-        if noise.last_line != reason:
-            _write(f"{reason}\n".encode())
-        return status if status in _STATUSES else 1
+    def _judge(self, status: int, noise: NoiseFilter) -> Outcome:
+        """What the job came to, by what its ranks say first: mpirun's status is 0 after some losses."""
+        if self._signals.received:
+            stopped = self._signals.stopped()
+            return replace(stopped, shown=noise.last_line == stopped.reason)
+        lost, killed = self._heard.lost(), noise.killed()
+        if status == 0 and not noise.node_lost and (self._heard.left or not lost):
+            return Outcome(0, lost=tuple(lost))
+        what = noise.node_lost or noise.mpirun_reason()
+        if status == 0 and not what:
+            what = "all ranks died"
+        elif status < 0:
+            what = what or f"mpirun was killed by signal {-status}"
+        fault = bool(noise.node_lost or killed or noise.peer_lost) or status <= 0
+        own = "" if noise.node_lost else noise.reason
+        reason = own or f"pydec: error: {what or f'mpirun ended with status {status}'}"
+        if status not in _STATUSES or status == 0 or noise.node_lost:
+            status = 1
+        return Outcome(status, reason, fault, shown=noise.last_line == reason)
 
 
 def kill_session(session: int) -> None:
@@ -173,7 +235,8 @@ def _die_with_parent() -> Callable[[], None] | None:
     return ask
 
 
-def _write(data: bytes) -> None:
+def write(data: bytes) -> None:
+    """Write to standard error, past Python's buffers."""
     while data:
         try:
             data = data[os.write(2, data) :]

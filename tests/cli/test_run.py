@@ -64,6 +64,19 @@ def test_the_reason_of_a_failure_is_the_last_line(tmp_path):
 
 
 @pytest.mark.usefixtures("mpirun")
+def test_a_rank_that_is_killed_is_named_and_the_others_finish(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, time\nfrom pydec.comm.mpi import open_mpi\n"
+        "t = open_mpi(20.0)\n"
+        "if t.rank == 0: os.kill(os.getpid(), 9)\n"
+        "while t.lost() != {0}: time.sleep(0.01)\n"
+    )
+    status, _, err = run("-n", 3, script)
+    assert (status, err) == (0, "pydec: rank 0 died on the way; the others have finished\n")
+
+
+@pytest.mark.usefixtures("mpirun")
 def test_a_stop_reaches_every_rank(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

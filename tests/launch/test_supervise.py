@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from pydec.launch.supervise import Supervisor, sessions
+from pydec.launch.supervise import Signals, Supervisor, sessions
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -98,3 +98,49 @@ def send_when(path, signum):
         os.kill(os.getpid(), signum)
 
     threading.Thread(target=send, daemon=True).start()
+
+
+SAY = "import os, sys; from pydec.comm.words import say; say(0, begins=True); say(1, begins=True); "
+
+
+def test_who_died_on_the_way_is_named_and_the_job_is_done(capfd):
+    assert supervise(SAY + "say(0, begins=False)") == 0
+    assert capfd.readouterr().err == "pydec: rank 1 died on the way; the others have finished\n"
+
+
+def test_a_job_whose_ranks_all_died_has_failed_whatever_mpirun_says(capfd):
+    assert supervise(SAY) == 1
+    assert capfd.readouterr().err == "pydec: error: all ranks died\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "fault", "reason"),
+    [
+        ("pass", False, ""),
+        ("sys.exit(2)", False, "pydec: error: mpirun ended with status 2"),
+        ("os.kill(os.getpid(), 9)", True, "pydec: error: mpirun was killed by signal 9"),
+        (
+            (
+                "print('-' * 74 + '\\nPRTE has lost communication with a remote daemon.\\n\\n  HNP daemon: "
+                "[p@0,0] on node h0\\n  Remote daemon: [p@0,2] on node h2\\n' + '-' * 74, file=sys.stderr)"
+            ),
+            True,
+            "pydec: error: host h2 was lost",
+        ),
+        (
+            "print('pydec: error: rank 0: PeerLost: rank 1', file=sys.stderr); sys.exit(1)",
+            True,
+            "pydec: error: rank 0: PeerLost: rank 1",
+        ),
+        (
+            "print('pydec: error: rank 1: ValueError: bad', file=sys.stderr); sys.exit(1)",
+            False,
+            "pydec: error: rank 1: ValueError: bad",
+        ),
+    ],
+)
+def test_another_start_helps_where_something_was_lost(code, fault, reason):
+    with Signals() as signals:
+        outcome = Supervisor([sys.executable, "-c", f"import os, sys; {code}"], os.environ).outcome(signals)
+    assert (outcome.fault, outcome.reason) == (fault, reason)
+    assert (outcome.status == 0) == (not reason)

@@ -1,0 +1,64 @@
+"""What a rank tells the supervisor of its job: that it has begun, and that it has left in order.
+
+No launcher tells: Open MPI with fault tolerance says nothing of a rank that was killed, and ends with
+status 0 even if all were. A word goes to standard error, which launchers carry from every host, between two
+characters that no text has; ``pydec run`` takes it out again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+VARIABLE = "PYDEC_SUPERVISED"
+"""Environment variable that ``pydec run`` sets; without it nothing is said."""
+_WORD = re.compile(rb"\x1epydec (\d{1,9}) ([+-])\x1f")
+_START = b"\x1epydec "
+_LONGEST = 24
+
+
+def say(rank: int, *, begins: bool) -> None:
+    """Tell the supervisor, if there is one, that this rank begins or leaves."""
+    if os.environ.get(VARIABLE):
+        try:
+            os.write(2, b"\x1epydec %d %c\x1f" % (rank, b"+" if begins else b"-"))
+        except OSError:
+            pass  # nobody listens any more
+
+
+class Listener:
+    """Takes the words out of a stream, fed in pieces of any size.
+
+    Attributes:
+        begun: ranks that began.
+        left: of these, the ranks that have left in order since.
+    """
+
+    def __init__(self) -> None:
+        self.begun: set[int] = set()
+        self.left: set[int] = set()
+        self._kept = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """The data without words; what may be the start of one waits for the rest."""
+        data = _WORD.sub(self._hear, self._kept + data)
+        at = data.rfind(b"\x1e")
+        tail = data[at:] if at >= 0 else b""
+        partial = 0 < len(tail) < _LONGEST and (tail.startswith(_START) or _START.startswith(tail))
+        self._kept = tail if partial else b""
+        return data[: len(data) - len(self._kept)]
+
+    def finish(self) -> bytes:
+        """What is left at the end of the stream."""
+        kept, self._kept = self._kept, b""
+        return kept
+
+    def lost(self) -> list[int]:
+        """Ranks that began and never left."""
+        return sorted(self.begun - self.left)
+
+    def _hear(self, word: re.Match[bytes]) -> bytes:
+        rank = int(word[1])
+        self.begun.add(rank)
+        (self.left.add if word[2] == b"-" else self.left.discard)(rank)
+        return b""
