@@ -132,7 +132,7 @@ class Saver:
         self.wait()
         if not self._keep:
             return
-        table(self._peer, [])  # so that all agree who lives, which is what a checkpoint is of
+        self._settle(busy=False)  # all agree who lives, too, which is what a checkpoint is of
         if self.newest == step:
             return
         try:

@@ -154,13 +154,11 @@ class Store:
 
     def steps(self) -> list[int]:
         """Steps of which any rank's manifest is here, the newest first."""
-        found = [_STEP.fullmatch(path.name) for path in self._base.glob("step-*") if path.is_dir()]
-        steps = [int(match[1]) for match in found if match]
-        return sorted((step for step in steps if self.ranks(step)), reverse=True)
+        return sorted((step for step in self.folders() if self.ranks(step)), reverse=True)
 
     def ranks(self, step: int) -> list[int]:
         """Ranks whose manifest of a step is here."""
-        found = [_MANIFEST.fullmatch(path.name) for path in self._folder(step).glob("rank-*.json")]
+        found = [_MANIFEST.fullmatch(path.name) for path in _listed(self._folder(step))]
         return sorted(int(match[1]) for match in found if match)
 
     def members(self, step: int) -> list[int]:
@@ -282,12 +280,13 @@ class Store:
 
     def sweep(self, step: int, rank: int) -> None:
         """Remove what a process that was killed left half-written."""
-        for path in self._folder(step).glob(f".rank-{rank}.*.tmp"):
-            path.unlink(missing_ok=True)
+        for path in _listed(self._folder(step)):
+            if path.name.startswith(f".rank-{rank}.") and path.suffix == ".tmp":
+                path.unlink(missing_ok=True)
 
     def folders(self) -> list[int]:
         """Steps that have a folder, finished or not."""
-        found = [_STEP.fullmatch(path.name) for path in self._base.glob("step-*") if path.is_dir()]
+        found = [_STEP.fullmatch(path.name) for path in _listed(self._base) if path.is_dir()]
         return [int(match[1]) for match in found if match]
 
     def _folder(self, step: int) -> Path:
@@ -314,6 +313,14 @@ class Store:
         digest = _digest(manifest)
         self.directory.write(f"checkpoints/step-{step}/rank-{rank}.json", {**manifest, "digest": digest})
         return bytes.fromhex(digest)
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, which another rank may have removed already."""
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

@@ -73,6 +73,19 @@ def test_the_newest_step_that_has_a_manifest_comes_first(store):
     assert not store.path(16, 0).parent.exists()
 
 
+def test_ranks_that_remove_at_once_do_not_trip_over_one_another(store):
+    for rank in range(2):
+        store.write_tensors(1, rank, example(), {"members": [0, 1]})
+    leftover = store.path(1, 0).with_name(".rank-0.json.77.tmp")
+    leftover.write_bytes(b"{")
+    store.remove(1, 0)
+    assert not leftover.exists()
+    assert store.ranks(1) == [1]
+    store.remove(1, 1)
+    store.remove(1, 0)  # the folder is gone
+    assert (store.folders(), store.ranks(1)) == ([], [])
+
+
 @pytest.mark.parametrize("suffix", ["safetensors", "json"])
 def test_every_flipped_byte_is_found(store, suffix):
     tensors = {"weight": torch.arange(6.0)}
