@@ -125,14 +125,13 @@ class PairwiseExchange(Asynchronous):
         return super().buffer_bytes + sum(mixer.state_bytes for mixer in self.mixers)
 
     def publish(self) -> None:
-        """The public model takes over the local step; an average with a random neighbour begins."""
+        """The public model takes over the local step; an average with a random neighbour may begin."""
         with self.lock:
             self._take_over()
             if not self._queue:
                 self._queue = list(range(len(self._packets)))[::-1]  # the first is taken from the end
                 self._partner = None
             self._tries = _TRIES * len(self._answers)
-            self._initiate()
 
     def mix(self) -> None:
         """The model takes over what averages have changed; nothing is averaged until ``publish``."""
@@ -161,7 +160,8 @@ class PairwiseExchange(Asynchronous):
         return self._request is None and self._own_free
 
     def outgoing(self, peer: int) -> tuple[NDArray[np.uint8], int | None] | None:
-        """What is ready for the neighbour."""
+        """What is ready for the neighbour; a step's first request is encoded here, beside the program."""
+        self._initiate()
         return self._outbox[peer].pop(0) if self._outbox[peer] else None
 
     def delivered(self, peer: int, content: int) -> None:

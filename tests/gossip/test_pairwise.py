@@ -107,6 +107,31 @@ def test_every_average_takes_place_on_both_sides(seed: int, monkeypatch: pytest.
     assert {number for averages in seen.values() for number, _, _ in averages} == {0, 1}
 
 
+@pytest.mark.parametrize("a2cid2", [False, True])
+def test_a_healthy_rank_never_waits_for_the_gradient_of_a_slow_partner(a2cid2: bool) -> None:
+    steps, delay_s = 60, 0.01
+
+    def program(transport: LocalTransport) -> tuple[float, int]:
+        slow = transport.rank % 2 == 1  # on a ring of four, all neighbours of a healthy rank
+        exchange = make(transport, start(transport.rank), a2cid2=a2cid2)
+        waited_s, answered = 0.0, 0
+        for _ in range(steps // 20 if slow else steps):
+            for call, pace_s in ((lambda: exchange.begin(0), 20.0 if slow else 1.0), (exchange.finish, 0.0)):
+                asked_s = transport.now()
+                call()
+                waited_s += transport.now() - asked_s
+                transport.sleep(pace_s)
+            answered += exchange.settled()  # what began with this step is over
+        exchange.begin(0)
+        exchange.finish()
+        exchange.flush()
+        return waited_s, answered
+
+    results = LocalCluster(4, delay_s=delay_s, deadline_s=500.0).run(program)
+    assert [waited_s for waited_s, _ in results] == [0.0] * 4
+    assert [answered for _, answered in results[::2]] == [steps] * 2
+
+
 def test_a_rank_that_is_gone_takes_only_its_own_part_along() -> None:
     results: dict[int, tuple[Vector, int]] = {}
 
