@@ -3,22 +3,33 @@
 Finds the mpirun that belongs to this Python, gives it the flags that pydec needs, stops the job on
 SIGINT and SIGTERM so that every rank writes what it has, and leaves no process behind. The exit
 status is the job's; the reason of a failure is the last line on standard error.
+
+Where Open MPI has fault tolerance the others go on when a rank dies. When a host is lost, or all ranks
+are, the job starts again on the hosts that answer: pydec train from its newest checkpoint (see
+--checkpoint-every), anything else from its beginning.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
+import re
 import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydec.cli.main import COMMANDS
 from pydec.comm.detect import launch
 from pydec.comm.words import VARIABLE
 from pydec.errors import ConfigError
+from pydec.launch.relaunch import option, resumed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydec.launch.supervise import Outcome, Signals
     from pydec.launch.tolerance import Tolerance
 
 
@@ -27,9 +38,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "pydec run -n N [--hosts HOST:SLOTS,...] [--] COMMAND ..."
     parser.add_argument("-n", "--ranks", type=int, required=True, metavar="N", help="number of ranks")
     parser.add_argument(
-        "--hosts", default="", metavar="HOST:SLOTS,...", help="where they run; without it, on this machine"
+        "--hosts",
+        default="",
+        metavar="HOST:SLOTS,...",
+        help="where they run; without it, in the Slurm allocation, or on this machine",
     )
     add = parser.add_argument
+    add("--hostfile", default="", metavar="FILE", help="hosts in a file, one a line: host slots=N, or host:N")
+    add("--spare", default="", metavar="HOST:SLOTS,...", help="hosts that take the place of lost ones")
+    add(
+        "--max-restarts",
+        type=int,
+        default=3,
+        metavar="N",
+        help="starts after a lost host, or when all ranks died, without a newer checkpoint (%(default)s)",
+    )
+    add(
+        "--min-ranks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="do not start again with fewer, where slots are lost (%(default)s)",
+    )
     add(
         "--no-fault-tolerance",
         dest="tolerant",
@@ -64,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: wrong arguments, or inside a job already.
         SetupError: no mpirun, or one that does not run.
     """
-    from pydec.launch import mpirun
+    from pydec.launch import hosts, mpirun
+    from pydec.launch.ask import answering
+    from pydec.launch.relaunch import Plan, Relauncher
     from pydec.launch.supervise import Supervisor
 
     started = launch()
@@ -74,33 +106,95 @@ def run(args: argparse.Namespace) -> int:
             "already; leave out mpirun, or leave out pydec run"
         )
     words = args.command[1:] if args.command[:1] == ["--"] else args.command
-    job = mpirun.Job(
-        args.ranks, mpirun.expand(words, [name for name in COMMANDS if name != "run"]), args.hosts
+    command = mpirun.expand(words, [name for name in COMMANDS if name != "run"])
+    if args.hosts and args.hostfile:
+        raise ConfigError("--hosts and --hostfile exclude each other; give one of them")
+    slurm = not args.hosts and not args.hostfile and bool(os.environ.get("SLURM_JOB_NODELIST"))
+    slots = hosts.of_slurm(os.environ) if slurm else hosts.parse(args.hosts)
+    if args.hostfile:
+        slots = hosts.read_hostfile(Path(args.hostfile))
+    job = mpirun.Job(args.ranks, command, hosts.render(slots))
+    plan = Plan(
+        args.ranks,
+        slots,
+        hosts.parse(args.spare, "--spare"),
+        min_ranks=args.min_ranks,
+        max_restarts=args.max_restarts,
+        seed=os.getpid(),
     )
-    if not args.hosts and shutil.which(job.command[0]) is None:
+    if not slots and shutil.which(job.command[0]) is None:
         raise ConfigError(f"no program {job.command[0]!r} to run, and no pydec command of that name")
     program = mpirun.find_mpirun()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    env = mpirun.environment(job, os.environ, cores, os.geteuid() == 0)
     kind = mpirun.family(program)
-    argv = mpirun.arguments(
-        job,
-        program,
-        kind,
-        cores,
-        {*env, VARIABLE},
-        tolerance=_tolerance(args, program, kind),
-        agent=args.launch_agent,
-    )
+    tolerance = _tolerance(args, program, kind, several=len(slots) > 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    again = Again(command)
+
+    def start(number: int, ranks: int, slots: hosts.Slots, signals: Signals) -> Outcome:
+        job = mpirun.Job(ranks, again.command(number), hosts.render(slots))
+        env = mpirun.environment(job, os.environ, cores, os.geteuid() == 0)
+        argv = mpirun.arguments(
+            job, program, kind, cores, {*env, VARIABLE}, tolerance=tolerance, agent=args.launch_agent
+        )
+        return Supervisor(argv, env).outcome(signals)
+
+    def answers(asked: Sequence[str], signals: Signals) -> set[str]:
+        return answering(asked, signals, args.launch_agent, slurm=slurm)
+
     sys.stdout.flush()
-    return Supervisor(argv, env).run()
+    return Relauncher(plan, start, answers, again.progress).run()
 
 
-def _tolerance(args: argparse.Namespace, program: str, kind: str) -> Tolerance | None:
+class Again:
+    """What to start next: a run of ``pydec train`` goes on from its newest checkpoint.
+
+    Args:
+        command: as it is started first. A run without ``--run-dir`` gets one here, so that it can be found.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = tuple(command)
+        self._run_dir = ""
+        if list(command[1:4]) != ["-m", "pydec", "train"] or {"-h", "--help"} & set(command):
+            return
+        self._run_dir = option(command, "--resume") or option(command, "--run-dir")
+        if not self._run_dir:
+            now = datetime.datetime.now(datetime.timezone.utc)
+            task = re.match(r"[A-Za-z0-9.-]*", command[4] if len(command) > 4 else "")
+            self._run_dir = f"runs/{(task and task[0].strip('-')) or 'train'}-{now:%Y%m%d-%H%M%S}"
+            self._command = (*command, "--run-dir", self._run_dir)
+
+    def command(self, number: int) -> tuple[str, ...]:
+        """The command of the ``number``-th start, from 0.
+
+        A run that was lost before its first checkpoint begins anew, in a directory beside the first.
+        """
+        if not number or not self._run_dir:
+            return self._command
+        if self.progress():
+            return resumed(self._command, self._run_dir)
+        if option(self._command, "--resume"):
+            return self._command
+        self._run_dir = re.sub(r"(-again-\d+)?/*$", f"-again-{number}", self._run_dir, count=1)
+        return (*self._command, "--run-dir", self._run_dir)
+
+    def progress(self) -> int:
+        """Steps up to the newest checkpoint that all its ranks have finished, plus one; 0 without one."""
+        if not self._run_dir or not (Path(self._run_dir) / "checkpoints").is_dir():
+            return 0
+        from pydec.train.checkpoint_files import Store
+        from pydec.train.rundir import RunDir
+
+        store = Store(RunDir(Path(self._run_dir)))
+        whole = (step for step in store.steps() if {*store.members(step)} <= {*store.ranks(step)})
+        return next(whole, -1) + 1
+
+
+def _tolerance(args: argparse.Namespace, program: str, kind: str, *, several: bool) -> Tolerance | None:
     """What the job is to survive, as far as this mpirun can; says so where it cannot."""
     from pydec.launch.tolerance import SILENCE_S, Tolerance, missing
 
-    silence_s = args.silence if args.silence is not None else SILENCE_S if args.hosts else 0.0
+    silence_s = args.silence if args.silence is not None else SILENCE_S if several else 0.0
     wanted = Tolerance(silence_s) if args.tolerant else None
     if wanted is not None and (why := missing(program, kind)):
         print(f"pydec: no fault tolerance: {why}; pydec doctor says more", file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydec.comm.words import VARIABLE
 from pydec.errors import ConfigError, SetupError
+from pydec.launch.hosts import parse
 from pydec.launch.tolerance import Tolerance
 
 _FORWARDED = (
@@ -48,15 +49,7 @@ class Job:
 
     def slots(self) -> dict[str, int]:
         """Slots by host; empty for this machine alone."""
-        slots: dict[str, int] = {}
-        for item in self.hosts.split(",") if self.hosts else []:
-            host, colon, count = item.strip().rpartition(":")
-            if not colon:
-                host, count = count, "1"
-            if not host or not count.isdigit() or int(count) < 1:
-                raise ConfigError(f"--hosts must read host:slots,host:slots, got {item!r} in {self.hosts!r}")
-            slots[host] = slots.get(host, 0) + int(count)
-        return slots
+        return parse(self.hosts)
 
 
 def find_mpirun(python: str = sys.executable) -> str:

@@ -56,7 +56,7 @@ def test_the_reason_of_a_failure_is_the_last_line(tmp_path):
         "import time\nfrom pydec.comm.mpi import open_mpi\n"
         "if open_mpi().rank == 1: raise ValueError('bad')\ntime.sleep(60)\n"
     )
-    status, _, err = run("-n", 2, script)
+    status, _, err = run("--no-fault-tolerance", "-n", 2, script)
     assert status == 1
     assert err.splitlines()[-1] == "pydec: error: rank 1: ValueError: bad"
     assert err.count("Traceback") == 1
