@@ -80,7 +80,7 @@ class Exchange:
         self.topology = topology
         self.mixers = [mixer for mixer in mixers if mixer.x.size]
         self.late = late
-        self.lost = lost
+        self.lost = lost if transport.tolerant else "raise"  # else the job is ending, and says why
         self.gone: set[int] = set()
         """Ranks that are dead and left out for good."""
         self.epoch = epoch

@@ -87,6 +87,8 @@ def run(
         shown.say(f"faults          {fault_tolerance(peer)}")
     with directory.metrics(peer.rank) as metrics, _ledger(peer, setup, directory) as ledger:
         loop = Loop(setup.config, setup.task, peer, setup.optimizer, setup.batches, metrics, shown)
+        if not quiet:
+            loop.successor = partial(display.Lines, _title(setup.config.task), setup.config.steps)
         certify = None
         if ledger is not None:
             ledger.follow(setup.optimizer)

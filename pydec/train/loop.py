@@ -101,6 +101,7 @@ class Loop:
         self.saver: Saver | None = None
         self.under_way = 0  # step that this rank is in
         self.survivors = Survivors(peer, config.min_ranks)
+        self.successor: Callable[[], Display] | None = None  # shows progress once rank 0 is dead
         self._batches = batches
         self._gossip = peer.transport.stream(Stream.GOSSIP)  # carries nothing else, and never rests
         self._collect = peer.transport.stream(Stream.COLLECT)
@@ -225,6 +226,8 @@ class Loop:
         """Figures since the last report: of all ranks, or of this one, which then waits for nobody."""
         if not alone:
             self.survivors.check(self.optimizer.heal())
+            if self.successor is not None and self.peer.rank and speaks(self.peer):
+                self.display, self.successor = self.successor(), None
         known = [loss for loss in self._losses if math.isfinite(loss)]
         self._losses.clear()
         mine = [sum(known), len(known), self.bytes_sent]

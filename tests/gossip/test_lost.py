@@ -78,7 +78,7 @@ def test_the_mean_of_the_survivors_is_kept_once_a_neighbour_is_gone(
     algorithm, graph, packer, overlap, monkeypatch
 ):
     monkeypatch.setattr("pydec.gossip.base._MIN_BUCKET_ELEMENTS", 1 << 10)
-    for seed in range(4):
+    for seed in range(2):
         results = survivors(rounds_after_a_death(algorithm, graph, packer, overlap), seed)
         before, after = (np.mean([result[i] for result in results], axis=0) for i in (0, 1))
         np.testing.assert_allclose(before, after, atol=1e-5)
@@ -96,7 +96,7 @@ def test_several_die_and_rank_0_among_them():
 
 
 def test_push_sum_keeps_the_mass_of_the_survivors_on_a_directed_graph():
-    for seed in range(4):
+    for seed in range(2):
         results = survivors(rounds_after_a_death("sgp", "exponential", rounds=60), seed)
         masses = [result[3].mixers[0].weights for result in results]
         numerators = [result[3].mixers[0].numerator for result in results]
@@ -169,7 +169,7 @@ def test_the_next_rank_of_a_node_leads_after_the_survivors_have_agreed(dying, ov
         exchange.flush()
         return x
 
-    for seed in range(3):
+    for seed in range(2):
         deaths = {rank: Death((0.0, 0.008), noticed_s=(0.0, 0.002)) for rank in dying}
         cluster = LocalCluster(9, seed, delay_s=(1e-5, 5e-4), deaths=deaths)
         results = [x for x in cluster.run(program) if x is not None]

@@ -51,26 +51,24 @@ def summary(name):
 )
 def test_the_others_train_to_the_end(toy, options):
     _, calm = train(toy, "calm", None, **options)
-    for seed in range(2):
-        dead = seed  # rank 0 among them
-        deaths = {dead: Death((0.05, 0.09), noticed_s=(0.0, 2e-3))}
-        cluster, results = train(toy, f"run-{seed}", deaths, seed, **options)
-        assert isinstance(cluster.errors[dead], Killed)
-        speaker = 1 if dead == 0 else 0
-        found = summary(f"run-{seed}")
-        assert results[speaker] == found
-        assert (found["status"], found["ranks_started"], found["ranks_finished"]) == ("done", SIZE, SIZE - 1)
-        (lost,) = found["lost"]
-        assert (lost["rank"], lost["reason"]) == (dead, "it died without a word")
-        assert 0 < lost["step"] <= 60
-        assert found["loss"] < calm[0]["loss"] + 0.15
+    dead = len(options["algorithm"]) % SIZE  # another one for every algorithm, rank 0 for some
+    deaths = {dead: Death((0.05, 0.09), noticed_s=(0.0, 2e-3))}
+    cluster, results = train(toy, "run", deaths, **options)
+    assert isinstance(cluster.errors[dead], Killed)
+    found = summary("run")
+    assert results[1 if dead == 0 else 0] == found
+    assert (found["status"], found["ranks_started"], found["ranks_finished"]) == ("done", SIZE, SIZE - 1)
+    (lost,) = found["lost"]
+    assert (lost["rank"], lost["reason"]) == (dead, "it died without a word")
+    assert 0 < lost["step"] <= 60
+    assert found["loss"] < calm[0]["loss"] + 0.15
 
 
 def test_deaths_in_set_up_reports_evaluation_and_at_the_end_leave_a_summary(toy):
     """Moments all over the run, most of them in what ranks do together: reports come at every step."""
     statuses = []
-    for seed in range(12):
-        at_s = 0.03 + 0.02 * seed
+    for seed in range(8):
+        at_s = 0.03 + 0.03 * seed
         deaths = {seed % SIZE: Death(at_s, noticed_s=(0.0, 3e-3))}
         options = {"steps": 6, "log_every": 1, "eval_every": 2, "merge": True, "topology": "complete"}
         cluster, _ = train(toy, f"run-{seed}", deaths, seed, **options)
@@ -80,7 +78,7 @@ def test_deaths_in_set_up_reports_evaluation_and_at_the_end_leave_a_summary(toy)
         assert found["ranks_finished"] >= SIZE - died
         assert found["loss"] == pytest.approx(found["loss"])
     assert {status for status, _ in statuses} == {"done"}
-    assert sum(died for _, died in statuses) >= 6
+    assert sum(died for _, died in statuses) >= 4
 
 
 def test_too_few_ranks_are_one_error_on_all_and_what_there_is_is_written(toy):
@@ -110,6 +108,22 @@ def test_more_ranks_than_there_are_cannot_be_the_least(toy):
         TrainConfig(f"{toy}:blobs", min_ranks=0)
     with pytest.raises(job.SharedError, match="--min-ranks 5 is more than the 4 ranks of this job"):
         train(toy, "run", None, min_ranks=5)
+
+
+def test_the_next_rank_shows_progress_when_rank_0_is_dead(toy, capsys):
+    config = TrainConfig(f"{toy}:blobs", steps=60, log_every=10, threads=1)
+
+    def program(transport):
+        with Peer(transport, signals=False) as peer:
+            return job.run(peer, config, "shown")
+
+    LocalCluster(3, delay_s=1e-3, deaths={0: Death(0.06)}).run(program)
+    out, err = capsys.readouterr()
+    assert "faults          a rank that dies is left out" in out
+    assert "pydec: lost rank 0 (step " in err
+    assert "2 of 3 ranks go on" in err
+    assert "step 60/60" in out  # of rank 1, as are the closing words
+    assert "run directory   shown" in out
 
 
 def test_the_survivors_of_the_recursion_agree_in_the_end(toy):
