@@ -192,8 +192,11 @@ class Saver:
                 self._remove(old)
 
     def _remove(self, old: int) -> None:
-        """Remove this rank's part, and those of ranks that a run with more of them had."""
-        mine = {rank for rank in self._store.ranks(old) if rank % self._peer.size == self._peer.rank}
+        """Remove this rank's part, and its share of those of ranks that are dead or no more."""
+        members = living(self._peer.transport).members
+        place = members.index(self._peer.rank)
+        others = [rank for rank in self._store.ranks(old) if rank not in members]
+        mine = {rank for rank in others if rank % len(members) == place}
         try:
             for rank in mine | {self._peer.rank}:
                 self._store.remove(old, rank)

@@ -20,11 +20,13 @@ from pydec.comm.faults import Death, Killed
 from pydec.comm.local import LocalCluster
 from pydec.errors import ConfigError, PydecError, SetupError, Stopped
 from pydec.peer import Peer
-from pydec.train import job
+from pydec.train import checkpoint, job
 from pydec.train.checkpoint_files import Store
 from pydec.train.config import TrainConfig
 from pydec.train.resume import configuration
 from pydec.train.rundir import RunDir
+
+from .test_checkpoint import Immediate
 
 
 class Asked(Peer):
@@ -240,7 +242,8 @@ def test_survivors_wrote_a_checkpoint_of_their_own(toy):
 
 
 @pytest.mark.parametrize("dead", [0, 2])
-def test_a_rank_that_dies_is_in_no_later_checkpoint(toy, dead):
+def test_a_rank_that_dies_is_in_no_later_checkpoint(toy, monkeypatch, dead):
+    monkeypatch.setattr(checkpoint, "ThreadPoolExecutor", Immediate)
     settings = config(toy, steps=40, checkpoint_every=5, keep_last=2, topology="ring")
 
     def program(transport):
@@ -257,6 +260,8 @@ def test_a_rank_that_dies_is_in_no_later_checkpoint(toy, dead):
     assert sorted(folder.glob("*.json")) == [folder / f"rank-{rank}.json" for rank in living]
     for rank in living:
         assert json.loads((folder / f"rank-{rank}.json").read_text())["members"] == living
+    folders = sorted(path.name for path in Path("run/checkpoints").glob("step-*"))
+    assert folders == ["step-35", "step-40"]  # those from before are gone, with the part of the dead rank
     shutil.copytree("run", "fewer")
     assert go_on(3, "fewer", steps=44)["steps"] == 44
     assert go_on(4, "run", steps=44)["ranks_finished"] == 4
