@@ -69,9 +69,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--silence",
         type=float,
+        default=0.0,
         metavar="SECONDS",
-        help="a rank or host without a sign of life for so long is dead (5 with several hosts, 0, that is "
-        "never, on one)",
+        help="a rank or host without a sign of life for so long is dead; by default only those whose "
+        "connections are closed",
     )
     add(
         "--launch-agent",
@@ -126,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"no program {job.command[0]!r} to run, and no pydec command of that name")
     program = mpirun.find_mpirun()
     kind = mpirun.family(program)
-    tolerance = _tolerance(args, program, kind, several=len(slots) > 1)
+    tolerance = _tolerance(args, program, kind)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     again = Again(command)
 
@@ -190,12 +191,11 @@ class Again:
         return next(whole, -1) + 1
 
 
-def _tolerance(args: argparse.Namespace, program: str, kind: str, *, several: bool) -> Tolerance | None:
+def _tolerance(args: argparse.Namespace, program: str, kind: str) -> Tolerance | None:
     """What the job is to survive, as far as this mpirun can; says so where it cannot."""
-    from pydec.launch.tolerance import SILENCE_S, Tolerance, missing
+    from pydec.launch.tolerance import Tolerance, missing
 
-    silence_s = args.silence if args.silence is not None else SILENCE_S if several else 0.0
-    wanted = Tolerance(silence_s) if args.tolerant else None
+    wanted = Tolerance(args.silence) if args.tolerant else None
     if wanted is not None and (why := missing(program, kind)):
         print(f"pydec: no fault tolerance: {why}; pydec doctor says more", file=sys.stderr, flush=True)
         return None

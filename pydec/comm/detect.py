@@ -70,8 +70,16 @@ def fault_tolerant(environ: Mapping[str, str] | None = None) -> bool:
     Args:
         environ: environment to read; the process's own if None.
     """
-    env = os.environ if environ is None else environ
-    return env.get("OMPI_MCA_mpi_ft_enable", "").lower() in ("1", "true", "yes", "enabled", "t", "y")
+    return _asked("OMPI_MCA_mpi_ft_enable", environ)
+
+
+def watches_silence(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether the launcher asked Open MPI for its failure detector: ``--mca mpi_ft_detector true``.
+
+    Args:
+        environ: environment to read; the process's own if None.
+    """
+    return _asked("OMPI_MCA_mpi_ft_detector", environ)
 
 
 def check_world(found: Launch | None, world_size: int | None, library: str) -> None:
@@ -104,6 +112,11 @@ def first_line(text: str) -> str:
     """The first line of ``text``, without what surrounds it."""
     lines = text.strip("\0 \n").splitlines()
     return lines[0].strip("\0 ") if lines else "no reason given"
+
+
+def _asked(name: str, environ: Mapping[str, str] | None) -> bool:
+    env = os.environ if environ is None else environ
+    return env.get(name, "").lower() in ("1", "true", "yes", "enabled", "t", "y")
 
 
 def _number(env: Mapping[str, str], name: str) -> int | None:

@@ -183,7 +183,7 @@ class Supervisor:
             return Outcome(0, lost=tuple(lost))
         what = noise.node_lost or noise.mpirun_reason()
         if status == 0 and not what:
-            what = "all ranks died"
+            what = "no rank has finished: all died, or a host was lost"
         elif status < 0:
             what = what or f"mpirun was killed by signal {-status}"
         fault = bool(noise.node_lost or killed or noise.peer_lost) or status <= 0

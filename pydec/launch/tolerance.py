@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pydec.errors import ConfigError
 
-SILENCE_S = 5.0
 _FLAGS = (
     *("--with-ft", "ulfm"),
     # Without it, MPI_Finalize waits for the dead.
@@ -45,7 +44,9 @@ class Tolerance:
         """Options of mpirun.
 
         Signs of life come from a thread of MPI's own: without it, a rank that computed for 5 s outside MPI
-        was taken for dead after 1.6 s, and ended itself when it came back; with it, it was not.
+        was taken for dead after 1.6 s, and ended itself when it came back; with it, it was not. But with it
+        MPI_Finalize hung between three hosts, each time; so it is off unless asked for, and pydec's own ranks
+        then wait for MPI_Finalize a second only.
         """
         if not self.silence_s:
             return list(_FLAGS)

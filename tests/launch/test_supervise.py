@@ -110,7 +110,7 @@ def test_who_died_on_the_way_is_named_and_the_job_is_done(capfd):
 
 def test_a_job_whose_ranks_all_died_has_failed_whatever_mpirun_says(capfd):
     assert supervise(SAY) == 1
-    assert capfd.readouterr().err == "pydec: error: all ranks died\n"
+    assert capfd.readouterr().err == "pydec: error: no rank has finished: all died, or a host was lost\n"
 
 
 @pytest.mark.parametrize(
