@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from pydec.comm.living import agree_who_lives, living
-from pydec.errors import SetupError, Stopped
+from pydec.errors import PeerError, SetupError, Stopped
 from pydec.optim import DecentralizedOptimizer
 from pydec.peer import Peer
 from pydec.train import display, split, tasks
@@ -110,7 +110,8 @@ def run(
             result = _finish(peer, setup, loop, directory, train_s, ledger)
             if setup.config.compare_solo and 0 in living(peer.transport).members:
                 result = _compare(peer, setup, directory, result, quiet=quiet)
-        except BaseException as error:
+        except BaseException as caught:
+            error = (ledger.minority() if ledger and isinstance(caught, PeerError) else None) or caught
             _save_what_is_there(peer, setup, loop, directory, error, time.perf_counter() - started_s)
             shown.say(f"run directory   {directory.path} (up to step {loop.progress.step})")
             if saver.newest >= 0:

@@ -50,7 +50,7 @@ from pydec.crypto.hashing import DIGEST_BYTES, bytes_root, file_root, sha256
 from pydec.crypto.signing import KEY_BYTES, SIGNATURE_BYTES, SigningKey, verify
 from pydec.errors import ConfigError, LedgerError, SetupError, SignatureError, TransactionError
 from pydec.optim.optimizer import DecentralizedOptimizer
-from pydec.train.membership import Membership, returning
+from pydec.train.membership import Membership, Minority, returning
 from pydec.train.rundir import RunDir
 from pydec.train.together import Member, speaks, table, text
 
@@ -84,6 +84,10 @@ class RunLedger:
     def follow(self, optimizer: DecentralizedOptimizer) -> None:
         """From now on the optimiser's members are the ledger's; see ``Membership``."""
         self._membership = Membership(self._peer, self.driver, optimizer, self._timeout_s)
+
+    def minority(self) -> Minority | None:
+        """See ``Membership.minority``."""
+        return self._membership.minority() if self._membership else None
 
     @property
     def state(self) -> ChainState:

@@ -182,24 +182,31 @@ class Membership:
             self._peer.check()
             self._driver.pause()
             self._look()
-        gone, table = self._undecided(), self._state.table
-        if not gone:
+        if not self._undecided():
             return
         if self._driver.failure is not None:
             raise LedgerError(f"the ledger has stopped: {self._driver.failure}")
+        raise self.minority() or Minority(
+            f"{self._who_is_gone()}, and the ledger did not decide that within {self._patience_s:g} s: the "
+            f"others do not answer, and training has stopped in round {self._round}"
+        )
+
+    def minority(self) -> Minority | None:
+        """The error of those who live and are no quorum, if that is so; of one that waits for them, too."""
+        if not self._undecided() or self._deciding():
+            return None
+        table = self._state.table
         needed = next(
-            k for k in range(len(table) + 1) if k == len(table) or table.quorum(table.weight(range(k)))
+            (count for count in range(len(table)) if table.quorum(table.weight(range(count)))), len(table)
         )
-        who = f"{len(gone)} of {len(table)} members are gone (ranks {', '.join(map(str, gone))})"
-        if not self._deciding():
-            raise Minority(
-                f"{who}, the ledger needs {needed}: training has stopped in round {self._round}, with "
-                "everything that was saved; start again with the ranks that are left, or all of them"
-            )
-        raise Minority(
-            f"{who}, and the ledger did not decide that within {self._patience_s:g} s: the others do not "
-            f"answer, and training has stopped in round {self._round}"
+        return Minority(
+            f"{self._who_is_gone()}, the ledger needs {needed}: training has stopped in round {self._round}, "
+            "with everything that was saved; start again with the ranks that are left, or all of them"
         )
+
+    def _who_is_gone(self) -> str:
+        gone, size = self._undecided(), len(self._state.table)
+        return f"{len(gone)} of {size} members are gone (ranks {', '.join(map(str, gone))})"
 
 
 def returning(state: ChainState, node_id: bytes, rank: int) -> Join | None:

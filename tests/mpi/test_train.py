@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from pydec.cli.main import main as ledger_main
 from pydec.cli.main import parser_of
 from pydec.cli.train import config_of
 from pydec.comm.local import LocalCluster
@@ -268,3 +269,27 @@ def test_an_error_that_all_ranks_have_ends_the_job(mpirun, tmp_path):
     done = mpirun(code, 3, flags=FLAGS, timeout_s=200.0)
     assert done.returncode == 1, done.stderr
     assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_rank_is_evicted_by_the_ledger_and_the_others_enter_a_graph_without_it(mpirun, tmp_path):
+    chosen = ("--ledger", "L", "--algorithm", "gradient-tracking", "--optimizer", "sgd", "--lr", "0.1")
+    words = (*WORDS[:-1], "ring", *chosen)
+    code = slowly(*words, sleep_s=0.02)
+    done = mpirun(code, 4, flags=FLAGS, act=kill(tmp_path, [0]), timeout_s=200.0)
+    assert done.returncode == 0, done.stderr
+    found = summary(tmp_path)
+    assert (found["status"], found["ranks_finished"], found["steps"]) == ("done", 3, 300)
+    said = found["ledger"]
+    assert [gone["rank"] for gone in said["evicted"]] == [0]
+    before, after = said["epochs"]
+    assert (before["members"], after["members"]) == ([0, 1, 2, 3], [1, 2, 3])
+    assert 5 < after["start_round"] < 300
+    assert said["checkpoints"][-1] == 300
+    assert found["loss"] < 0.35
+    assert found["consensus_distance"] < 0.05
+    assert ledger_main(["ledger", "verify", str(tmp_path / "L/rank-1")]) == 0
+    done = mpirun(program(*words[:1], "--steps", "10", "--run-dir", "next", *chosen), 4, timeout_s=100.0)
+    assert done.returncode == 0, done.stderr
+    (again,) = json.loads((tmp_path / "next/summary.json").read_text())["ledger"]["epochs"]
+    assert again["members"] == [0, 1, 2, 3]

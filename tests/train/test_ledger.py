@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pydec.cli.main import main
+from pydec.comm.faults import Death
 from pydec.comm.local import LocalCluster, solo
 from pydec.consensus.file_storage import read_blocks, read_genesis
 from pydec.consensus.replay import Replay
@@ -176,3 +177,54 @@ def test_two_ranks_with_one_key_are_refused(toy):
 def test_the_order_of_facts_does_not_matter():
     assert digest({"a": 1, "b": "x"}) == digest({"b": "x", "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
+
+
+def test_a_rank_that_dies_is_evicted_by_the_run_and_comes_back_in_the_next(toy):
+    """Rank 0 dies: the others commit the end without it, and the next run begins with all four again."""
+
+    def run(name: str, deaths: dict[int, Death] | None, seed: int) -> list[dict]:
+        long = TrainConfig(
+            f"{toy}:blobs", steps=80, eval_every=40, log_every=20, seed=3, ledger="ledger", threads=1
+        )
+
+        def program(transport):
+            with Peer(transport, signals=False) as peer:
+                return job.run(peer, long, name, quiet=True)
+
+        return LocalCluster(4, seed, delay_s=(5e-4, 2e-3), deaths=deaths).run(program)
+
+    run("first", {0: Death(0.2, (0.0, 2e-3))}, 0)
+    said = json.loads(Path("first/summary.json").read_text())
+    assert (said["status"], said["ranks_finished"]) == ("done", 3)
+    assert [gone["rank"] for gone in said["ledger"]["evicted"]] == [0]
+    first, second = said["ledger"]["epochs"]
+    assert (first["members"], second["members"]) == ([0, 1, 2, 3], [1, 2, 3])
+    state = replayed(Path("ledger/rank-1")).state
+    assert len(state.table) == 3
+    assert not state.run.running
+    assert state.run.end_round == 80
+    run("second", None, 1)
+    said = json.loads(Path("second/summary.json").read_text())["ledger"]
+    assert [view["members"] for view in said["epochs"]] == [[0, 1, 2, 3]]
+    assert len(replayed(Path("ledger/rank-0")).state.table) == 4
+    assert main(["ledger", "verify", "ledger"]) == 0
+
+
+def test_a_minority_stops_with_one_error_that_all_have_alike(toy):
+    long = TrainConfig(f"{toy}:blobs", steps=2000, log_every=1000, seed=3, ledger="ledger", threads=1)
+    said = []
+
+    def program(transport):
+        with Peer(transport, signals=False) as peer:
+            with pytest.raises(job.SharedError) as error:
+                job.run(peer, long, "first", quiet=True)
+            said.append(str(error.value))
+
+    deaths = {rank: Death(0.2, (0.0, 2e-3)) for rank in (2, 3)}
+    LocalCluster(4, 1, delay_s=(5e-4, 2e-3), deaths=deaths).run(program)
+    assert len(said) == 2
+    for words in said:
+        assert "2 of 4 members are gone (ranks 2, 3), the ledger needs 3" in words
+    summary = json.loads(Path("first/summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert "the ledger needs 3" in summary["reason"]
