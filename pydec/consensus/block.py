@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pydec.consensus.certificate import MAX_CERTIFICATE_BYTES, QuorumCertificate
-from pydec.consensus.wire import HASH_BYTES, Reader, blob, blobs, optional
+from pydec.consensus.wire import HASH_BYTES, ROUND_LIMIT, Reader, blob, blobs, optional
 from pydec.errors import FrameError
 
 VERSION = 1
@@ -87,15 +87,16 @@ class Header:
             FrameError: they are none.
         """
         reader = Reader(data, "a block header")
-        version = reader.u16()
+        version, chain_id, epoch, height, parent_hash = reader.unpack(_HEAD)
         if version != VERSION:
             raise FrameError(f"a block header has version {version}, this pydec reads {VERSION}")
-        chain_id, epoch, height = reader.take(HASH_BYTES), reader.u64(), reader.u64()
-        parent_hash, commit = reader.take(HASH_BYTES), reader.optional(MAX_CERTIFICATE_BYTES)
+        commit = reader.optional(MAX_CERTIFICATE_BYTES)
         last_commit = None if commit is None else QuorumCertificate.decode(commit)
-        roots = reader.take(HASH_BYTES), reader.take(HASH_BYTES), reader.take(HASH_BYTES)
-        origin_round, origin_proposer = reader.round(), reader.u16()
+        tx_root, state_root, next_hash, origin_round, origin_proposer = reader.unpack(_TAIL)
+        if origin_round >= ROUND_LIMIT:
+            raise FrameError(f"a block header names round {origin_round}; rounds are below {ROUND_LIMIT}")
         reader.end()
+        roots = tx_root, state_root, next_hash
         return cls(chain_id, epoch, height, parent_hash, last_commit, *roots, origin_round, origin_proposer)
 
 

@@ -7,16 +7,20 @@ checks come first and the first bad signature ends the work, so garbage costs at
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from pydec.consensus.signed import Kind, SignedStatement, signed_bytes, timeout_body
 from pydec.consensus.validators import MAX_VALIDATORS, ValidatorTable
-from pydec.consensus.wire import HASH_BYTES, Reader, u16, u32, u64
+from pydec.consensus.wire import HASH_BYTES, ROUND_LIMIT, Reader, u16, u32, u64
 from pydec.crypto.signing import SIGNATURE_BYTES, verify
 from pydec.errors import FrameError, SignatureError
 
+VOTES = {int(kind): kind for kind in (Kind.PREPARE, Kind.COMMIT)}
+"""Kinds that a quorum certificate may be of, by number."""
+_HEAD = struct.Struct(f">BQQI{HASH_BYTES}sH")  # kind, epoch, height, round, block hash, bytes of the bitmap
 MAX_CERTIFICATE_BYTES = 64 + (MAX_VALIDATORS + 7) // 8 + MAX_VALIDATORS * SIGNATURE_BYTES
 MAX_TIMEOUT_CERTIFICATE_BYTES = 24 + MAX_VALIDATORS * (6 + SIGNATURE_BYTES)
 
@@ -153,8 +157,9 @@ class QuorumCertificate:
 
     @cached_property
     def _encoded(self) -> bytes:  # one certificate stands in a decision, in headers and in every proposal
-        head = bytes((self.kind,)) + u64(self.epoch) + u64(self.height) + u32(self.round) + self.block_hash
-        parts = (head, u16(len(self.bitmap)), self.bitmap, u16(len(self.signatures)), *self.signatures)
+        where = (self.kind, self.epoch, self.height, self.round, self.block_hash)
+        head = _HEAD.pack(*where, len(self.bitmap))
+        parts = (head, self.bitmap, u16(len(self.signatures)), *self.signatures)
         return b"".join(parts)
 
     @classmethod
@@ -165,14 +170,15 @@ class QuorumCertificate:
             FrameError: they are none.
         """
         reader = Reader(data, "a quorum certificate")
-        kind = reader.u8()
-        if kind not in (Kind.PREPARE, Kind.COMMIT):
-            raise FrameError(f"a quorum certificate has kind {kind}, expected PREPARE or COMMIT")
-        epoch, height, round, block_hash = reader.u64(), reader.u64(), reader.round(), reader.take(HASH_BYTES)
-        bitmap = reader.take(reader.u16())
-        signatures = tuple(reader.take(SIGNATURE_BYTES) for _ in range(_few(reader.u16())))
+        kind, epoch, height, round, block_hash, bitmap_bytes = reader.unpack(_HEAD)
+        if kind not in VOTES or round >= ROUND_LIMIT:
+            raise FrameError(
+                f"a quorum certificate has kind {kind}, expected PREPARE or COMMIT, in round {round}"
+            )
+        bitmap = reader.take(bitmap_bytes)
+        signatures = reader.pieces(_few(reader.u16()), SIGNATURE_BYTES)
         reader.end()
-        return cls(Kind(kind), epoch, height, round, block_hash, bitmap, signatures)
+        return cls(VOTES[kind], epoch, height, round, block_hash, bitmap, signatures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pydec.consensus.block import MAX_BLOCK_BYTES
 from pydec.consensus.certificate import (
     MAX_CERTIFICATE_BYTES,
     MAX_TIMEOUT_CERTIFICATE_BYTES,
+    VOTES,
     QuorumCertificate,
     TimeoutCertificate,
 )
@@ -30,7 +31,6 @@ TAG_BYTES = 8
 HEAD_BYTES = 2 + TAG_BYTES
 MAX_MESSAGE_BYTES = MAX_BLOCK_BYTES + MAX_CERTIFICATE_BYTES + MAX_TIMEOUT_CERTIFICATE_BYTES + 1024
 _VOTE = struct.Struct(">BQQI32sH64s")
-_VOTES = {int(kind): kind for kind in (Kind.PREPARE, Kind.COMMIT)}
 _HEAD = struct.Struct(f">BB{TAG_BYTES}s")
 
 
@@ -109,9 +109,9 @@ class Vote:
     def read(cls, reader: Reader) -> Vote:
         """The fields back."""
         kind, epoch, height, round, block_hash, index, signature = reader.unpack(_VOTE)
-        if kind not in _VOTES or round >= ROUND_LIMIT:
+        if kind not in VOTES or round >= ROUND_LIMIT:
             raise FrameError(f"a vote has kind {kind} and round {round}")
-        return cls(_VOTES[kind], epoch, height, round, block_hash, index, signature)
+        return cls(VOTES[kind], epoch, height, round, block_hash, index, signature)
 
 
 @dataclass(frozen=True, slots=True)

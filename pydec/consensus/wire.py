@@ -86,6 +86,11 @@ class Reader:
         self._at = end
         return taken
 
+    def pieces(self, count: int, n_bytes: int) -> tuple[bytes, ...]:
+        """``count`` times exactly that many bytes."""
+        data = self.take(count * n_bytes)
+        return tuple(data[at : at + n_bytes] for at in range(0, len(data), n_bytes))
+
     def _number(self, layout: struct.Struct) -> int:
         try:
             value: int = layout.unpack_from(self._data, self._at)[0]
