@@ -91,6 +91,8 @@ def rows(options: Options) -> Iterator[Row]:
             local_steps=entry.local_steps,
             optimizer=optimizer,
         )
+        if gossip.make(spec).asynchronous:  # nothing is evaluated on the way, and asking for it is refused
+            config = replace(config, eval_every=TrainConfig.eval_every)
         rates = [rate * entry.rate_scale for rate in (RATES[:1] if options.quick else RATES)]
         tried = {lr: _train(replace(config, lr=lr), ranks) for lr in rates}
         lr, best = max(tried.items(), key=lambda item: item[1]["accuracy"])
