@@ -271,7 +271,7 @@ def test_an_error_that_all_ranks_have_ends_the_job(mpirun, tmp_path):
     assert "ZeroDivisionError" in done.stderr
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)  # two jobs
 def test_a_killed_rank_is_evicted_by_the_ledger_and_the_others_enter_a_graph_without_it(mpirun, tmp_path):
     chosen = ("--ledger", "L", "--algorithm", "gradient-tracking", "--optimizer", "sgd", "--lr", "0.1")
     words = (*WORDS[:-1], "ring", *chosen)
