@@ -80,7 +80,8 @@ class Arena:
     Each tensor keeps its shape, strides and identity; only its storage changes, so optimisers,
     hooks and modules that hold it see nothing. Gaps between tensors are zero on all ranks.
 
-    Tensors on a GPU stay there; what gossip sees is a copy in pinned host memory. ``load`` and ``store`` wait
+    Tensors on a GPU stay there; what gossip sees is a copy in pinned host memory, whatever memory the MPI
+    takes, because packets are encoded and mixed by the CPU. ``load`` and ``store`` wait
     for the copy alone, by an event, which lies behind what the GPU was given before.
 
     Args:
