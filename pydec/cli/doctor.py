@@ -204,12 +204,27 @@ def check_mpi(answer: dict[str, Any]) -> list[Finding]:
         findings.append(Finding("MPI threads", "note", value, "use an MPI built with MPI_THREAD_MULTIPLE"))
     if answer["ulfm"]:
         findings.append(
-            Finding("fault tolerance", "ok", "ULFM is built in: survivors go on when a rank dies")
+            Finding(
+                "fault tolerance",
+                "ok",
+                "ULFM is built in: under `pydec run` survivors go on when a rank dies",
+            )
         )
     else:
-        value = f"no ULFM in {vendor} {version}: when a rank dies, MPI ends the job"
+        value = (
+            f"no ULFM in {vendor} {version}: when a rank dies, MPI ends the job, and `pydec run` restarts it"
+        )
         findings.append(Finding("fault tolerance", "note", value, INSTALL_MPI))
-    return findings
+    return [*findings, check_nodes()]
+
+
+def check_nodes() -> Finding:
+    """What follows when a host is lost: mpirun ends the job, and `pydec run` asks who is left."""
+    value = "mpirun ends the job; `pydec run --hosts` starts it again on hosts that answer"
+    if shutil.which("srun") or shutil.which("ssh"):
+        return Finding("lost hosts", "ok", value)
+    fix = "for several hosts: apt-get install openssh-client, or name another shell with --launch-agent"
+    return Finding("lost hosts", "note", f"{value}; no ssh or srun here to ask them", fix)
 
 
 def check_mpirun(answer: dict[str, Any]) -> Finding:

@@ -95,12 +95,22 @@ def test_missing_mpi_library_names_the_extra():
 
 def test_limits_of_an_mpi_are_notes():
     limited = {**OPEN_MPI, "vendor": "MPICH", "version": "5.0.2", "thread_level": "serialized", "ulfm": False}
-    library, threads, faults = doctor.check_mpi(limited)
+    library, threads, faults, hosts = doctor.check_mpi(limited)
     assert library.state == "ok"
     assert threads.state == "note"
     assert "SERIALIZED" in threads.value
     assert faults.state == "note"
     assert faults.fix
+    assert hosts.name == "lost hosts"
+
+
+def test_a_machine_without_a_remote_shell_learns_of_launch_agents(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    finding = doctor.check_nodes()
+    assert finding.state == "note"
+    assert "--launch-agent" in (finding.fix or "")
+    fake_mpirun(tmp_path, "OpenSSH").rename(tmp_path / "ssh")
+    assert doctor.check_nodes().state == "ok"
 
 
 def test_mpirun_of_another_mpi_is_named_with_the_way_to_the_right_one(tmp_path, monkeypatch):
