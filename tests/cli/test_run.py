@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pydec.cli.run import Again
+
 pytestmark = pytest.mark.timeout(90)
 ROOT = Path(__file__).parents[2]
 OUTSIDE = {
@@ -124,3 +126,19 @@ def test_a_wrong_argument_is_one_line_and_status_2(words, env, reason):
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("pydec: error: ")
     assert reason in err
+
+
+def test_a_run_that_is_lost_before_its_first_checkpoint_begins_anew_beside_it(tmp_path):
+    first = ("py", "-m", "pydec", "train", "stdlib-lm", "--run-dir", f"{tmp_path}/R")
+    again = Again(first)
+    assert again.command(0) == first
+    assert again.command(1) == (*first, "--run-dir", f"{tmp_path}/R-again-1")
+    assert again.command(2)[-1] == f"{tmp_path}/R-again-2"
+    assert again.progress() == 0
+
+
+def test_a_run_gets_a_directory_and_another_program_does_not():
+    words = Again(("py", "-m", "pydec", "train", "stdlib-lm:width=64")).command(0)
+    assert words[-2] == "--run-dir"
+    assert words[-1].startswith("runs/stdlib-lm-")
+    assert Again(("py", "x.py")).command(1) == ("py", "x.py")
