@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import IO
 
 _LIMIT_S = 1800
+_STOP_S = 20.0  # pydec run ends a job that is to stop within less, if its ranks do not
 
 
 def run_ranks(ranks: int, words: Sequence[str]) -> None:
@@ -30,3 +34,57 @@ def run_ranks(ranks: int, words: Sequence[str]) -> None:
         raise RuntimeError(
             f"pydec run {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
         )
+
+
+class Started:
+    """A job that runs; from ``started_ranks``."""
+
+    def __init__(self, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
+        self._process, self._said = process, said
+
+    def check(self) -> None:
+        """Raise if it has ended.
+
+        Raises:
+            RuntimeError: shows the end of what it wrote to standard error.
+        """
+        if self._process.poll() is not None:
+            raise self._failed(f"ended with {self._process.returncode} too early")
+
+    def wait(self, limit_s: float) -> None:
+        """Wait until it has ended well.
+
+        Raises:
+            RuntimeError: it failed or took too long.
+        """
+        try:
+            status = self._process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise self._failed(f"took more than {limit_s:g} s") from None
+        if status:
+            raise self._failed(f"ended with {status}")
+
+    def _failed(self, how: str) -> RuntimeError:
+        self._said.seek(0)
+        return RuntimeError(
+            f"a job of pydec run {how}:\n{self._said.read()[-2000:].decode(errors='replace')}"
+        )
+
+
+@contextlib.contextmanager
+def started_ranks(ranks: int, words: Sequence[str]) -> Iterator[Started]:
+    """As ``run_ranks``, but go on beside the job; it is stopped, if it runs yet, when this is left."""
+    with tempfile.TemporaryFile() as said:
+        command = [sys.executable, "-m", "pydec", "run", "-n", str(ranks), "--max-restarts", "0", *words]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        try:
+            yield Started(process, said)
+        finally:
+            for _ in range(3):  # pydec run takes each as more urgent than the one before
+                if process.poll() is None:
+                    process.terminate()
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(_STOP_S)
+            if process.poll() is None:
+                process.kill()
+                process.wait()

@@ -1,4 +1,4 @@
-"""What it costs to be able to go on: the stall and the speed of checkpoints beside training."""
+"""How soon the others go on when a rank dies, and what it costs to be able to: checkpoints."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from . import recover_kills
 from .harness import Options, Row
 from .jobs import run_ranks
 
@@ -17,6 +18,12 @@ EVERY = 50
 
 
 def rows(options: Options) -> Iterator[Row]:
+    """What checkpoints cost, then what deaths do."""
+    yield from _checkpoints(options)
+    yield from recover_kills.rows(options)
+
+
+def _checkpoints(options: Options) -> Iterator[Row]:
     """A step with and without checkpoints, the stall of a step that takes one, bytes written a second."""
     rounds = options.rounds or (1 if options.quick else 10)
     every = 4 if options.quick else EVERY

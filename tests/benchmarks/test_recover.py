@@ -1,0 +1,35 @@
+"""The suite ``recover`` under real mpirun: a rank is killed, and the figure is of its neighbours' clocks."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from pydec.cli import bench
+
+kills = bench.load("recover_kills")
+
+
+@pytest.mark.usefixtures("mpirun")  # that is: not inside mpirun
+@pytest.mark.timeout(240)
+def test_both_neighbours_of_a_killed_rank_finish_a_round_without_it():
+    began_s = time.monotonic()
+    assert 0.0 < kills.kill(256, seed=0) < time.monotonic() - began_s
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mpirun")
+@pytest.mark.timeout(240)
+def test_nobody_is_dropped_for_being_slow():
+    assert kills.false_alarms(50).value == 0
+
+
+@pytest.mark.usefixtures("mpirun")
+def test_a_job_that_fails_shows_its_last_words():
+    jobs = bench.load("jobs")
+    with (
+        pytest.raises(RuntimeError, match=r"(?s)ended with 1:.*no such thing"),
+        jobs.started_ranks(1, ["python", "-c", "raise SystemExit('no such thing')"]) as job,
+    ):
+        job.wait(60.0)
