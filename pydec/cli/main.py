@@ -22,6 +22,7 @@ from pydec.errors import ConfigError, PydecError, Stopped
 COMMANDS = {
     "train": "train a model; under mpirun or pydec run one rank of many, alone a cluster of one",
     "run": "start a command on several ranks with the right flags for mpirun",
+    "scale": "give a running job of pydec run more or fewer ranks",
     "list": "every topology, compressor, algorithm, mixing, optimizer and task, with its options",
     "topology": "facts and a picture of a graph",
     "keys": "make and show the key files that name nodes",

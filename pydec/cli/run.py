@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
 import re
 import shutil
@@ -23,12 +24,13 @@ from typing import TYPE_CHECKING
 from pydec.cli.main import COMMANDS
 from pydec.comm.detect import launch
 from pydec.comm.words import VARIABLE
-from pydec.errors import ConfigError
+from pydec.errors import ConfigError, SetupError
 from pydec.launch.relaunch import option, resumed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from pydec.launch.scale import Desk
     from pydec.launch.supervise import Outcome, Signals
     from pydec.launch.tolerance import Tolerance
 
@@ -137,13 +139,22 @@ def run(args: argparse.Namespace) -> int:
         argv = mpirun.arguments(
             job, program, kind, cores, {*env, VARIABLE}, tolerance=tolerance, agent=args.launch_agent
         )
-        return Supervisor(argv, env).outcome(signals)
+        return Supervisor(argv, env, desk=desk).outcome(signals)
 
     def answers(asked: Sequence[str], signals: Signals) -> set[str]:
         return answering(asked, signals, args.launch_agent, slurm=slurm)
 
     sys.stdout.flush()
-    return Relauncher(plan, start, answers, again.progress).run()
+    desk = _desk(again, answers)
+    try:
+        status = Relauncher(plan, start, answers, again.progress, desk).run()
+        if desk is not None:
+            _note(again.run_dir, desk.scaled)
+        return status
+    finally:
+        if desk is not None:
+            desk.finish("the job was stopped", failed=True)
+            desk.door.close()
 
 
 class Again:
@@ -164,6 +175,11 @@ class Again:
             task = re.match(r"[A-Za-z0-9.-]*", command[4] if len(command) > 4 else "")
             self._run_dir = f"runs/{(task and task[0].strip('-')) or 'train'}-{now:%Y%m%d-%H%M%S}"
             self._command = (*command, "--run-dir", self._run_dir)
+
+    @property
+    def run_dir(self) -> str:
+        """Of the run that was started last; "" if the command is not ``pydec train``."""
+        return self._run_dir
 
     def command(self, number: int) -> tuple[str, ...]:
         """The command of the ``number``-th start, from 0.
@@ -189,6 +205,27 @@ class Again:
         store = Store(RunDir(Path(self._run_dir)))
         whole = (step for step in store.steps() if {*store.members(step)} <= {*store.ranks(step)})
         return next(whole, -1) + 1
+
+
+def _desk(again: Again, answers: Callable[[Sequence[str], Signals], set[str]]) -> Desk | None:
+    """Where ``pydec scale`` asks this job; says so where it cannot."""
+    from pydec.launch.door import Door
+    from pydec.launch.scale import Desk
+
+    try:
+        return Desk(Door(), lambda: again.run_dir, answers, again.progress)
+    except SetupError as error:
+        print(f"pydec: pydec scale cannot ask this job: {error}", file=sys.stderr, flush=True)
+        return None
+
+
+def _note(run_dir: str, scaled: Sequence[Mapping[str, float]]) -> None:
+    """Add the changes of the number of ranks to the run's summary, if it has one."""
+    path = Path(run_dir) / "summary.json"
+    if scaled and path.exists():
+        from pydec.train.rundir import RunDir
+
+        RunDir(path.parent).write(path.name, {**json.loads(path.read_bytes()), "scaled": list(scaled)})
 
 
 def _tolerance(args: argparse.Namespace, program: str, kind: str) -> Tolerance | None:

@@ -1,4 +1,4 @@
-"""What a rank tells the supervisor of its job: that it has begun, and that it has left in order.
+"""What a rank tells the supervisor of its job: that it has begun, has taken a step, has left in order.
 
 No launcher tells: Open MPI with fault tolerance says nothing of a rank that was killed, and ends with
 status 0 even if all were. A word goes to standard error, which launchers carry from every host, between two
@@ -12,16 +12,28 @@ import re
 
 VARIABLE = "PYDEC_SUPERVISED"
 """Environment variable that ``pydec run`` sets; without it nothing is said."""
-_WORD = re.compile(rb"\x1epydec (\d{1,9}) ([+-])\x1f")
+_WORD = re.compile(rb"\x1epydec (\d{1,9}) (?:([+-])\x1f|\*\x1f\n)")
 _START = b"\x1epydec "
 _LONGEST = 24
 
 
 def say(rank: int, *, begins: bool) -> None:
     """Tell the supervisor, if there is one, that this rank begins or leaves."""
+    _write(rank, b"+\x1f" if begins else b"-\x1f")
+
+
+def say_stepped(rank: int) -> None:
+    """Tell the supervisor, if there is one, that this rank has taken its first step since it began.
+
+    Open MPI passes whole lines on, and this word is not to wait for the next one.
+    """
+    _write(rank, b"*\x1f\n")
+
+
+def _write(rank: int, mark: bytes) -> None:
     if os.environ.get(VARIABLE):
         try:
-            os.write(2, b"\x1epydec %d %c\x1f" % (rank, b"+" if begins else b"-"))
+            os.write(2, b"\x1epydec %d %b" % (rank, mark))
         except OSError:
             pass  # nobody listens any more
 
@@ -32,11 +44,13 @@ class Listener:
     Attributes:
         begun: ranks that began.
         left: of these, the ranks that have left in order since.
+        stepped: ranks that have taken a step of training.
     """
 
     def __init__(self) -> None:
         self.begun: set[int] = set()
         self.left: set[int] = set()
+        self.stepped: set[int] = set()
         self._kept = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -59,6 +73,9 @@ class Listener:
 
     def _hear(self, word: re.Match[bytes]) -> bytes:
         rank = int(word[1])
+        if not word[2]:
+            self.stepped.add(rank)
+            return b""
         self.begun.add(rank)
         (self.left.add if word[2] == b"-" else self.left.discard)(rank)
         return b""

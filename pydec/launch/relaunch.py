@@ -9,10 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pydec.errors import ConfigError
 from pydec.launch.hosts import Slots
 from pydec.launch.supervise import Outcome, Signals, conclude, write
+
+if TYPE_CHECKING:
+    from pydec.launch.scale import Desk
 
 FIRST_S = 1.0
 MOST_S = 60.0  # between starts; a host that reboots takes longer, and the next try finds it
@@ -50,6 +54,15 @@ class Plan:
             raise ConfigError("--spare names hosts to use in place of others; name these with --hosts")
         if twice := sorted(self.spares.keys() & self.hosts.keys()):
             raise ConfigError(f"--spare {twice[0]} is among the hosts of the job already; leave it out")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a job asks for, and where it runs: ``ranks`` ranks on ``hosts``."""
+
+    plan: Plan
+    ranks: int
+    hosts: Slots
 
 
 def place(plan: Plan, answering: Collection[str]) -> tuple[int, Slots]:
@@ -115,6 +128,7 @@ class Relauncher:
         start: runs the job once: number of the start from 0, ranks, hosts.
         answering: which of these hosts answer now.
         progress: a number that grows when there is a newer checkpoint.
+        desk: where requests for another number of ranks come in; None takes none.
     """
 
     def __init__(
@@ -123,7 +137,9 @@ class Relauncher:
         start: Callable[[int, int, Slots, Signals], Outcome],
         answering: Callable[[Sequence[str], Signals], Collection[str]],
         progress: Callable[[], int] = lambda: 0,
+        desk: Desk | None = None,
     ) -> None:
+        self._desk = desk
         self._plan = plan
         self._start = start
         self._answering = answering
@@ -143,10 +159,16 @@ class Relauncher:
         ranks, hosts = plan.ranks, plan.hosts
         restarts, starts, reached = 0, 0, self._progress()
         while True:
+            if self._desk is not None:
+                self._desk.starts(Place(plan, ranks, hosts))
             outcome = self._start(starts, ranks, hosts, signals)
             starts += 1
             if signals.received:
                 return outcome if outcome.status > 128 else signals.stopped()
+            if changed := self._scaled(outcome):
+                plan, ranks, hosts = changed.plan, changed.ranks, changed.hosts
+                reached = self._progress()
+                continue
             if not outcome.fault or not plan.max_restarts:
                 return outcome
             if (now := self._progress()) > reached:
@@ -177,6 +199,16 @@ class Relauncher:
                     f"{plan.min_ranks}: no answer from {silent or 'no host'} ({reason})",
                 )
             write(f"pydec: start {starts + 1} with {_words(ranks, hosts)}\n".encode())
+
+    def _scaled(self, outcome: Outcome) -> Place | None:
+        """Where to start at once because another number of ranks was asked for, if that is why it ended."""
+        if self._desk is None:
+            return None
+        if outcome.left:
+            return self._desk.left()
+        found = self._desk.back(outcome.reason) if outcome.status else None
+        self._desk.finish(outcome.reason or "the job has ended", failed=True)
+        return found
 
 
 def _words(ranks: int, hosts: Mapping[str, int]) -> str:

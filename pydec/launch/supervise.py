@@ -13,14 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
 
 from pydec.comm.words import VARIABLE, Listener
 from pydec.launch.noise import NoiseFilter
+
+if TYPE_CHECKING:
+    from pydec.launch.scale import Desk
 
 STOP_S = 30.0  # how long the ranks may take to write what they have
 KILL_S = 5.0  # how long mpirun may take to end them after that
 _FORWARD = {signal.SIGTERM: signal.SIGUSR1, signal.SIGINT: signal.SIGUSR2}  # see comm/stop.py
 _STATUSES = (0, 1, 2, 130, 143)
+_LEFT = 128 + signal.SIGTERM  # of ranks that have written what they have and gone
 
 
 class Signals:
@@ -70,6 +75,7 @@ class Outcome:
         fault: whether it ended because a process or host was lost, so that another start may help.
         lost: ranks that died while the others ended well.
         shown: whether the reason is the last line already.
+        left: whether the ranks left because ``pydec scale`` asked for another number of them.
     """
 
     status: int
@@ -77,6 +83,7 @@ class Outcome:
     fault: bool = False
     lost: tuple[int, ...] = ()
     shown: bool = False
+    left: bool = False
 
 
 def conclude(outcome: Outcome) -> int:
@@ -95,12 +102,20 @@ class Supervisor:
     Args:
         argv: the command line.
         env: the environment.
+        desk: where requests for another number of ranks come in; None takes none.
         stop_s, kill_s: patience, see ``STOP_S`` and ``KILL_S``.
     """
 
     def __init__(
-        self, argv: Sequence[str], env: Mapping[str, str], *, stop_s: float = STOP_S, kill_s: float = KILL_S
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        desk: Desk | None = None,
+        stop_s: float = STOP_S,
+        kill_s: float = KILL_S,
     ) -> None:
+        self._desk = desk
         self._argv = list(argv)
         self._env = {**env, VARIABLE: "1"}
         self._patience = (stop_s, kill_s)
@@ -143,16 +158,21 @@ class Supervisor:
 
     def _relay(self, mpirun: subprocess.Popen[bytes], stderr: int, wake: int, noise: NoiseFilter) -> None:
         """Pass standard error on, and signals, until the job's end."""
-        open_ends = [stderr, wake]
+        door = [] if self._desk is None else [self._desk.fileno()]
+        open_ends = [stderr, wake, *door]
         while stderr in open_ends or mpirun.poll() is None:
             self._step(mpirun)
             ready, _, _ = select.select(open_ends, [], [], 0.2)
             if wake in ready:
                 os.read(wake, 4096)
+            if self._desk is not None and self._desk.fileno() in ready:
+                self._desk.serve(self._signals)
             if stderr in ready:
                 data = os.read(stderr, 65536)
                 if data:
                     write(noise.feed(self._heard.feed(data)))
+                    if self._desk is not None and self._heard.stepped:
+                        self._desk.stepped()
                 else:
                     open_ends.remove(stderr)
             elif mpirun.poll() is not None:
@@ -160,11 +180,12 @@ class Supervisor:
 
     def _step(self, mpirun: subprocess.Popen[bytes]) -> None:
         """Ask the ranks to stop, then mpirun to end them, then end everything."""
-        asked = min(len(self._signals.received), 2)  # a second signal means that the first took too long
+        received = self._signals.received or ([signal.SIGTERM] if self._leaving else [])
+        asked = min(len(received), 2)  # a second signal means that the first took too long
         if asked <= self._steps and (not asked or time.monotonic() < self._next_step_s):
             return
         self._steps += 1
-        step = (_FORWARD[signal.Signals(self._signals.received[0])], signal.SIGTERM, signal.SIGKILL)[
+        step = (_FORWARD[signal.Signals(received[0])], signal.SIGTERM, signal.SIGKILL)[
             min(self._steps, 3) - 1
         ]
         if step == signal.SIGKILL:
@@ -173,11 +194,18 @@ class Supervisor:
             mpirun.send_signal(step)
         self._next_step_s = time.monotonic() + self._patience[min(self._steps, 2) - 1]
 
+    @property
+    def _leaving(self) -> bool:
+        """Whether the ranks are to write what they have so that another number of them goes on."""
+        return self._desk is not None and self._desk.leaving
+
     def _judge(self, status: int, noise: NoiseFilter) -> Outcome:
         """What the job came to, by what its ranks say first: mpirun's status is 0 after some losses."""
         if self._signals.received:
             stopped = self._signals.stopped()
             return replace(stopped, shown=noise.last_line == stopped.reason)
+        if self._leaving and status == _LEFT:
+            return Outcome(status, "pydec: stopped for another number of ranks", left=True)
         lost, killed = self._heard.lost(), noise.killed()
         if status == 0 and not noise.node_lost and (self._heard.left or not lost):
             return Outcome(0, lost=tuple(lost))

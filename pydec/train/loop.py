@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pydec.comm.transport import Stream
+from pydec.comm.words import say_stepped
 from pydec.errors import ConfigError
 from pydec.train import optimizers
 from pydec.train.batches import Batch, Batches
@@ -138,6 +139,8 @@ class Loop:
         ):
             self.peer.check()
             self.progress.step = self.under_way = step
+            if step == done + 1:
+                say_stepped(self.peer.rank)
             now_s, wait_s = time.perf_counter(), self.optimizer.wait_s
             self.survivors.look(step, now_s - self._started_s)
             row: dict[str, float | int | str | None] = {

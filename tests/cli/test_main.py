@@ -41,7 +41,7 @@ def test_version(capsys):
     [
         (
             ["trian"],
-            "unknown command 'trian'; known: train, run, list, topology, keys, ledger, bench, doctor",
+            "unknown command 'trian'; known: train, run, scale, list, topology, keys, ledger, bench, doctor",
         ),
         (["--fast"], "unrecognized arguments: --fast; see pydec --help"),
         (["train"], "train: the following arguments are required: TASK; see pydec train --help"),

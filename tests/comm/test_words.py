@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydec.comm.words import VARIABLE, Listener, say
+from pydec.comm.words import VARIABLE, Listener, say, say_stepped
 
 
 def heard(data, size):
@@ -26,10 +26,12 @@ def test_what_is_said_is_heard(monkeypatch):
     say(2, begins=True)
     say(13, begins=True)
     say(2, begins=False)
+    say_stepped(13)
     out, listener = heard(os.read(end, 1000), 7)
     os.close(end)
     os.close(start)
     assert (out, listener.begun, listener.left, listener.lost()) == (b"", {2, 13}, {2}, [13])
+    assert listener.stepped == {13}
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])

@@ -1,0 +1,45 @@
+"""Give a running job more or fewer ranks: pydec scale +2.
+
+Asks the pydec run of a training job on this machine. Its ranks write a checkpoint and leave, and the new
+number goes on from it: from the mean of the models, with the data that was not seen. If the new number does
+not start, the old one goes on from the same checkpoint.
+
+  pydec scale +2                    # two more
+  pydec scale +2 --host node7:2     # two more, on another host
+  pydec scale -2                    # two fewer
+  pydec scale =6 --run-dir runs/x   # six, where several jobs run
+"""
+
+from __future__ import annotations
+
+import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    add = parser.add_argument
+    add("count", metavar="COUNT", help="+N more, -N fewer, or =N ranks")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--run-dir", default="", metavar="DIR", help="the job of this run")
+    which.add_argument("--pid", type=int, default=0, metavar="PID", help="the job of this pydec run")
+    add("--host", default="", metavar="HOST:SLOTS,...", help="where more ranks can run")
+    add("--oversubscribe", action="store_true", help="let hosts have more ranks than slots")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask, wait, and return 0 when the new number of ranks has taken a step, 1 if it did not start.
+
+    Raises:
+        ConfigError: no such job, several, or it refuses.
+        SetupError: it ends without an answer.
+    """
+    import json
+    from dataclasses import asdict
+
+    from pydec.launch.door import ask, find
+    from pydec.launch.scale import Request
+
+    request = Request(args.count, args.host, args.oversubscribe)
+    line = json.dumps({**asdict(request)})
+    done = ask(find(args.run_dir, args.pid), line, lambda words: print(words, flush=True))
+    return 0 if done else 1

@@ -1,0 +1,273 @@
+"""Requests to a running job for more or fewer ranks: what is granted, and the door at which they come in.
+
+The job's ranks write a checkpoint at one step and leave, as at a signal; others go on from it. The door is a
+Unix socket of the supervisor, in a directory that only its user can enter (see ``door``). A request and each
+answer are one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydec.errors import ConfigError
+from pydec.launch.door import Door
+from pydec.launch.hosts import known, parse
+from pydec.launch.relaunch import Place
+from pydec.launch.supervise import Signals, write
+
+_COUNT = re.compile(r"([+=-])(\d{1,9})")
+_MOST = 65_536  # bytes of a request
+_READ_S = 1.0  # for a request to arrive whole; the job's output waits meanwhile
+
+
+@dataclass(frozen=True)
+class Request:
+    """What ``pydec scale`` asks for.
+
+    Args:
+        count: "+2", "-2" or "=6".
+        hosts: "HOST:SLOTS,..." to add to those of the job; "" adds none.
+        oversubscribe: whether hosts may get more ranks than they have slots.
+
+    Raises:
+        ConfigError: of another form.
+    """
+
+    count: str
+    hosts: str = ""
+    oversubscribe: bool = False
+
+    def __post_init__(self) -> None:
+        if not _COUNT.fullmatch(self.count):
+            raise ConfigError(f"scale: expected +N, -N or =N ranks, such as +2, got {self.count!r}")
+        parse(self.hosts, "--host")
+
+    def ranks(self, now: int) -> int:
+        """How many ranks there are to be.
+
+        Args:
+            now: how many there are.
+        """
+        sign, number = self.count[0], int(self.count[1:])
+        return number if sign == "=" else now + number if sign == "+" else now - number
+
+
+def grant(place: Place, request: Request, is_known: Callable[[str], bool] = known) -> Place:
+    """Where a job runs once a request is met.
+
+    Args:
+        place: where it runs now.
+        request: what is asked for.
+        is_known: whether a host can be reached at all.
+
+    Raises:
+        ConfigError: the request cannot be met; says why.
+    """
+    plan, now = place.plan, place.ranks
+    ranks, more = request.ranks(now), parse(request.hosts, "--host")
+    if ranks < 1:
+        raise ConfigError(f"a job needs at least 1 rank, and {request.count} leaves {ranks} of {now}")
+    if ranks == now:
+        raise ConfigError(f"the job has {now} ranks already")
+    if ranks < plan.min_ranks:
+        raise ConfigError(f"{ranks} ranks are fewer than --min-ranks {plan.min_ranks} of pydec run")
+    if more and ranks < now:
+        raise ConfigError(f"--host names where new ranks run, and {request.count} starts none; leave it out")
+    for host in more:
+        if not is_known(host):
+            raise ConfigError(f"--host {host}: the job's machine knows no such host; correct the name")
+    slots = dict(place.hosts) if place.hosts or not more else {"localhost": now}
+    for host, count in more.items():
+        slots[host] = slots.get(host, 0) + count
+    for host, count in plan.spares.items():
+        if slots and sum(slots.values()) < ranks:
+            slots.setdefault(host, count)
+    if slots and ranks > max(now, sum(slots.values())) and not request.oversubscribe:
+        raise ConfigError(
+            f"{ranks} ranks need as many slots, and {', '.join(slots)} have {sum(slots.values())}; name more "
+            "with --host HOST:SLOTS, or add --oversubscribe"
+        )
+    kept = {host: count for host, count in slots.items() if host in more or host not in plan.spares}
+    hosts = {**plan.hosts, **kept}
+    spares = {host: count for host, count in plan.spares.items() if host not in hosts}
+    return Place(replace(plan, ranks=ranks, hosts=hosts, spares=spares), ranks, slots)
+
+
+def obstacle(run_dir: str, ranks: int, done: int) -> str:
+    """Why a job cannot go on with another number of ranks; "" if it can.
+
+    Args:
+        run_dir: of its run; "" if it is not of ``pydec train``.
+        ranks: how many there are to be.
+        done: steps up to its newest checkpoint.
+    """
+    if not run_dir:
+        return "the command is not pydec train, so there is no checkpoint that other ranks could go on from"
+    try:
+        options: dict[str, Any] = json.loads((Path(run_dir) / "config.json").read_bytes())["options"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        return f"the configuration in {run_dir} cannot be read ({error})"
+    if not options.get("keep_last"):
+        return "the run makes no checkpoints (--keep-last 0, or an asynchronous algorithm)"
+    if options.get("ledger"):
+        return "its ledger was made for the ranks that the job has, and --ledger cannot change their number"
+    if ranks < options.get("min_ranks", 1):
+        return f"{ranks} ranks are fewer than --min-ranks {options['min_ranks']} of pydec train"
+    if options.get("steps") and done >= options["steps"]:
+        return "the run has taken its last step"
+    return ""
+
+
+@dataclass
+class Change:
+    """A request that was granted: from where to where, who waits for it, since when (monotonic seconds)."""
+
+    before: Place
+    after: Place
+    client: socket.socket
+    asked_s: float
+    step: int = -1  # that it goes on from, once the ranks have left
+
+    @property
+    def words(self) -> str:
+        """What happens."""
+        return f"{self.before.ranks} -> {self.after.ranks} ranks"
+
+
+@dataclass
+class Desk:
+    """Takes requests while the job runs, and sees one at a time through.
+
+    Args:
+        door: open.
+        run_dir: of the job at this moment, "" if it has none.
+        answering: which of these hosts answer.
+        progress: steps up to the newest checkpoint, plus one; 0 without one.
+
+    Attributes:
+        change: what is under way.
+        scaled: what was done: step, from, to, time_s (seconds from the request to the first new step).
+    """
+
+    door: Door
+    run_dir: Callable[[], str]
+    answering: Callable[[Sequence[str], Signals], Collection[str]]
+    progress: Callable[[], int]
+    change: Change | None = None
+    scaled: list[dict[str, float]] = field(default_factory=list)
+    _place: Place | None = None
+    _stepped: bool = False
+
+    def fileno(self) -> int:
+        """Readable when somebody asks."""
+        return self.door.socket.fileno()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the ranks are to leave now."""
+        return self.change is not None and self.change.step < 0
+
+    def starts(self, place: Place) -> None:
+        """A start of the job follows."""
+        self._place, self._stepped = place, False
+        self.door.tell(self.run_dir())
+
+    def stepped(self) -> None:
+        """A rank has taken its first step since the start; a change is then complete."""
+        if self._stepped:
+            return
+        self._stepped = True
+        self.door.tell(self.run_dir())  # it is another one if the run has begun anew
+        if (change := self.change) is not None and not self.leaving:
+            time_s = time.monotonic() - change.asked_s
+            ranks = {"from": change.before.ranks, "to": change.after.ranks}
+            self.scaled.append({"step": change.step, **ranks, "time_s": round(time_s, 3)})
+            self.finish(f"{change.words}: first step {time_s:.1f} s after the request", failed=False)
+
+    def serve(self, signals: Signals) -> None:
+        """Take one request: refuse it, or have the ranks leave.
+
+        Args:
+            signals: a signal ends the waiting for hosts.
+        """
+        client, _ = self.door.socket.accept()
+        client.settimeout(_READ_S)
+        try:
+            line = client.makefile("rb").readline(_MOST)
+            if not line:
+                raise OSError  # it only looked whether somebody is here
+            words = json.loads(line)
+            request = Request(str(words["count"]), str(words["hosts"]), words["oversubscribe"] is True)
+            change = self._granted(request, client, signals)
+        except ConfigError as error:
+            _answer(client, str(error), failed=True, last=True)
+        except (ValueError, LookupError, TypeError):
+            _answer(client, "this pydec run does not understand the request", failed=True, last=True)
+        except OSError:
+            client.close()
+        else:
+            self.change = change
+
+    def left(self) -> Place | None:
+        """The ranks have left: where others go on, or None if they left no checkpoint."""
+        change, done = self.change, self.progress()
+        if change is None or not done:
+            return None
+        change.step = done - 1
+        words = f"{change.words}, continuing from step {change.step}"
+        write(f"pydec: {words}\n".encode())
+        _answer(change.client, words, failed=False, last=False)
+        return change.after
+
+    def back(self, reason: str) -> Place | None:
+        """The start that a change asked for failed: where the ranks of before go on, None if not so."""
+        change = self.change
+        if change is None or change.step < 0:
+            return None
+        before, after = change.before, change.after
+        words = (
+            f"{after.ranks} ranks did not start ({reason.removeprefix('pydec: error: ')}); going on with "
+            f"{before.ranks} from step {change.step}"
+        )
+        write(f"pydec: {words}\n".encode())
+        self.finish(words, failed=True)
+        return before
+
+    def finish(self, words: str, *, failed: bool) -> None:
+        """Give the last answer to whoever waits."""
+        if self.change is not None:
+            _answer(self.change.client, words, failed=failed, last=True)
+            self.change = None
+
+    def _granted(self, request: Request, client: socket.socket, signals: Signals) -> Change:
+        if self.change is not None:
+            raise ConfigError(
+                f"another request is under way ({self.change.words}); ask again when it is done"
+            )
+        if self._place is None or signals.received:
+            raise ConfigError("the job is about to end")
+        after = grant(self._place, request)
+        if self.run_dir() and not self._stepped:
+            raise ConfigError("the job has taken no step since its start; ask again when it has")
+        if reason := obstacle(self.run_dir(), after.ranks, self.progress() - 1):
+            raise ConfigError(reason)
+        added = [host for host in after.hosts if host not in self._place.hosts and host != "localhost"]
+        if silent := set(added) - set(self.answering(added, signals) if added else ()):
+            raise ConfigError(f"no answer from host {min(silent)}")
+        return Change(self._place, after, client, time.monotonic())
+
+
+def _answer(client: socket.socket, words: str, *, failed: bool, last: bool) -> None:
+    """Tell who asked, if anybody still listens."""
+    with suppress(OSError):
+        client.sendall(json.dumps({"words": words, "failed": failed, "last": last}).encode() + b"\n")
+    if last:
+        client.close()

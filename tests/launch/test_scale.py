@@ -1,0 +1,248 @@
+"""A running job takes requests for other numbers of ranks: granted, refused, fallen back, seen through."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from dataclasses import asdict
+
+import pytest
+
+from pydec.errors import ConfigError, SetupError
+from pydec.launch.door import Door, ask, find
+from pydec.launch.relaunch import Place, Plan, Relauncher
+from pydec.launch.scale import Desk, Request, grant, obstacle
+from pydec.launch.supervise import Outcome, Supervisor
+from pydec.launch.supervise import Signals as Received
+
+pytestmark = pytest.mark.timeout(60)
+LEFT = Outcome(143, "pydec: stopped", left=True)
+OPTIONS = {"keep_last": 2, "steps": 100, "ledger": "", "min_ranks": 1}
+
+
+@pytest.fixture
+def run_dir(tmp_path, monkeypatch):
+    """A run that has begun; doors are below it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"options": OPTIONS}))
+    return tmp_path
+
+
+@pytest.fixture
+def desk(run_dir):
+    made = Desk(Door(), lambda: str(run_dir), lambda hosts, signals: {"b"}, lambda: 41)
+    yield made
+    made.finish("over", failed=True)
+    made.door.close()
+
+
+class Client(threading.Thread):
+    """Asks as ``pydec scale`` does."""
+
+    def __init__(self, *request):
+        super().__init__(daemon=True)
+        self.line, self.said, self.result = json.dumps(asdict(Request(*request))), [], None
+        self.door = find()
+        self.start()
+
+    def run(self):
+        try:
+            self.result = ask(self.door, self.line, self.said.append)
+        except (ConfigError, SetupError) as error:
+            self.result = str(error)
+
+    def ended(self):
+        self.join(30.0)
+        return self.result
+
+
+def serve(desk, signals):
+    """Take requests as the supervisor does until one is granted or refused."""
+    while select.select([desk], [], [], 0.3)[0]:
+        desk.serve(signals)
+
+
+class Job:
+    """Stands for the supervisor and its mpirun: what happens at each start."""
+
+    def __init__(self, desk, *acts):
+        self.desk, self.acts, self.starts, self.clients = desk, acts, [], []
+
+    def __call__(self, number, ranks, hosts, signals):
+        self.starts.append((ranks, dict(hosts)))
+        act = self.acts[number]
+        if isinstance(act, Outcome):
+            return act
+        self.desk.stepped()
+        if act is not None:
+            self.clients.append(Client(*act))
+            serve(self.desk, signals)
+        return LEFT if self.desk.leaving else Outcome(0)
+
+    def run(self, plan):
+        return Relauncher(plan, self, lambda *_: set(), self.desk.progress, self.desk).run()
+
+
+def test_grown_and_shrunk_without_counting_as_restarts(desk, capfd):
+    job = Job(desk, ("+1",), ("=1",), None)
+    assert job.run(Plan(2, max_restarts=0)) == 0
+    assert job.starts == [(2, {}), (3, {}), (1, {})]
+    assert [client.ended() for client in job.clients] == [True, True]
+    assert job.clients[0].said[0] == "2 -> 3 ranks, continuing from step 40"
+    assert "first step" in job.clients[0].said[1]
+    rows = [{name: row[name] for name in ("step", "from", "to")} for row in desk.scaled]
+    assert rows == [{"step": 40, "from": 2, "to": 3}, {"step": 40, "from": 3, "to": 1}]
+    assert all(row["time_s"] >= 0 for row in desk.scaled)
+    assert capfd.readouterr().err.splitlines() == [
+        "pydec: 2 -> 3 ranks, continuing from step 40",
+        "pydec: 3 -> 1 ranks, continuing from step 40",
+    ]
+
+
+def test_the_old_number_goes_on_where_the_new_one_does_not_start(desk, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])  # every host is known
+    job = Job(desk, ("+2", "b:2"), Outcome(1, "pydec: error: no room"), None)
+    assert job.run(Plan(2, {"a": 2})) == 0
+    assert job.starts == [(2, {"a": 2}), (4, {"a": 2, "b": 2}), (2, {"a": 2})]
+    assert job.clients[0].ended() is False
+    assert job.clients[0].said[-1] == "4 ranks did not start (no room); going on with 2 from step 40"
+    assert desk.scaled == []
+
+
+def test_a_fall_back_that_fails_too_ends_as_always(desk, capfd):
+    job = Job(desk, ("+2",), Outcome(1, "pydec: error: no room"), Outcome(2, "pydec: error: x"))
+    assert job.run(Plan(2)) == 2
+    assert len(job.starts) == 3
+    assert capfd.readouterr().err.splitlines()[-1] == "pydec: error: x"
+
+
+def test_who_asks_while_a_change_is_under_way_or_before_a_step_is_refused(desk):
+    desk.starts(Place(Plan(2), 2, {}))
+    signals = Signals()
+    early = Client("+1")
+    serve(desk, signals)
+    assert "taken no step" in early.ended()
+    desk.stepped()
+    first = Client("+1")
+    serve(desk, signals)
+    second = Client("+2")
+    serve(desk, signals)
+    assert second.ended() == (
+        "refused: another request is under way (2 -> 3 ranks); ask again when it is done"
+    )
+    desk.finish("the job was stopped", failed=True)
+    assert "the job was stopped" in first.ended()
+
+
+class Signals:
+    received = ()
+
+
+@pytest.mark.parametrize(("status", "left"), [(143, True), (1, False)])
+def test_the_supervisor_has_the_ranks_leave(desk, status, left):
+    code = (
+        "import signal, sys; from pydec.comm.words import say_stepped\n"
+        f"signal.signal(signal.SIGUSR1, lambda *_: sys.exit({status})); say_stepped(0); signal.pause()"
+    )
+    desk.starts(Place(Plan(2), 2, {}))
+    stepped = desk.stepped
+
+    def ask_then():
+        stepped()
+        if not clients:
+            clients.append(Client("-1"))
+
+    clients: list[Client] = []
+    desk.stepped = ask_then
+    with Received() as signals:
+        outcome = Supervisor([sys.executable, "-c", code], os.environ, desk=desk).outcome(signals)
+    assert (outcome.status, outcome.left) == (status, left)
+
+
+def test_a_signal_in_the_middle_ends_it_as_always(desk):
+    def start(number, ranks, hosts, signals):
+        desk.stepped()
+        clients.append(Client("+1"))
+        serve(desk, signals)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return signals.stopped()
+
+    clients: list[Client] = []
+    assert Relauncher(Plan(2), start, lambda *_: set(), desk.progress, desk).run() == 143
+    desk.finish("the job was stopped", failed=True)
+    assert "the job was stopped" in clients[0].ended()
+
+
+@pytest.mark.parametrize(
+    ("place", "request_", "reason"),
+    [
+        (Place(Plan(2), 2, {}), ("-2",), "at least 1 rank, and -2 leaves 0 of 2"),
+        (Place(Plan(2), 2, {}), ("=2",), "has 2 ranks already"),
+        (Place(Plan(4, min_ranks=3), 4, {}), ("-2",), "2 ranks are fewer than --min-ranks 3"),
+        (Place(Plan(2, {"a": 2}), 2, {"a": 2}), ("+2",), "4 ranks need as many slots, and a have 2"),
+        (Place(Plan(2), 2, {}), ("+2", "x:2"), "--host x: the job's machine knows no such host"),
+        (Place(Plan(2), 2, {}), ("-1", "b:2"), "leave it out"),
+    ],
+)
+def test_what_cannot_be_met_is_refused(place, request_, reason):
+    with pytest.raises(ConfigError, match=reason):
+        grant(place, Request(*request_), lambda host: host != "x")
+
+
+def test_where_a_changed_job_runs():
+    def places(place, *request):
+        after = grant(place, Request(*request), lambda host: True)
+        return after.ranks, after.hosts, after.plan.hosts, after.plan.spares
+
+    alone, spread = Place(Plan(2), 2, {}), Place(Plan(2, {"a": 2}, {"s": 2}), 2, {"a": 2})
+    assert places(alone, "+9") == (11, {}, {}, {})
+    assert places(alone, "+1", "b:1") == (3, {"localhost": 2, "b": 1}, {"localhost": 2, "b": 1}, {})
+    assert places(spread, "-1") == (1, {"a": 2}, {"a": 2}, {"s": 2})
+    assert places(spread, "+2") == (4, {"a": 2, "s": 2}, {"a": 2}, {"s": 2})
+    assert places(spread, "=3", "s:1") == (3, {"a": 2, "s": 1}, {"a": 2, "s": 1}, {})
+    assert places(spread, "=9", "", True) == (9, {"a": 2, "s": 2}, {"a": 2}, {"s": 2})
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"keep_last": 0}, "makes no checkpoints"),
+        ({"ledger": "L"}, "--ledger cannot change their number"),
+        ({"min_ranks": 3}, "2 ranks are fewer than --min-ranks 3 of pydec train"),
+        ({"steps": 40}, "has taken its last step"),
+        ({}, ""),
+    ],
+)
+def test_what_a_run_must_have(run_dir, options, reason):
+    (run_dir / "config.json").write_text(json.dumps({"options": OPTIONS | options}))
+    assert reason in obstacle(str(run_dir), 2, 40)
+    assert bool(reason) == bool(obstacle(str(run_dir), 2, 40))
+
+
+def test_only_a_training_run_with_a_configuration_can_change(tmp_path):
+    assert "is not pydec train" in obstacle("", 2, 0)
+    assert "cannot be read" in obstacle(str(tmp_path), 2, 0)
+
+
+@pytest.mark.parametrize("count", ["2", "+", "+-2", "+x", "", "=1.5"])
+def test_a_count_of_another_form_is_refused(count):
+    with pytest.raises(ConfigError, match="expected"):
+        Request(count)
+
+
+def test_nonsense_at_the_door_changes_nothing(desk):
+    desk.starts(Place(Plan(2), 2, {}))
+    desk.stepped()
+    for said in (b"{}\n", b"\xff\n", b"[]\n", b'{"count": "+1", "hosts": "", "oversubscribe": 0', b""):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(find()))
+            client.sendall(said)
+            client.shutdown(socket.SHUT_WR)
+            serve(desk, Signals())
+    assert desk.change is None
