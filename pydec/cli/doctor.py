@@ -181,7 +181,7 @@ def check_mpi(answer: dict[str, Any]) -> list[Finding]:
 
     Args:
         answer: what ``probe`` got from mpi4py: ``mpi4py``, ``vendor``, ``version``, ``path``,
-            ``thread_level`` and ``ulfm``, or ``error``.
+            ``thread_level``, ``ulfm`` and ``gpu``, or ``error``.
     """
     if "error" in answer:
         missing_wrapper = "No module named 'mpi4py'" in answer["error"]
@@ -215,6 +215,8 @@ def check_mpi(answer: dict[str, Any]) -> list[Finding]:
             f"no ULFM in {vendor} {version}: when a rank dies, MPI ends the job, and `pydec run` restarts it"
         )
         findings.append(Finding("fault tolerance", "note", value, INSTALL_MPI))
+    taken = "takes GPU memory" if answer["gpu"] else "takes no GPU memory here"
+    findings.append(Finding("MPI on GPUs", "ok", f"{taken}; pydec sends through host memory either way"))
     return [*findings, check_nodes()]
 
 
@@ -369,9 +371,14 @@ try:
             path = next((line.split()[-1] for line in maps if "/libmpi" in line), "")
     except OSError:
         path = ""
+    try:
+        from pydec.comm.gpu import takes_gpu_memory
+    except ImportError:  # told of under native code
+        takes_gpu_memory = bool
     vendor, numbers = MPI.get_vendor()
     answer = dict(mpi4py=mpi4py.__version__, vendor=vendor,
-                  version=".".join(map(str, numbers)), path=path, thread_level=level, ulfm=ulfm)
+                  version=".".join(map(str, numbers)), path=path, thread_level=level, ulfm=ulfm,
+                  gpu=takes_gpu_memory())
     MPI.Finalize()
 except BaseException as error:
     answer = dict(error=f"{type(error).__name__}: {error}".partition(chr(10))[0])

@@ -16,8 +16,11 @@ from pydec.errors import FrameError, ProtocolError
 from pydec.gossip.asynchronous import Asynchronous
 from pydec.gossip.base import Mixer
 from pydec.gossip.ending import Ending
-from pydec.gossip.packets import malformed, packets_of
+from pydec.gossip.packets import check_window, malformed, packets_of
 from pydec.topology.base import Topology
+
+PATIENCE = 8
+"""So many older copies in a row, each newer than the one before, are those of a sender that counts anew."""
 
 
 @dataclass
@@ -34,8 +37,11 @@ class LatestExchange(Asynchronous):
 
     A bucket of version v replaces one of a lower version and is dropped otherwise, so that losses, delays,
     doubles and changes of order do no more than make a copy older. Versions count the sender's calls of
-    ``begin``; whatever is above the last one is taken, however far. A neighbour that has not been heard
-    from, or is gone, is left out, and its weight returns to the own model.
+    ``begin``. One more than ``WINDOW`` above the newest of that neighbour is refused: no run counts so fast.
+    A neighbour that counts anew in the same epoch, or whose newest version was a wrong one, is followed
+    from its ``PATIENCE``-th copy of a bucket in a row that is older than what is there and newer than the
+    one before: delays and doubles do not look like that, as one message is under way on a link. A neighbour
+    that has not been heard from, or is gone, is left out, and its weight returns to the own model.
 
     To each neighbour buckets travel one after the other, in turn, each in the version that is the newest
     when its turn comes. What is kept is encoded: of the own model one packet of every bucket and one
@@ -74,6 +80,10 @@ class LatestExchange(Asynchronous):
         self.seed = seed
         self.version = 0
         self.versions = {peer: [0] * buckets for peer in self.weights}
+        self._newest = dict.fromkeys(self.weights, 0)  # ``versions`` are forgotten where ranks meet
+        self._older = {
+            peer: [(0, 0)] * buckets for peer in self.weights
+        }  # the last one and how many in a row
         self._headers = [Template(packet.frame(self.kind, epoch, rank)) for packet in self._packets]
         self._own = [_Copy(self.slots.free.pop(), 0, 0) for _ in self._packets]
         self._travelling = [0] * (len(self.slots.free) + buckets + heard)  # sends, by slot
@@ -147,13 +157,25 @@ class LatestExchange(Asynchronous):
             )  # fmt: skip
         packet = self._packets[frame.bucket]
         packet.check(frame, peer, frame.round, self.epoch, self.kind)
-        if frame.round <= self.versions[peer][frame.bucket]:
+        check_window(peer, "version", frame.round, self._newest[peer])
+        if frame.round <= self.versions[peer][frame.bucket] and not self._counts_anew(peer, frame):
             self.dropped += 1
             return slot
+        self._newest[peer] = max(self._newest[peer], frame.round)
+        self._older[peer][frame.bucket] = (0, 0)
         self.versions[peer][frame.bucket] = frame.round
         before = self._heard[peer][frame.bucket]
         self._heard[peer][frame.bucket] = _Copy(slot, HEADER_BYTES + frame.length, frame.round)
         return before.slot if before is not None else self.slots.free.pop()
+
+    def _counts_anew(self, peer: int, frame: Frame) -> bool:
+        last, row = self._older[peer][frame.bucket]
+        row = row + 1 if frame.round > last else 1
+        self._older[peer][frame.bucket] = (frame.round, row)
+        if row < PATIENCE:
+            return False
+        self._newest[peer] = frame.round
+        return True
 
     def lost(self, peer: int) -> None:
         """Forget the copies of a neighbour that is gone."""
@@ -172,6 +194,7 @@ class LatestExchange(Asynchronous):
         self.slots.free += [copy.slot for copy in copies if copy is not None]
         self._heard[peer] = [None] * len(copies)
         self.versions[peer] = [0] * len(copies)
+        self._older[peer] = [(0, 0)] * len(copies)
 
     def _body(self, copy: _Copy) -> NDArray[np.uint8]:
         return self.slots[copy.slot][HEADER_BYTES : copy.length]

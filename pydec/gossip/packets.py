@@ -13,6 +13,8 @@ from pydec.gossip.edges import EdgeMixer
 from pydec.gossip.memory import align
 
 BUCKET_TAG_BITS = 13
+WINDOW = 1 << 30
+"""How far a number may be above the newest that was heard; a billion steps take days."""
 
 
 @dataclass(frozen=True)
@@ -125,3 +127,27 @@ def lay_out(packets: Sequence[Packet], most: int) -> tuple[list[int], int]:
     if len(rooms) <= most:
         return [sum(rooms[:number]) for number in range(len(rooms))], sum(rooms)
     return [number % most * max(rooms) for number in range(len(rooms))], most * max(rooms)
+
+
+def check_window(peer: int, what: str, number: int, newest: int, *, late: int | None = None) -> None:
+    """Refuse a number that the peer cannot have counted to since the newest that was heard from it.
+
+    Args:
+        peer: who sent it.
+        what: what is counted, for the message.
+        number: as sent.
+        newest: the highest one before, 0 if none.
+        late: how far below the newest it may be; None for any.
+
+    Raises:
+        ProtocolError: it is more than ``WINDOW`` above, or more than ``late`` below.
+    """
+    if number > newest + WINDOW:
+        raise ProtocolError(
+            peer, f"sent {what} {number} after {newest}, more than {WINDOW} ahead: a damaged packet"
+        )  # fmt: skip
+    if late is not None and number < newest - late:
+        raise ProtocolError(
+            peer, f"sent {what} {number} after {newest}, more than {late} behind: was it restarted? "
+            "Restart all ranks, or give them another epoch"
+        )  # fmt: skip

@@ -10,7 +10,9 @@ held anywhere:
 - Requests that cross: the higher rank takes back its own and answers; the lower one ignores what it got.
 
 One message is under way in each direction of a link, and is taken before the next is sent: they never
-overtake one another. Requests are numbered, so that a doubled one is dropped.
+overtake one another. Requests are numbered, so that a doubled one is dropped. One more than ``WINDOW``
+above the last, or more than ``LATE`` below it, is refused with an error: a neighbour that is restarted must
+come in another epoch, as nobody can tell whether an average that it had begun took place.
 """
 
 from __future__ import annotations
@@ -31,11 +33,13 @@ from pydec.errors import FrameError, ProtocolError
 from pydec.gossip.asynchronous import Asynchronous
 from pydec.gossip.base import Mixer
 from pydec.gossip.ending import Ending
-from pydec.gossip.packets import Packet, malformed, packets_of
+from pydec.gossip.packets import Packet, check_window, malformed, packets_of
 from pydec.gossip.pair_mixer import Momentum, PairMixer
 from pydec.topology.base import Topology
 
 _OWN = -1  # content of a request; that of an answer is its peer, a refusal has none
+LATE = 64
+"""How far below the last request of a neighbour a doubled one may be."""
 _TRIES = 2  # requests per neighbour and step before the rest of a step's averages is left out
 
 
@@ -220,6 +224,7 @@ class PairwiseExchange(Asynchronous):
     def _hear_request(
         self, peer: int, frame: Frame, packet: Packet, body: NDArray[np.uint8], slot: int
     ) -> int | None:
+        check_window(peer, "request", frame.round, self._seen[peer], late=LATE)
         if frame.round <= self._seen[peer]:
             self.dropped += 1
             return slot

@@ -18,6 +18,7 @@ OPEN_MPI = {
     "path": "",
     "thread_level": "multiple",
     "ulfm": True,
+    "gpu": False,
 }
 
 
@@ -95,7 +96,7 @@ def test_missing_mpi_library_names_the_extra():
 
 def test_limits_of_an_mpi_are_notes():
     limited = {**OPEN_MPI, "vendor": "MPICH", "version": "5.0.2", "thread_level": "serialized", "ulfm": False}
-    library, threads, faults, hosts = doctor.check_mpi(limited)
+    library, threads, faults, _gpu, hosts = doctor.check_mpi(limited)
     assert library.state == "ok"
     assert threads.state == "note"
     assert "SERIALIZED" in threads.value
@@ -180,3 +181,11 @@ def test_missing_compiler_is_only_a_note(monkeypatch, tmp_path):
     finding = doctor.check_compiler()
     assert finding.state == "note"
     assert finding.fix
+
+
+@pytest.mark.parametrize(("gpu", "words"), [(True, "takes GPU memory"), (False, "takes no GPU memory here")])
+def test_whether_messages_may_lie_on_a_gpu_is_one_line(gpu, words):
+    (found,) = [f for f in doctor.check_mpi({**OPEN_MPI, "gpu": gpu}) if f.name == "MPI on GPUs"]
+    assert found.state == "ok"
+    assert words in found.value
+    assert "host memory" in found.value

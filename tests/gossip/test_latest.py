@@ -15,7 +15,8 @@ from pydec.comm.collect import exact_mean
 from pydec.comm.frames import HEADER_BYTES, Frame, Kind, pack_into
 from pydec.comm.local import LocalCluster, LocalTransport
 from pydec.errors import PeerTimeout, ProtocolError
-from pydec.gossip.latest import LatestExchange
+from pydec.gossip.latest import PATIENCE, LatestExchange
+from pydec.gossip.packets import WINDOW
 
 Vector = NDArray[np.float32]
 SIZE, D, ETA = 4, 6, np.float32(0.3)
@@ -288,5 +289,73 @@ def test_a_wrong_message_names_the_peer_and_the_field(change: dict[str, Any], wo
         with pytest.raises(ProtocolError, match=words) as caught:
             exchange.finish()
         assert caught.value.peer == 1
+
+    LocalCluster(2).run(program)
+
+
+def send(transport: LocalTransport, tag: int, version: int) -> None:
+    """A copy to rank 0 whose values are its version."""
+    code = compress.make("none")
+    body = code.encode(np.full(D, version, np.float32))
+    frame = Frame(Kind.LATEST, 1, version, bucket=0, buckets=1, offset=0, count=D, length=len(body))
+    message = bytearray(HEADER_BYTES) + body
+    pack_into(message, replace(frame, wire_id=code.wire_id))
+    transport.isend(0, tag, memoryview(message))
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept", "dropped"),
+    [
+        ([1, 2, 2, 2], 2, 2),  # doubled
+        ([3, 1, 2, 4], 4, 2),  # reordered
+        ([1, 9], 9, 0),  # lost
+        ([5] + [4] * 3 * PATIENCE, 5, 3 * PATIENCE),  # one old copy again and again is no restart
+        ([50, *range(1, PATIENCE)], 50, PATIENCE - 1),
+        ([50, *range(1, PATIENCE + 1)], PATIENCE, PATIENCE - 1),  # restarted
+        ([50, *range(1, PATIENCE), 51, *range(1, PATIENCE)], 51, 2 * PATIENCE - 2),
+        (
+            [1, WINDOW, *range(2, PATIENCE + 4)],
+            PATIENCE + 3,
+            PATIENCE - 1,
+        ),  # one wrong, genuine ones after it
+    ],
+)
+def test_old_copies_are_dropped_and_a_sender_that_counts_anew_is_followed(
+    sent: list[int], kept: int, dropped: int
+) -> None:
+    def program(transport: LocalTransport) -> None:
+        x = np.zeros(D, np.float32)
+        exchange = make(transport, x, "complete")
+        if transport.rank == 1:
+            for version in sent:
+                send(transport, exchange._tag, version)
+                transport.sleep(0.1)
+            transport.sleep(5.0)
+            return
+        exchange.begin(0)
+        transport.sleep(0.1 * len(sent) + 1.0)
+        exchange.finish()
+        assert (exchange.versions[1], exchange.dropped) == ([kept], dropped)
+        np.testing.assert_array_equal(x, np.full(D, kept / 2, np.float32))
+        exchange.close()
+
+    LocalCluster(2).run(program)
+
+
+def test_a_version_that_nobody_can_have_reached_is_refused() -> None:
+    def program(transport: LocalTransport) -> None:
+        exchange = make(transport, np.zeros(D, np.float32), "complete")
+        if transport.rank == 1:
+            send(transport, exchange._tag, 7)
+            transport.sleep(0.1)
+            send(transport, exchange._tag, WINDOW + 8)
+            transport.sleep(5.0)
+            return
+        exchange.begin(0)
+        transport.sleep(1.0)
+        with pytest.raises(ProtocolError, match=f"version {WINDOW + 8} after 7, more than {WINDOW} ahead"):
+            exchange.finish()
+        assert exchange.versions[1] == [7]
+        exchange.close()
 
     LocalCluster(2).run(program)

@@ -13,11 +13,13 @@ from pydec.comm.frames import HEADER_BYTES, Frame, Kind, pack_into
 from pydec.comm.local import LocalCluster, LocalTransport
 from pydec.errors import ConfigError, ProtocolError
 from pydec.gossip import ADPSGD
-from pydec.gossip.pairwise import PairwiseExchange
+from pydec.gossip.packets import WINDOW
+from pydec.gossip.pairwise import LATE, PairwiseExchange
 from pydec.gossip.rule import LocalOptimizer
 
 Vector = NDArray[np.float32]
 N = 24
+SEEN = 100  # requests of the neighbour that came before
 ROUGH: dict[str, Any] = {"delay_s": (0.0, 2.0), "duplicate": 0.3, "reorder": 0.3}
 
 
@@ -191,15 +193,23 @@ def test_momentum_is_refused_for_adam() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"flags": 9}, "flags 9"), ({"kind": Kind.LATEST}, "LATEST packet"), ({"count": 3}, "count is 3")],
+    [
+        ({"flags": 9}, "flags 9"),
+        ({"kind": Kind.LATEST}, "LATEST packet"),
+        ({"count": 3}, "count is 3"),
+        ({"round": SEEN + WINDOW + 1}, f"after {SEEN}, more than {WINDOW} ahead"),
+        ({"round": SEEN - LATE - 1}, f"after {SEEN}, more than {LATE} behind: was it restarted"),
+    ],
 )
 def test_a_wrong_message_names_the_peer(fields: dict[str, Any], words: str) -> None:
     def program(transport: LocalTransport) -> None:
         x = np.zeros(N, np.float32)
         exchange = make(transport, x)
+        exchange._seen[1] = SEEN
         if transport.rank == 1:
-            wanted: dict[str, Any] = {"kind": Kind.PAIR, "flags": 1, "count": N, **fields}
-            frame = Frame(sender=1, round=1, bucket=0, buckets=1, offset=0, length=4 * N, **wanted)
+            wanted: dict[str, Any] = {"kind": Kind.PAIR, "flags": 1, "count": N, "round": SEEN + 1, **fields}
+            wanted.setdefault("wire_id", compress.make("none").wire_id)
+            frame = Frame(sender=1, bucket=0, buckets=1, offset=0, length=4 * N, **wanted)
             message = bytearray(HEADER_BYTES + 4 * N)
             pack_into(message, frame)
             transport.isend(0, exchange._tag, memoryview(message))
