@@ -160,8 +160,7 @@ def run(args: argparse.Namespace) -> int:
     from pydec.peer import init
     from pydec.train import job
     from pydec.train.determinism import reproducible
-    from pydec.train.together import SharedError
-    from pydec.train.together import speaks as speaks_of
+    from pydec.train.together import SharedError, speaks_alone
 
     shared: SharedError | None = None
     speaks = True
@@ -169,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             job.run(peer, config, args.resume or args.run_dir, quiet=args.quiet, resume=bool(args.resume))
         except SharedError as error:
-            shared, speaks = error, speaks_of(peer)
+            shared, speaks = error, speaks_alone(peer)
     if shared is None:
         return 0
     if not speaks:

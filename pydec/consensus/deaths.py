@@ -156,14 +156,20 @@ class Deaths:
         return [Submit(self._make(Dead(table.epoch, node, rounds, signed)))]
 
     def _judge(self, table: ValidatorTable) -> None:
-        """Wait at the own promise, or earlier where more than a third of the stake do."""
+        """Wait at the own promise, or earlier where more than a third of the stake do.
+
+        Where those who live are no quorum, nothing will be decided, and they stop together: at the first
+        round that any of them has promised.
+        """
+        living = [index for index, v in enumerate(table.validators) if v.node_id not in self._mine]
+        together = not table.quorum(table.weight(living))
         least = None
         for node, round in self._mine.items():
             weight = 0
             shares = self._shares.get(node, {})
             for index in sorted(shares, key=lambda index: shares[index][0]):
                 weight += table[index].stake
-                if table.blocking(weight):
+                if table.blocking(weight) or (together and index in living):
                     round = min(round, shares[index][0])
                     break
             least = round if least is None else min(least, round)

@@ -2,7 +2,8 @@
 
 The chain says who was evicted and by which block: the table of the last epoch in which the account had a vote
 names the height that ended it. Who left, was slashed, or lost its roles to an admin stays out. After the
-evidence window nothing is kept that tells these apart, and an operator must join the node again.
+evidence window nothing is kept that tells these apart, and an operator must join the node again: whoever
+starts a node on purpose asks for the same JOIN with ``back``, whatever has ended its membership.
 """
 
 from __future__ import annotations
@@ -122,6 +123,15 @@ class Rejoin:
         return any(isinstance(body, Evict | Dead) and body.node == self._key.public for body in bodies)
 
     def _join(self, state: ChainState, account: Account) -> bytes | None:
+        return next((data for data in self.joins(state, account) if _may_wait(state, data)), None)
+
+    def joins(self, state: ChainState, account: Account) -> list[bytes]:
+        """The JOINs that would bring this node back, the best first; none while the puzzle is being solved.
+
+        Args:
+            state: the newest.
+            account: of this node, without roles.
+        """
         draft = Draft(state, state.height + 1, NO_HASH)
         admission = draft.option("admission", state.rules.admission)
         allowed = Role(account.granted) | (Role(0) if admission == "invite" else SELF_CHOSEN)
@@ -131,7 +141,7 @@ class Rejoin:
             self._puzzle = self._current(draft)
             found = self._solve(self._puzzle)
             if found is None:
-                return None
+                return []
             block, nonce, self._puzzle = self._puzzle.block, found, None
         if admission != "stake" or not roles & Role.VALIDATOR:
             stakes = [0]
@@ -139,12 +149,8 @@ class Rejoin:
             least = max(account.locked, state.rules.min_stake)
             others = (validator.stake for validator in state.table.validators)
             stakes = [least, min((least, *others))]  # the second one always passes the cap
-        for stake in stakes:
-            body = Join(int(roles), stake, account.address, block=block, nonce=nonce)
-            data = sign(self._key, state.chain_id, account.sequence, body)
-            if _may_wait(state, data):
-                return data
-        return None
+        bodies = (Join(int(roles), stake, account.address, block=block, nonce=nonce) for stake in stakes)
+        return [sign(self._key, state.chain_id, account.sequence, body) for body in bodies]
 
     def _current(self, draft: Draft) -> Puzzle:
         """The puzzle that is being solved as long as its solution would count, then one of a newer block."""
@@ -152,6 +158,23 @@ class Rejoin:
         kept = state.recent[-max(1, state.rules.recent_blocks // 2) :]
         block = known.block if known is not None and known.block in kept else kept[-1]
         return Puzzle(state.rules.puzzle, state.chain_id, work.period, block, self._key.public, work.target)
+
+
+def back(key: SigningKey, state: ChainState) -> bytes | None:
+    """The JOIN of a node that an operator starts and that is no member; None if it is one, or unknown.
+
+    It returns when the puzzle is solved, where admission is by work. If the chain allows no JOIN, it is one
+    that the chain refuses with its reason.
+
+    Args:
+        key: identity of the node.
+        state: the newest.
+    """
+    account = state.accounts.get(key.public)
+    if account is None or account.roles:
+        return None
+    found = Rejoin(key, lambda height: None, lambda puzzle: puzzle.solve()).joins(state, account)
+    return next((data for data in found if _may_wait(state, data)), found[-1])
 
 
 def _may_wait(state: ChainState, data: bytes) -> bool:

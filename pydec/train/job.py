@@ -36,7 +36,7 @@ from pydec.train.summary import closing_words, comparison, failed_reason, summar
 from pydec.train.survivors import TooFewRanks, fault_tolerance
 from pydec.train.task import Task
 from pydec.train.together import SharedError as SharedError  # noqa: PLC0414  # raised by run
-from pydec.train.together import await_release, jointly, release, speaks, table, text
+from pydec.train.together import await_release, jointly, release, speaks, speaks_alone, table, text
 
 T = TypeVar("T")
 
@@ -113,15 +113,15 @@ def run(
         except BaseException as caught:
             error = (ledger.minority() if ledger and isinstance(caught, PeerError) else None) or caught
             _save_what_is_there(peer, setup, loop, directory, error, time.perf_counter() - started_s)
-            shown.say(f"run directory   {directory.path} (up to step {loop.progress.step})")
+            last = _voice(shown, peer, quiet=quiet)
+            last.say(f"run directory   {directory.path} (up to step {loop.progress.step})")
             if saver.newest >= 0:
-                shown.say(f"go on with      pydec train --resume {directory.path}")
+                last.say(f"go on with      pydec train --resume {directory.path}")
             if isinstance(error, (TooFewRanks, Minority)):
                 raise SharedError(error) from error
             raise
     if result:
-        last = shown if peer.rank == 0 else display.make("", 0, quiet=quiet)
-        last.say(closing_words(directory.path, result))
+        _voice(shown, peer, quiet=quiet).say(closing_words(directory.path, result))
     if missing is not None:
         raise SharedError(missing)
     return result
@@ -321,6 +321,11 @@ def _finish(
     if setup.optimizer.algorithm.asynchronous:
         result["steps_by_rank"] = rows[:, 4].astype(int).tolist()
     return _written(peer, directory, result)
+
+
+def _voice(shown: display.Display, peer: Peer, *, quiet: bool) -> display.Display:
+    """Where the last words go: to rank 0's display, or where that is dead to that of the next rank."""
+    return shown if peer.rank == 0 else display.make("", 0, quiet=quiet or not speaks_alone(peer))
 
 
 def _written(peer: Peer, directory: RunDir, result: dict[str, Any]) -> dict[str, Any]:

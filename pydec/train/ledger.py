@@ -29,6 +29,7 @@ from pydec.consensus.epochs import rank_in_address
 from pydec.consensus.file_storage import GENESIS, create, read_genesis
 from pydec.consensus.node import founders, open_node
 from pydec.consensus.options import OPTIONS
+from pydec.consensus.rejoin import back
 from pydec.consensus.rules import Rules
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.transactions import (
@@ -50,7 +51,7 @@ from pydec.crypto.hashing import DIGEST_BYTES, bytes_root, file_root, sha256
 from pydec.crypto.signing import KEY_BYTES, SIGNATURE_BYTES, SigningKey, verify
 from pydec.errors import ConfigError, LedgerError, SetupError, SignatureError, TransactionError
 from pydec.optim.optimizer import DecentralizedOptimizer
-from pydec.train.membership import Membership, Minority, returning
+from pydec.train.membership import Membership, Minority
 from pydec.train.rundir import RunDir
 from pydec.train.together import Member, speaks, table, text
 
@@ -109,9 +110,9 @@ class RunLedger:
             LedgerError: no quorum answers.
         """
         self._level()
-        back = returning(self.state, self._key.public, self._peer.rank)
-        if back is not None:
-            self._say(back)
+        join = back(self._key, self.state)  # an earlier run may have evicted this rank
+        if join is not None:
+            self._futures.append(self.driver.submit(join))
             self._settle()
         self._level()
         before = self.state.run

@@ -18,9 +18,7 @@ from pydec.comm.view import View
 from pydec.consensus.driver import Driver
 from pydec.consensus.effects import Committed
 from pydec.consensus.epochs import Epochs, members, rank_in_address
-from pydec.consensus.puzzle import Puzzle
 from pydec.consensus.state.chain import ChainState
-from pydec.consensus.transactions import Join
 from pydec.errors import ConfigError, LedgerError
 from pydec.optim.optimizer import DecentralizedOptimizer
 from pydec.train.together import Member
@@ -193,6 +191,7 @@ class Membership:
 
     def minority(self) -> Minority | None:
         """The error of those who live and are no quorum, if that is so; of one that waits for them, too."""
+        self._look()
         if not self._undecided() or self._deciding():
             return None
         table = self._state.table
@@ -201,33 +200,9 @@ class Membership:
         )
         return Minority(
             f"{self._who_is_gone()}, the ledger needs {needed}: training has stopped in round {self._round}, "
-            "with everything that was saved; start again with the ranks that are left, or all of them"
+            "with everything that was saved; start again with all ranks of the ledger"
         )
 
     def _who_is_gone(self) -> str:
         gone, size = self._undecided(), len(self._state.table)
         return f"{len(gone)} of {size} members are gone (ranks {', '.join(map(str, gone))})"
-
-
-def returning(state: ChainState, node_id: bytes, rank: int) -> Join | None:
-    """The way back of a rank that an earlier run has evicted, with what it had; None if it is a member.
-
-    Args:
-        state: the newest.
-        node_id: of the rank.
-        rank: where it is reached.
-    """
-    account, rules = state.accounts[node_id], state.rules
-    if account.roles:
-        return None
-    admission = dict(state.run.options).get("admission", rules.admission)
-    roles, address = account.granted, f"rank:{rank}"
-    if admission == "stake":
-        return Join(roles, account.balance + account.locked, address)
-    if admission == "invite":
-        return Join(roles, 0, address)
-    block = state.recent[-1]
-    puzzle = Puzzle(rules.puzzle, state.chain_id, state.work.period, block, node_id, state.work.target)
-    nonce = puzzle.solve()
-    assert nonce is not None  # nothing limits the search
-    return Join(roles, 0, address, block=block, nonce=nonce)

@@ -48,6 +48,12 @@ def speaks(peer: Member) -> bool:
     return living(peer.transport).first == peer.rank
 
 
+def speaks_alone(peer: Member) -> bool:
+    """Whether this rank speaks for all that end now, without asking them: every lower one is dead."""
+    lost = peer.transport.lost()
+    return all(rank in lost for rank in range(peer.rank))
+
+
 def table(peer: Member, values: Sequence[float]) -> NDArray[np.float64]:
     """Numbers of every rank, shape (size, len(values)), the same on all ranks; zeros of those that are dead.
 

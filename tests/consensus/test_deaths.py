@@ -173,6 +173,24 @@ def test_shares_make_a_transaction_and_a_third_of_the_stake_convinces_the_rest()
     assert nodes["d"].receive(on.state, key("a").public, first.data) == []  # a share of the old epoch
 
 
+def test_those_who_live_and_are_no_quorum_stop_at_the_first_round_that_one_of_them_promised():
+    on = world("abcdefg")
+    nodes = machines(on, a=10, b=14, c=12)
+    shares = {}
+    for name, node in nodes.items():
+        shares[name] = [node.suspect(on.state, key(gone).public)[0] for gone in "defg"]
+    assert (nodes["a"].hold, nodes["b"].hold, nodes["c"].hold) == (10, 14, 12)
+    for sender in "ac":
+        nodes["b"].receive(on.state, key(sender).public, shares[sender][0].data)
+    assert nodes["b"].hold == 10  # two of seven: with a quorum alive it would be at its own
+    on = world("abcdefg")
+    nodes = machines(on, a=10, b=14)
+    (share,) = nodes["a"].suspect(on.state, key("g").public)
+    nodes["b"].suspect(on.state, key("g").public)
+    nodes["b"].receive(on.state, key("a").public, share.data)
+    assert nodes["b"].hold == 14
+
+
 def test_what_is_not_decided_is_signed_again_in_the_next_epoch():
     on = world()
     nodes = machines(on, a=10, b=11)

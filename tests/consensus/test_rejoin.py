@@ -12,10 +12,11 @@ from pydec.comm.local import LocalCluster
 from pydec.consensus.file_storage import create
 from pydec.consensus.node import open_node
 from pydec.consensus.puzzle import MAX_TARGET, Puzzle
-from pydec.consensus.rejoin import Background, Rejoin
+from pydec.consensus.rejoin import Background, Rejoin, back
 from pydec.consensus.roles import Role
 from pydec.consensus.rules import Rules
 from pydec.consensus.transactions import Beacon, Join, Leave, Transaction, Transfer, sign
+from pydec.errors import TransactionError
 from tests.consensus.cluster import Cluster
 from tests.consensus.test_driver import KEYS
 from tests.consensus.world import BOTH, World, account, genesis, key
@@ -129,6 +130,32 @@ def test_under_invite_only_what_was_granted_is_asked_for():
     body = Transaction.decode(rejoin(world, "d").due(world.state) or b"").body
     assert isinstance(body, Join)
     assert (body.roles, body.stake) == (int(Role.TRAINER | Role.VALIDATOR), 0)
+
+
+@pytest.mark.parametrize("admission", ["stake", "invite", "pow"])
+def test_whoever_is_started_on_purpose_comes_back_with_what_it_had_even_if_it_had_left(admission):
+    rules = Rules(admission=admission, target=MAX_TARGET >> 4, min_stake=100)
+    world = World(genesis(*(account(name) for name in "abcde"), rules=rules))
+    assert back(key("e"), world.state) is None
+    assert back(key("z"), world.state) is None
+    world.run("e", Leave())
+    assert rejoin(world, "e").due(world.state) is None
+    world.add(back(key("e"), world.state))
+    found = world.of("e")
+    assert (found.roles, found.stake, found.address) == (world.of("a").roles, 100, "at:e")
+    assert back(key("e"), world.state) is None
+
+
+def test_who_may_not_come_back_gets_the_chains_reason():
+    world = World(genesis(*(account(name) for name in "abcde"), rules=Rules(min_stake=100)))
+    world.run("e", Leave())
+    state = world.state
+    punished = replace(world.of("e"), slashed=1, locked=0, granted=0)
+    state = replace(state, accounts={**state.accounts, punished.node_id: punished})
+    join = back(key("e"), state)
+    assert join is not None
+    with pytest.raises(TransactionError, match="lost its stake by its own fault"):
+        state.check(join)
 
 
 def test_the_search_in_the_background_ends_and_gives_way_to_another():

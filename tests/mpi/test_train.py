@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +17,13 @@ from pydec.cli.main import parser_of
 from pydec.cli.train import config_of
 from pydec.comm.local import LocalCluster
 from pydec.gossip import algorithms
+from pydec.launch.supervise import kill_session, sessions
 from pydec.peer import Peer
 from pydec.train import job
+from pydec.train.checkpoint_files import Store
 from pydec.train.config import TrainConfig
 from pydec.train.determinism import reproducible
+from pydec.train.rundir import RunDir
 
 PROGRAM = """
 import os, sys
@@ -221,6 +226,16 @@ def kill(folder, ranks, after=5):
     return act
 
 
+def gone(folder):
+    """That no process of the ranks is left, a moment after the launcher's end."""
+    pids = [int(path.read_text()) for path in folder.glob("pid-*")]
+    until_s = time.monotonic() + 10.0
+    while left := [pid for pid in pids if pid in sessions()]:
+        assert time.monotonic() < until_s, left
+        time.sleep(0.05)
+    return True
+
+
 def summary(folder):
     return json.loads((folder / "run/summary.json").read_text())
 
@@ -293,3 +308,59 @@ def test_a_killed_rank_is_evicted_by_the_ledger_and_the_others_enter_a_graph_wit
     assert done.returncode == 0, done.stderr
     (again,) = json.loads((tmp_path / "next/summary.json").read_text())["ledger"]["epochs"]
     assert again["members"] == [0, 1, 2, 3]
+
+
+def pydec_run(code, size, folder, act):
+    """The program under ``pydec run``, which starts the job again after a fault, but not after a reason."""
+    script = folder / "program.py"
+    script.write_text(code)
+    words = ["run", "-n", str(size), "--", sys.executable, str(script), str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    job = subprocess.Popen(
+        [sys.executable, "-m", "pydec", *words], env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        act(job)
+        out, err = job.communicate(timeout=150.0)
+    finally:
+        kill_session(job.pid)
+        job.communicate()
+    return subprocess.CompletedProcess(words, job.returncode, out, err)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("launcher", "size", "dead"),
+    [
+        ("mpirun", 5, [2, 3, 4]),
+        pytest.param("mpirun", 4, [0, 3], marks=pytest.mark.slow),
+        ("pydec run", 4, [0, 3]),
+    ],
+)
+def test_a_minority_stops_with_one_error_and_what_was_saved(mpirun, tmp_path, launcher, size, dead):
+    words = (*WORDS[:2], "100000", *WORDS[3:6], "1000", *WORDS[-2:], "--ledger", "L")
+    code = slowly(*words, "--checkpoint-every", "2", sleep_s=0.02)
+    act = kill(tmp_path, dead)
+    if launcher == "mpirun":
+        done = mpirun(code, size, flags=FLAGS, act=act, timeout_s=150.0)
+    else:
+        done = pydec_run(code, size, tmp_path, act)
+    assert done.returncode == 1, done.stderr
+    ranks, needed = ", ".join(map(str, dead)), 2 * size // 3 + 1
+    why = f"{len(dead)} of {size} members are gone (ranks {ranks}), the ledger needs {needed}: training has "
+    errors = [line for line in done.stderr.splitlines() if "pydec: error: " in line]
+    assert len(errors) == 1, done.stderr
+    assert why in errors[0]
+    assert done.stderr.splitlines()[-1] == errors[0] or launcher == "mpirun"  # which adds words of its own
+    assert "starting again" not in done.stderr
+    found = summary(tmp_path)
+    assert found["status"] == "failed"
+    assert why in found["reason"]
+    assert sorted(row["rank"] for row in found["lost"]) == dead
+    assert gone(tmp_path)
+    saved = max(Store(RunDir(tmp_path / "run")).steps())
+    assert saved > 0
+    for rank in set(range(size)) - {*dead}:
+        assert ledger_main(["ledger", "verify", str(tmp_path / f"L/rank-{rank}")]) == 0
+    assert "go on with      pydec train --resume run" in done.stdout

@@ -13,13 +13,9 @@ from pydec import DecentralizedOptimizer
 from pydec.comm.local import Death, LocalCluster
 from pydec.consensus.file_storage import create
 from pydec.consensus.node import founders, open_node
-from pydec.consensus.puzzle import MAX_TARGET
-from pydec.consensus.rules import Rules
-from pydec.consensus.transactions import Leave
 from pydec.crypto.signing import SigningKey
 from pydec.peer import Peer
-from pydec.train.membership import Membership, Minority, returning
-from tests.consensus.world import World, account, genesis, key
+from pydec.train.membership import Membership, Minority
 
 KEYS = [SigningKey(bytes([number]) * 32) for number in range(1, 8)]
 STEP_S = 0.05
@@ -116,17 +112,3 @@ def test_members_that_stay_silent_stop_training_after_its_patience(tmp_path, mon
     monkeypatch.setattr(mourning.Mourning, "hold", property(lambda self: 30))
     with pytest.raises(Minority, match=r"did not decide that within 10 s.*stopped in round 3\d"):
         train(tmp_path, 4, {3: Death(0.6)}, steps=400, topology="complete")
-
-
-@pytest.mark.parametrize("admission", ["stake", "invite", "pow"])
-def test_who_was_evicted_in_an_earlier_run_comes_back_with_what_it_had(admission):
-    rules = Rules(admission=admission, target=MAX_TARGET >> 4, min_stake=100)
-    world = World(genesis(*(account(name) for name in "abcde"), rules=rules))
-    assert returning(world.state, key("e").public, 4) is None
-    world.run("e", Leave())
-    back = returning(world.state, key("e").public, 4)
-    assert back is not None
-    world.run("e", back)
-    assert (world.of("e").stake, world.of("e").address) == (100, "rank:4")
-    assert world.of("e").roles == world.of("a").roles
-    assert returning(world.state, key("e").public, 4) is None
