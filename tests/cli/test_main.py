@@ -44,7 +44,7 @@ def test_version(capsys):
             "unknown command 'trian'; known: train, run, scale, list, topology, keys, ledger, bench, doctor",
         ),
         (["--fast"], "unrecognized arguments: --fast; see pydec --help"),
-        (["train"], "train: the following arguments are required: TASK; see pydec train --help"),
+        (["train"], "train: a TASK is needed, or --resume DIR; pydec list names tasks"),
         (["list", "birds"], "unknown kind 'birds'"),
     ],
 )

@@ -62,10 +62,12 @@ class Client(threading.Thread):
         return self.result
 
 
-def serve(desk, signals):
-    """Take requests as the supervisor does until one is granted or refused."""
-    while select.select([desk], [], [], 0.3)[0]:
-        desk.serve(signals)
+def serve(desk, signals, client=None):
+    """Take requests as the supervisor does: until this client has its answer, or all that wait."""
+    before = desk.change
+    while (client.is_alive() and desk.change is before) if client else select.select([desk], [], [], 0)[0]:
+        if select.select([desk], [], [], 0.05)[0]:
+            desk.serve(signals)
 
 
 class Job:
@@ -82,7 +84,7 @@ class Job:
         self.desk.stepped()
         if act is not None:
             self.clients.append(Client(*act))
-            serve(self.desk, signals)
+            serve(self.desk, signals, self.clients[-1])
         return LEFT if self.desk.leaving else Outcome(0)
 
     def run(self, plan):
@@ -126,13 +128,13 @@ def test_who_asks_while_a_change_is_under_way_or_before_a_step_is_refused(desk):
     desk.starts(Place(Plan(2), 2, {}))
     signals = Signals()
     early = Client("+1")
-    serve(desk, signals)
+    serve(desk, signals, early)
     assert "taken no step" in early.ended()
     desk.stepped()
     first = Client("+1")
-    serve(desk, signals)
+    serve(desk, signals, first)
     second = Client("+2")
-    serve(desk, signals)
+    serve(desk, signals, second)
     assert second.ended() == (
         "refused: another request is under way (2 -> 3 ranks); ask again when it is done"
     )
@@ -169,7 +171,7 @@ def test_a_signal_in_the_middle_ends_it_as_always(desk):
     def start(number, ranks, hosts, signals):
         desk.stepped()
         clients.append(Client("+1"))
-        serve(desk, signals)
+        serve(desk, signals, clients[0])
         os.kill(os.getpid(), signal.SIGTERM)
         return signals.stopped()
 
