@@ -152,3 +152,21 @@ def test_adaptive_steps_with_plain_mixing_warn_once(run_peers: Run, monkeypatch:
     assert [warning.category for warning in caught] == [HeterogeneityWarning]
     assert "near the median" in str(caught[0].message)
     assert "gradient-tracking" in str(caught[0].message)
+
+
+@pytest.mark.parametrize("algorithm", ["qg-dsgdm", "decentlam", "exact-diffusion", "d2", "k-gt", "dsgdm"])
+def test_steps_with_a_rate_of_0_divide_by_nothing(run_peers: Run, algorithm: str) -> None:
+    def program(peer: Any) -> float:
+        x = nn.Parameter(torch.full((3,), float(peer.rank)))
+        opt = DecentralizedOptimizer(
+            torch.optim.SGD([x], lr=0.0), peer, algorithm=algorithm, topology="ring", init="keep"
+        )
+        for step in range(40):
+            opt.param_groups[0]["lr"] = 0.1 if 10 <= step < 15 else 0.0
+            x.grad = torch.ones(3)
+            opt.step()
+            assert torch.isfinite(x).all()
+        opt.close()
+        return float(x[0].detach())
+
+    assert np.ptp(run_peers(5, program)) < 4.0  # nearer than at the start
