@@ -124,6 +124,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--keep-last", type=_whole, metavar="K", help="checkpoints that are kept; 0 makes none (2)"
     )
     run_.add_argument(
+        "--replicas",
+        type=_count,
+        metavar="R",
+        help="disks that each rank's checkpoint must be on before it counts; other nodes' first (1)",
+    )
+    run_.add_argument(
         "--ledger",
         metavar="DIR",
         help="commit the run to a ledger that all ranks agree on, each in DIR/rank-N; pydec ledger shows it",
@@ -225,6 +231,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "compare_solo": args.compare_solo,
         "checkpoint_every": args.checkpoint_every,
         "keep_last": args.keep_last,
+        "replicas": args.replicas,
         "ledger": args.ledger,
         "admission": args.admission,
         "puzzle": args.puzzle,

@@ -25,6 +25,7 @@ from pydec.comm.living import living
 from pydec.crypto.hashing import DIGEST_BYTES, merkle_root
 from pydec.errors import PydecError, SetupError
 from pydec.train.checkpoint_files import Layout, Store
+from pydec.train.replicas import Replicas
 from pydec.train.together import Member, table
 
 NOTHING = -1
@@ -55,9 +56,11 @@ class Saver:
         keep: how many that count are kept; 0 makes none at all.
         certify: called on all ranks with a step and the Merkle root of all ranks' manifests, in order, once
             that checkpoint counts; None certifies nothing.
+        replicas: sends copies to other disks, and a checkpoint counts once they are acknowledged; None
+            makes none.
 
     Attributes:
-        newest: step of this rank's newest checkpoint.
+        newest: step of this rank's newest checkpoint, with its copies.
         left_out: how often a disk was still busy.
         failure: why the newest attempt failed, or "".
     """
@@ -71,6 +74,7 @@ class Saver:
         every: int,
         keep: int,
         certify: Callable[[int, bytes], None] | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self.newest = NOTHING
         self.left_out = 0
@@ -82,6 +86,8 @@ class Saver:
         self._layout: Layout | None = None
         self._buffer: Tensor | None = None
         self._writing: tuple[int, Future[bytes]] | None = None
+        self._replicas = replicas
+        self._copying: tuple[int, bytes] | None = None  # step and digest of what is being sent
         self._thread = ThreadPoolExecutor(1, "pydec-checkpoint")
 
     def __enter__(self) -> Saver:
@@ -91,6 +97,8 @@ class Saver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._thread.shutdown(wait=True)
+        if self._replicas is not None:
+            self._replicas.__exit__(kind, error, trace)
 
     def go_on(self, step: int) -> None:
         """The run goes on from this step's checkpoint, which counts; what came later is removed."""
@@ -109,7 +117,7 @@ class Saver:
         self._look()
         if not self._every or not self._keep or step % self._every:
             return
-        busy = self._writing is not None
+        busy = self._writing is not None or self._copying is not None
         if self._settle(busy):
             self.left_out += 1
             return
@@ -132,16 +140,17 @@ class Saver:
         self.wait()
         if not self._keep:
             return
+        self._copied()
         self._settle(busy=False)  # all agree who lives, too, which is what a checkpoint is of
-        if self.newest == step:
-            return
-        try:
-            shot = self._take()
-            self._digest = self._store.write_tensors(step, self._peer.rank, shot.tensors, shot.body)
-        except PydecError as error:
-            self._fail(step, error)
-        else:
-            self.newest, self.failure = step, ""
+        if self.newest != step:
+            try:
+                shot = self._take()
+                digest = self._store.write_tensors(step, self._peer.rank, shot.tensors, shot.body)
+            except PydecError as error:
+                self._fail(step, error)
+            else:
+                self._written(step, digest)
+        self._copied()
 
     def last(self, step: int) -> None:
         """Write the last checkpoint of a run; all ranks together."""
@@ -197,6 +206,8 @@ class Saver:
         place = members.index(self._peer.rank)
         others = [rank for rank in self._store.ranks(old) if rank not in members]
         mine = {rank for rank in others if rank % len(members) == place}
+        if self._replicas is not None:
+            mine.update(self._replicas.foreign(old))
         try:
             for rank in mine | {self._peer.rank}:
                 self._store.remove(old, rank)
@@ -204,18 +215,40 @@ class Saver:
             _warn(self._peer.rank, f"cannot remove the checkpoint of step {old}: {error.strerror}")
 
     def _look(self) -> None:
-        """See what came of the one that is being written."""
+        """See what came of the one that is being written, and of its copies."""
+        if self._replicas is not None:
+            self._replicas.turn()
+            if self._copying is not None and not self._replicas.busy:
+                (step, digest), self._copying = self._copying, None
+                if self._replicas.failure:
+                    self._fail(step, SetupError(self._replicas.failure))
+                else:
+                    self.newest, self.failure, self._digest = step, "", digest
         if self._writing is None or not self._writing[1].done():
             return
         step, writing = self._writing
         self._writing = None
         error = writing.exception()
         if error is None:
-            self.newest, self.failure, self._digest = step, "", writing.result()
+            self._written(step, writing.result())
         elif isinstance(error, PydecError):
             self._fail(step, error)
         else:
             raise error
+
+    def _written(self, step: int, digest: bytes) -> None:
+        """This rank's own files are there; they count at once, or when their copies do."""
+        if self._replicas is None:
+            self.newest, self.failure, self._digest = step, "", digest
+        else:
+            self._replicas.begin(step)
+            self._copying = step, digest
+
+    def _copied(self) -> None:
+        """Wait for the copies of all ranks, who call it together."""
+        if self._replicas is not None:
+            self._replicas.finish()
+            self._look()
 
     def _fail(self, step: int, error: PydecError) -> None:
         self.failure = str(error)

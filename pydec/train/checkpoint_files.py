@@ -256,6 +256,35 @@ class Store:
             raise SetupError(f"{path} is damaged: its BLAKE3 root is {root[:16]}, not {said['blake3'][:16]}")
         return manifest
 
+    def adopt(self, step: int, rank: int, tensors: Path, manifest: bytes) -> None:
+        """Put a copy from elsewhere in place, if every byte is what the manifest says.
+
+        Args:
+            step, rank: whose it is.
+            tensors: file in the folder of the step, on disk; it is renamed.
+            manifest: the other file's content.
+
+        Raises:
+            SetupError: it is damaged, or cannot be written; what was there is still there.
+        """
+        try:
+            said = json.loads(manifest)
+            claimed = said.pop("digest")
+            whole = claimed == _digest(said) and (said["step"], said["rank"]) == (step, rank)
+            root = said["tensors"]["blake3"]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            whole, root = False, ""
+        if not whole or file_root(tensors).hex() != root:
+            raise SetupError(f"what arrived of rank {rank}'s checkpoint of step {step} is damaged")
+        path = self.path(step, rank, "json")
+        try:
+            path.unlink(missing_ok=True)  # it may be of other bytes
+            tensors.replace(self.path(step, rank))
+        except OSError as error:
+            raise SetupError(f"{path} cannot be replaced: {error.strerror}") from error
+        name = f"checkpoints/step-{step}/{path.name}"
+        self.directory.write_with(name, lambda file: file.write(manifest))
+
     def tensors(self, step: int, rank: int) -> dict[str, Tensor]:
         """All tensors of a verified checkpoint.
 

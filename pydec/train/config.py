@@ -54,6 +54,7 @@ class TrainConfig:
         checkpoint_every: steps between checkpoints of every rank's state; 0 makes one at a stop and at the
             end only: a state is some models large, and how often that is worth it the disk decides.
         keep_last: how many checkpoints are kept; 0 makes none.
+        replicas: disks that each rank's checkpoint must be on, its own among them, before it counts.
         ledger: directory of the ranks' ledger nodes; without it the run keeps none.
         admission: what entry to the ledger costs: "pow", "stake" or "invite"; "" keeps what is ("stake").
         puzzle: what "pow" asks for, "sha256" or "scrypt"; decided once, when the ledger is made.
@@ -95,6 +96,7 @@ class TrainConfig:
     admission: str = ""
     puzzle: str = ""
     min_ranks: int = 1
+    replicas: int = 1
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "eval_every", "threads", "seed"):
@@ -113,6 +115,10 @@ class TrainConfig:
             raise ConfigError(f"--deadline must be above 0 seconds, got {self.deadline_s}")
         if self.min_ranks < 1:
             raise ConfigError(f"--min-ranks must be at least 1, got {self.min_ranks}")
+        if self.replicas < 1:
+            raise ConfigError(f"--replicas must be at least 1, got {self.replicas}")
+        if self.replicas > 1 and not self.keep_last:
+            raise ConfigError("--replicas with --keep-last 0 has nothing to copy; leave one of them out")
         if self.local_steps < 1:
             raise ConfigError(f"--local-steps must be at least 1, got {self.local_steps}")
         if self.steps and self.epochs:
@@ -148,6 +154,8 @@ class TrainConfig:
         """
         if self.min_ranks > size:
             raise ConfigError(f"--min-ranks {self.min_ranks} is more than the {size} ranks of this job")
+        if self.replicas > size:
+            raise ConfigError(f"--replicas {self.replicas} is more than the {size} ranks of this job")
         defaults = task.defaults
         batch_size = self.batch_size or defaults.batch_size
         share = task.samples // size

@@ -43,6 +43,7 @@ FREE = frozenset(
         "background",
         "compare_solo",
         "min_ranks",
+        "replicas",
         "ledger",
     }
 )

@@ -12,6 +12,7 @@ from pydec.train.checkpoint_files import OWN, Store
 from pydec.train.checkpoint_state import flatten, model_tensors, random_state
 from pydec.train.config import TrainConfig, versions
 from pydec.train.loop import Loop
+from pydec.train.replicas import Replicas, disks
 from pydec.train.resume import Point, data_facts, decided
 from pydec.train.together import Member
 
@@ -34,6 +35,16 @@ def saver_of(
         point: where the run goes on, if it does.
         certify: see ``Saver``.
     """
+    replicas = None
+    if config.replicas > 1:
+        disk = disks(peer, store.directory.path)
+        there = len(set(disk))
+        if there < config.replicas:
+            loop.display.say(
+                f"replicas        {there} of the {config.replicas} asked for: the ranks write to {there} "
+                f"disk{'s' if there > 1 else ''} (a shared file system counts as one)"
+            )
+        replicas = Replicas(peer, store, config.replicas, disk) if there > 1 else None
     saver = Saver(
         peer,
         store,
@@ -41,6 +52,7 @@ def saver_of(
         every=config.checkpoint_every,
         keep=config.keep_last,
         certify=certify,
+        replicas=replicas,
     )
     if config.keep_last:
         loop.saver = saver
