@@ -139,6 +139,12 @@ class Chaos:
                     found.append(int(path.parent.name))
         return found
 
+    def end(self) -> None:
+        """Kill what is left."""
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def finish(self, process: subprocess.Popen[str], limit_s: float) -> str:
         """Wait for the end and check all of it; returns standard error."""
         try:
@@ -148,9 +154,7 @@ class Chaos:
                 time.sleep(0.05)
             assert not left, said
         finally:
-            for pid in self.processes():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            self.end()
         assert process.returncode == 0, said
         self._check(json.loads((self.folder / "run/summary.json").read_text()), said)
         return said
@@ -188,7 +192,15 @@ class Chaos:
 def chaos(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "chaos_task", raising=False)
-    return lambda *args: Chaos(tmp_path, *args)
+    made = []
+
+    def make(*args):
+        made.append(Chaos(tmp_path, *args))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
 
 
 @pytest.mark.usefixtures("mpirun")  # that is: not inside mpirun
