@@ -59,6 +59,7 @@ def granted(job: subprocess.Popen[str], run: Path, count: str) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow  # three jobs, half a minute
 @pytest.mark.timeout(400)
 @pytest.mark.usefixtures("mpirun")  # that is: not inside mpirun
 def test_two_ranks_then_three_then_one(tmp_path, monkeypatch, capfd):

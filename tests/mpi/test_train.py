@@ -335,7 +335,7 @@ def pydec_run(code, size, folder, act):
     [
         ("mpirun", 5, [2, 3, 4]),
         pytest.param("mpirun", 4, [0, 3], marks=pytest.mark.slow),
-        ("pydec run", 4, [0, 3]),
+        pytest.param("pydec run", 4, [0, 3], marks=pytest.mark.slow),
     ],
 )
 def test_a_minority_stops_with_one_error_and_what_was_saved(mpirun, tmp_path, launcher, size, dead):
