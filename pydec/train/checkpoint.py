@@ -26,7 +26,7 @@ from pydec.crypto.hashing import DIGEST_BYTES, merkle_root
 from pydec.errors import PydecError, SetupError
 from pydec.train.checkpoint_files import Layout, Store
 from pydec.train.replicas import Replicas
-from pydec.train.together import Member, table
+from pydec.train.together import Member, speaks, table
 
 NOTHING = -1
 """In place of a step: none has been written."""
@@ -57,7 +57,8 @@ class Saver:
         certify: called on all ranks with a step and the Merkle root of all ranks' manifests, in order, once
             that checkpoint counts; None certifies nothing.
         replicas: sends copies to other disks, and a checkpoint counts once they are acknowledged; None
-            makes none.
+            makes none. With fewer disks than copies asked for it can be resumed from but is not certified,
+            and the newest with all its copies is kept besides.
 
     Attributes:
         newest: step of this rank's newest checkpoint, with its copies.
@@ -83,6 +84,9 @@ class Saver:
         self._every, self._keep, self._certify = every, keep, certify
         self._digest = bytes(DIGEST_BYTES)  # of the newest manifest
         self._counts: list[int] = []  # steps that all ranks have, the newest last
+        self._copies = 1  # of the newest
+        self._whole = NOTHING  # the newest that counts with all the copies asked for
+        self._warned = False
         self._layout: Layout | None = None
         self._buffer: Tensor | None = None
         self._writing: tuple[int, Future[bytes]] | None = None
@@ -180,16 +184,31 @@ class Saver:
 
     def _settle(self, busy: bool) -> bool:
         """Learn what all ranks have; whether the disk of any is busy."""
-        rows = table(self._peer, [float(busy), float(self.newest), *self._digest])
+        rows = table(self._peer, [float(busy), float(self.newest), float(self._copies), *self._digest])
         rows = rows[list(living(self._peer.transport).members)]
         step = int(rows[:, 1].min())
         if step > (self._counts[-1] if self._counts else NOTHING) and (rows[:, 1] == step).all():
             self._counts.append(step)
-            if self._certify is not None:
-                digests = np.rint(rows[:, 2:]).astype(np.uint8)
+            whole = self._replicated(step, round(float(rows[:, 2].min())))
+            if self._certify is not None and whole:
+                digests = np.rint(rows[:, 3:]).astype(np.uint8)
                 self._certify(step, merkle_root(row.tobytes() for row in digests))
             self._prune()
         return bool(rows[:, 0].any())
+
+    def _replicated(self, step: int, copies: int) -> bool:
+        """Whether a step that counts has the copies asked for; a warning says once that it has not."""
+        asked = 1 if self._replicas is None else self._replicas.copies
+        if copies >= asked:
+            self._whole, self._warned = step, False
+            return True
+        if not self._warned and speaks(self._peer):
+            words = (
+                f"has {copies} of the {asked} copies asked for: too few disks are left. It is not certified"
+            )
+            _warn(self._peer.rank, f"the checkpoint of step {step} {words}; --resume can use it")
+        self._warned = True
+        return False
 
     def _prune(self) -> None:
         """Remove this rank's part of what is older than the ``keep`` newest that count."""
@@ -197,7 +216,7 @@ class Saver:
             return
         del self._counts[: -self._keep]
         for old in self._store.folders():
-            if old < self._counts[0]:
+            if old < self._counts[0] and old != self._whole:
                 self._remove(old)
 
     def _remove(self, old: int) -> None:
@@ -224,6 +243,7 @@ class Saver:
                     self._fail(step, SetupError(self._replicas.failure))
                 else:
                     self.newest, self.failure, self._digest = step, "", digest
+                    self._copies = self._replicas.there
         if self._writing is None or not self._writing[1].done():
             return
         step, writing = self._writing

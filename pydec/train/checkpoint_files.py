@@ -277,13 +277,14 @@ class Store:
         if not whole or file_root(tensors).hex() != root:
             raise SetupError(f"what arrived of rank {rank}'s checkpoint of step {step} is damaged")
         path = self.path(step, rank, "json")
+        beside = tensors.with_suffix(".json.tmp")
+        self.directory.write_with(f"checkpoints/step-{step}/{beside.name}", lambda file: file.write(manifest))
         try:
-            path.unlink(missing_ok=True)  # it may be of other bytes
             tensors.replace(self.path(step, rank))
+            beside.replace(path)
         except OSError as error:
+            beside.unlink(missing_ok=True)
             raise SetupError(f"{path} cannot be replaced: {error.strerror}") from error
-        name = f"checkpoints/step-{step}/{path.name}"
-        self.directory.write_with(name, lambda file: file.write(manifest))
 
     def tensors(self, step: int, rank: int) -> dict[str, Tensor]:
         """All tensors of a verified checkpoint.
@@ -311,6 +312,12 @@ class Store:
         """Remove what a process that was killed left half-written."""
         for path in _listed(self._folder(step)):
             if path.name.startswith(f".rank-{rank}.") and path.suffix == ".tmp":
+                path.unlink(missing_ok=True)
+
+    def sweep_copies(self, step: int, receiver: int) -> None:
+        """Remove what a receiver of other ranks' files that was killed left half-written."""
+        for path in _listed(self._folder(step)):
+            if f"-{receiver}.tmp" in path.name or f"-{receiver}.json.tmp" in path.name:
                 path.unlink(missing_ok=True)
 
     def folders(self) -> list[int]:

@@ -4,7 +4,8 @@ A checkpoint's two files go, as they are on disk, to ``copies - 1`` ranks that h
 on other nodes first. Who shares a disk is found out by probe files with a nonce, so that on a shared file
 system nothing is sent. Pieces are posted messages on the STORE stream, at most ``WINDOW_BYTES`` of them
 without an answer; a receiver writes them to a temporary file, and renames it, tensors before manifest, once
-all bytes have the digests that the manifest says. A sender that dies leaves a temporary file, which goes.
+all bytes have the digests that the manifest says. A sender that dies leaves a temporary file, which goes;
+so do those of an earlier run that was killed.
 
 Without MPI_THREAD_MULTIPLE no thread may send, so all this happens in ``turn``, which is called between
 steps, takes what has arrived and fills the window again: at most ``WINDOW_BYTES`` a step for each copy.
@@ -14,8 +15,8 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -108,11 +109,15 @@ class Replicas:
         store: where its checkpoints are.
         copies: of every file, this rank's own among them.
         disk: see ``disks``.
+
+    Attributes:
+        there: disks that have what ``begin`` named, this rank's own among them.
+        failure: why a receiver could not keep it, or "".
     """
 
     def __init__(self, peer: Member, store: Store, copies: int, disk: Sequence[int]) -> None:
         self.disk, self.copies = list(disk), copies
-        self.failure = ""
+        self.there, self.failure = 1, ""
         self._peer, self._store = peer, store
         self._node = node_layout(peer.transport)
         self._link = peer.transport.stream(Stream.STORE)
@@ -120,6 +125,9 @@ class Replicas:
         self._leaving: dict[int, _Leaving] = {}
         self._spare: list[int] = []
         self._arriving: dict[tuple[int, int, int], _Arriving] = {}  # by sender, step, rank
+        self._unsaid: dict[int, deque[bytes]] = {}  # answers for which a sender's queue had no room
+        for step in store.folders():
+            store.sweep_copies(step, peer.rank)
         self._thread = ThreadPoolExecutor(1, "pydec-replica")
 
     @property
@@ -142,7 +150,8 @@ class Replicas:
             to: receivers; None for those that ``holders`` names.
         """
         mine = self._peer.rank
-        self._what, self.failure = (step, mine if rank is None else rank), ""
+        self._what = (step, mine if rank is None else rank)
+        self.there, self.failure = 1, ""
         if to is None:
             found = holders(mine, living(self._peer.transport).members, self.disk, self._node)
             to, self._spare = found[: self.copies - 1], found[self.copies - 1 :]
@@ -160,6 +169,9 @@ class Replicas:
         lost = self._link.lost()
         for key in [key for key in self._arriving if key[0] in lost]:
             self._drop(key)
+        for other in list(self._unsaid):
+            if other in lost or self._answered(other):
+                del self._unsaid[other]
         for other in list(self._leaving):
             if other in lost:
                 del self._leaving[other]
@@ -214,19 +226,37 @@ class Replicas:
             if not piece:
                 raise OSError(f"{path} has become shorter")
             try:
-                self._say(other, _DATA, *self._what, leaving.sent, tensors, total, piece)
+                head = _HEAD.pack(_DATA, *self._what, leaving.sent, tensors, total)
+                self._link.post(other, head + piece)
             except PeerTimeout:
                 break  # its queue is full: at the next turn
             leaving.sent += len(piece)
         return leaving.sent > before
 
-    def _say(
-        self, to: int, kind: int, step: int, rank: int, at: int, tensors: int, total: int, more: bytes = b""
-    ) -> None:
-        self._link.post(to, _HEAD.pack(kind, step, rank, at, tensors, total) + more)
+    def _answer(self, key: tuple[int, int, int], kind: int, at: int, more: bytes = b"") -> None:
+        """Tell a sender what became of its files; at a later turn, if its queue is full now."""
+        sender, step, rank = key
+        self._unsaid.setdefault(sender, deque()).append(_HEAD.pack(kind, step, rank, at, 0, 0) + more)
+        if self._answered(sender):
+            del self._unsaid[sender]
+
+    def _answered(self, sender: int) -> bool:
+        """Post what is unsaid, in order, as far as the queue takes it; whether that was all."""
+        unsaid = self._unsaid[sender]
+        try:
+            while unsaid:
+                self._link.post(sender, unsaid[0])
+                unsaid.popleft()
+        except PeerTimeout:
+            return False  # it hangs, perhaps: that is no reason to end here
+        return True
 
     def _hear(self, sender: int, note: bytes) -> None:
         if len(note) < _HEAD.size:
+            for key in [key for key in self._arriving if key[0] == sender]:
+                self._refuse(key, "a message arrived cut short")
+            if sender in self._leaving:
+                self._give_up(sender, f"an answer of rank {sender} arrived cut short")
             return
         kind, step, rank, at, tensors, total = _HEAD.unpack_from(note)
         if kind == _DATA:
@@ -238,6 +268,7 @@ class Replicas:
         leaving.taken, leaving.moved_s = max(leaving.taken, at), self._link.now()
         if kind == _DONE:
             del self._leaving[sender]
+            self.there += 1
         elif kind == _FAILED:
             words = note[_HEAD.size :].decode(errors="replace")
             self._give_up(sender, f"rank {sender} could not keep a copy: {words}")
@@ -255,7 +286,11 @@ class Replicas:
                 path = path.with_name(f".{path.name}.{os.getpid()}-{self._peer.rank}.tmp")
                 self._arriving[key] = _Arriving(path, open(path, "wb"), sizes)  # noqa: SIM115
             arriving = self._arriving.get(key)
-            if arriving is None or at != arriving.taken or at + len(piece) > sum(arriving.sizes):
+            if arriving is None or at < arriving.taken:
+                return
+            end = sizes[0] if at < sizes[0] else sum(sizes)
+            if at > arriving.taken or sizes != arriving.sizes or len(piece) != min(_PIECE, end - at):
+                self._refuse(key, f"the piece at byte {at} is not what follows byte {arriving.taken}")
                 return
             if at < sizes[0]:
                 arriving.file.write(piece)
@@ -265,7 +300,7 @@ class Replicas:
             if arriving.taken == sum(sizes):
                 arriving.file.flush()
                 arriving.sealing = self._thread.submit(self._seal, arriving, step, rank)
-            self._say(sender, _TAKEN, step, rank, arriving.taken, 0, 0)
+            self._answer(key, _TAKEN, arriving.taken)
         except OSError as error:
             self._refuse(key, error.strerror or str(error))
 
@@ -282,13 +317,13 @@ class Replicas:
             error = arriving.sealing.exception()
             if error is None:
                 del self._arriving[key]
-                self._say(key[0], _DONE, key[1], key[2], arriving.taken, 0, 0)
+                self._answer(key, _DONE, arriving.taken)
             else:
                 self._refuse(key, str(error))
 
     def _refuse(self, key: tuple[int, int, int], why: str) -> None:
         self._drop(key)
-        self._say(key[0], _FAILED, key[1], key[2], 0, 0, 0, why.encode()[:1000])
+        self._answer(key, _FAILED, 0, why.encode()[:1000])
 
     def _drop(self, key: tuple[int, int, int]) -> None:
         """Forget what has arrived, and remove its temporary file."""
@@ -299,6 +334,6 @@ class Replicas:
             arriving.sealing.exception()
         try:
             arriving.file.close()
-        except OSError as error:  # the disk is full: what was buffered is lost, as it is to be
-            print(f"pydec: warning: rank {self._peer.rank}: {error}", file=sys.stderr, flush=True)
+        except OSError:
+            pass  # the disk is full, which its sender is told: what was buffered is lost, as it is to be
         arriving.path.unlink(missing_ok=True)

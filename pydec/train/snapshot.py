@@ -44,7 +44,7 @@ def saver_of(
                 f"replicas        {there} of the {config.replicas} asked for: the ranks write to {there} "
                 f"disk{'s' if there > 1 else ''} (a shared file system counts as one)"
             )
-        replicas = Replicas(peer, store, config.replicas, disk) if there > 1 else None
+        replicas = Replicas(peer, store, config.replicas, disk)
     saver = Saver(
         peer,
         store,
