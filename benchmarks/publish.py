@@ -23,10 +23,12 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 _INTRODUCTION = """# Results
 
 Made from the JSON files in this folder by `python -m benchmarks.publish`. Each row stands beside its peer in
-one run on one machine; a ratio above 1 is in our favour. Share: of the faster of two copies in the same run.
+one run on one machine; a ratio above 1 is in our favour. Share: of the faster of two copies in the same run,
+of three syncs for a commit of the ledger.
 Files were written on different days and machines: compare within a file.
 """
 _UNSHOWN = ("rounds", "curve")
+_COPIES = ("kernels", "robust")  # suites whose floor is a copy
 _SAME = 0.995  # a peer that is at most so little faster is as fast
 
 
@@ -143,8 +145,10 @@ def headlines(results: Sequence[Results], link: str) -> str:
                 )
                 share = rows[0]["floor_fraction"]
                 ours = number(rows[0]["value"], rows[0]["unit"])
-                ours += f", {share:.2f} of a copy" if share is not None else ""
-                ours += " by " + rows[0]["name"].partition(": ")[2] if ": " in rows[0]["name"] else ""
+                if share is not None and headline.suite in _COPIES:
+                    ours += f", {share:.2f} of a copy"
+                if headline.suite == "train" and ": " in rows[0]["name"]:
+                    ours += " by " + rows[0]["name"].partition(": ")[2]
                 lines.append((headline.what, ours, beside, f"[{file.path.stem}]({link})"))
     return _table(("what", "pydec", "beside (how many times better pydec is)", "run"), lines)
 

@@ -110,6 +110,13 @@ HEADLINES = (
     Headline("CHOCO's whole step, int8, with SGD", "kernels", r"choco step int8 [+] SGD", {"threads": 1}),
     Headline("median of 16 vectors", "robust", "median of 16"),
     Headline("Krum of 16 vectors", "robust", "Krum of 16"),
-    Headline("a block committed, median", "consensus", "commit, .*"),
+    Headline("a block committed by 4 ranks, median", "consensus", "commit, p50", {"ranks": 4}),
+    Headline("a block verified offline", "consensus", "chain verification", best="most"),
+    Headline("training step, ledger on", "consensus", "training step, .*"),
+    Headline(
+        "a killed rank's neighbours go on, 40 MB, median", "recover", "kill to the next .*40 MB: median"
+    ),
+    Headline("the ledger's next epoch without it, worst of 6", "recover", "kill to the epoch .*"),
+    Headline("a checkpoint's stall, per step", "recover", "stall of a checkpoint.*"),
 )
 """In README's order; those that no file holds are left out."""
