@@ -44,6 +44,8 @@ def test_a_slow_rank_holds_nobody_up_and_counts_no_less(mpi_transport, code):
         for _ in range(60):
             step(exchange, x, b, 8e-3)
             steps += 1
+            while steps == 20 and min(versions[0] for versions in exchange.versions.values()) <= 62:
+                time.sleep(1e-3)  # whoever were held up by this rank would never come so far
     else:
         while exchange.versions[SLOW][0] < 60:  # the others go on for as long as it takes
             step(exchange, x, b, 1e-3)
