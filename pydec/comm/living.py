@@ -51,6 +51,7 @@ from pydec.comm.transport import Stream, Transport
 from pydec.errors import PeerLost, ProtocolError
 
 T = TypeVar("T")
+N = TypeVar("N", bound=np.generic)
 Mean = Callable[[Transport, NDArray[np.generic]], None]
 """``comm.collect.ring_mean`` or ``comm.collect.exact_mean``."""
 
@@ -217,16 +218,7 @@ def mean_of_living(transport: Transport, x: NDArray[np.generic], mean: Mean = ri
 
     Memory: a copy of ``x`` where ranks may die, so that a failed attempt leaves no trace.
     """
-    if not transport.tolerant:
-        mean(transport, x)
-        return
-
-    def work(group: Group) -> NDArray[np.generic]:
-        copy = x.copy()
-        mean(group, copy)
-        return copy
-
-    np.copyto(x, living(transport).run(work))
+    _on_copy(transport, x, mean)
 
 
 def broadcast_to_living(transport: Transport, data: NDArray[np.uint8]) -> None:
@@ -236,13 +228,18 @@ def broadcast_to_living(transport: Transport, data: NDArray[np.uint8]) -> None:
         transport: any stream of the cluster.
         data: uint8 array of shape (n,), the same n everywhere; overwritten on all others.
     """
+    _on_copy(transport, data, broadcast)
+
+
+def _on_copy(transport: Transport, data: NDArray[N], act: Callable[[Transport, NDArray[N]], None]) -> None:
+    """Let all living ranks change their ``data`` together; a failed attempt has only changed a copy."""
     if not transport.tolerant:
-        broadcast(transport, data)
+        act(transport, data)
         return
 
-    def work(group: Group) -> NDArray[np.uint8]:
+    def work(group: Group) -> NDArray[N]:
         copy = data.copy()
-        broadcast(group, copy)
+        act(group, copy)
         return copy
 
     np.copyto(data, living(transport).run(work))

@@ -242,7 +242,7 @@ class Saver:
                 if self._replicas.failure:
                     self._fail(step, SetupError(self._replicas.failure))
                 else:
-                    self.newest, self.failure, self._digest = step, "", digest
+                    self._has(step, digest)
                     self._copies = self._replicas.there
         if self._writing is None or not self._writing[1].done():
             return
@@ -259,10 +259,14 @@ class Saver:
     def _written(self, step: int, digest: bytes) -> None:
         """This rank's own files are there; they count at once, or when their copies do."""
         if self._replicas is None:
-            self.newest, self.failure, self._digest = step, "", digest
+            self._has(step, digest)
         else:
             self._replicas.begin(step)
             self._copying = step, digest
+
+    def _has(self, step: int, digest: bytes) -> None:
+        """This rank has what it must have of a checkpoint."""
+        self.newest, self.failure, self._digest = step, "", digest
 
     def _copied(self) -> None:
         """Wait for the copies of all ranks, who call it together."""

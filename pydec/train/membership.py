@@ -150,7 +150,9 @@ class Membership:
                 self.kept.append(f"epoch {view.epoch}: {error}")
 
     def _undecided(self) -> list[int]:
-        """Ranks seen dead that are members yet."""
+        """Ranks seen dead that are members yet; asked in every round, and nearly always nobody is."""
+        if not self._told:
+            return []
         return sorted(self._told.keys() & set(map(rank_in_address, members(self._state))))
 
     def _must_wait(self, round: int) -> bool:

@@ -33,17 +33,22 @@ def rounds_after_a_death(algorithm, graph, packer="none", overlap=False, rounds=
                 heal(transport, exchange, rule, gossip.make(algorithm).after_death)
             if t == rounds - 10:
                 between = rule.x.copy()
-            if overlap:
-                exchange.begin(t)
-                transport.sleep(1e-3)
-                exchange.finish()
-            else:
-                exchange.run(t)
-                transport.sleep(1e-3)
+            play(transport, exchange, t, overlap)
         exchange.flush()
         return between, rule.x, sorted(exchange.gone), rule
 
     return program
+
+
+def play(transport, exchange, round, overlap):
+    """A round and a pause of a millisecond, in the middle of the round if it overlaps."""
+    if overlap:
+        exchange.begin(round)
+        transport.sleep(1e-3)
+        exchange.finish()
+    else:
+        exchange.run(round)
+        transport.sleep(1e-3)
 
 
 def heal(transport, exchange, rule, after_death):
@@ -159,13 +164,7 @@ def test_the_next_rank_of_a_node_leads_after_the_survivors_have_agreed(dying, ov
             if t == 12:
                 transport.sleep(0.02)
                 exchange.restart(agree_who_lives(transport))
-            if overlap:
-                exchange.begin(t)
-                transport.sleep(1e-3)
-                exchange.finish()
-            else:
-                exchange.run(t)
-                transport.sleep(1e-3)
+            play(transport, exchange, t, overlap)
         exchange.flush()
         return x
 
