@@ -1,7 +1,8 @@
 """One rank of the gossip benchmark: rounds of gossip beside MPI's own Allreduce of the same buffer.
 
 Run by ``suite_gossip`` on every rank: ``gossip_round.py ELEMENTS ROUNDS RESULT.json``. Rank 0 writes
-the medians, over the rounds, of the slowest rank's seconds, by contender.
+the medians, over the rounds, of the slowest rank's seconds, by contender; for ``auto`` those of rounds
+between trials, and beside them what a round costs with the trials' share (``auto, trials included``).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from pydec import compress, gossip, topology
 from pydec.comm.mpi import open_mpi
 from pydec.gossip.exchange import Exchange
 from pydec.gossip.memory import aligned_floats
-from pydec.gossip.switch import SwitchedExchange
+from pydec.gossip.switch import SwitchedExchange, exchange_of
 
-WARMUP = 3
+WARMUP = 1
 
 
 def main(elements: int, rounds: int, result: Path) -> None:
@@ -40,8 +41,10 @@ def main(elements: int, rounds: int, result: Path) -> None:
         vectors[name] = aligned_floats(elements)
         vectors[name][:] = start
         mixer = gossip.make("dpsgd").mixer(vectors[name], part, graph.degree)
-        kind = SwitchedExchange if name == "auto" else Exchange
-        contenders[name] = _round(kind(transport, graph, [mixer], overlap=False))
+        exchange = exchange_of([mixer])(transport, graph, [mixer], overlap=False)
+        contenders[name] = _round(exchange)
+    assert isinstance(exchange, SwitchedExchange)  # the last is auto's
+    switch = exchange.switch
     total = aligned_floats(elements)
 
     def allreduce() -> None:
@@ -50,21 +53,29 @@ def main(elements: int, rounds: int, result: Path) -> None:
     contenders["Allreduce"] = allreduce
     contenders["Sendrecv + average"] = _pair(world, start.copy(), transport.rank, transport.size)
 
+    def timed(name: str) -> float:
+        world.Barrier()
+        began = time.perf_counter()
+        contenders[name]()
+        return float(world.allreduce(time.perf_counter() - began, MPI.MAX))
+
+    trials_s = sum(timed("auto") for _ in range(switch.trial))  # decides, before it is compared
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for current in range(WARMUP + rounds):
         for name in list(contenders) if current % 2 else reversed(list(contenders)):
-            world.Barrier()
-            began = time.perf_counter()
-            contenders[name]()
-            slowest = world.allreduce(time.perf_counter() - began, MPI.MAX)
+            slowest = timed(name)
             if current >= WARMUP:
                 seconds[name].append(slowest)
     for name, vector in vectors.items():
         mean = float(world.allreduce(float(vector.mean(dtype=np.float64)))) / transport.size
         if abs(mean - target) > 1e-5 or np.abs(vector).max() > np.abs(start).max() * 2:
             raise AssertionError(f"{name} moved the mean from {target} to {mean}")
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    shared = (trials_s + medians["auto"] * (switch.every - switch.trial)) / switch.every
+    packed = world.allreduce(int(switch.packed))
     if transport.rank == 0:
-        result.write_text(json.dumps({name: statistics.median(times) for name, times in seconds.items()}))
+        found = {**medians, "auto, trials included": shared, "ranks that compress": packed}
+        result.write_text(json.dumps(found))
     transport.close()
 
 

@@ -1,13 +1,17 @@
-"""Starts a benchmark's ranks as a user would, with ``pydec run``."""
+"""Starts a benchmark's ranks as a user would, with ``pydec run``, or on the hosts of a lab."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
+
+from .netlab.lab import Lab
 
 _LIMIT_S = 1800
 _STOP_S = 20.0  # pydec run ends a job that is to stop within less, if its ranks do not
@@ -34,6 +38,27 @@ def run_ranks(ranks: int, words: Sequence[str]) -> None:
         raise RuntimeError(
             f"pydec run {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
         )
+
+
+def measured(where: int | Lab, program: str, *words: object) -> Any:
+    """What a program of this folder writes.
+
+    Args:
+        where: ranks on this machine, or hosts with one rank each.
+        program: its file; its last word names the JSON file that rank 0 writes.
+        words: those before.
+
+    Raises:
+        RuntimeError: as ``run_ranks``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        command = [sys.executable, str(Path(__file__).with_name(program)), *map(str, words), str(result)]
+        if isinstance(where, int):
+            run_ranks(where, command)
+        else:
+            where.run(command, timeout_s=_LIMIT_S)
+        return json.loads(result.read_text())
 
 
 class Started:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .harness import Options, Row
-from .jobs import run_ranks
+from .jobs import measured, run_ranks
+from .netlab.lab import Lab, Link
 
 RANKS = 4
 EPOCHS = 5
+STEPS_OVER_LINKS = {"computed by the processors": 0.0, "computed by accelerators": 0.1}
+"""Seconds that a step's pause takes, by what stands for it in the rows' names."""
 
 
 def rows(options: Options) -> Iterator[Row]:
     """Fashion-MNIST beside all-reduce at equal steps; a step with and without gossip; one slow rank.
 
-    With ``options.net`` the races over several hosts instead.
+    With ``options.net`` a step and the races over several hosts instead.
     """
     if options.net:
         from .netlab import races
 
+        races.require_hosts()
+        yield from _steps_over_links(options)
         yield from races.rows(options)
         return
     yield from _accuracy_and_bytes(options)
@@ -66,44 +70,53 @@ def _accuracy_and_bytes(options: Options) -> Iterator[Row]:
 
 def _step_time(options: Options) -> Iterator[Row]:
     """2 ranks of 1 thread: a combine-then-adapt step against the same step that talks to nobody."""
-    rounds = options.rounds or (2 if options.quick else 20)
-    steps = 3 if options.quick else 20
+    yield from _steps(2, "step, combine then adapt", options, {"ranks": 2}, rounds=20)
+
+
+def _steps_over_links(options: Options) -> Iterator[Row]:
+    """The same between hosts, computing on their processors and, as a pause stands for, on accelerators."""
+    hosts = options.hosts
+    with Lab([Link(options.net)] * hosts) as lab:
+        for what, pause_s in STEPS_OVER_LINKS.items():
+            name = f"step at {options.net}, {what}"
+            if options.only in name:
+                params = {"net": options.net, "hosts": hosts, "pause_s": pause_s}
+                yield from _steps(lab, name, options, params, rounds=6, pause_s=pause_s)
+
+
+def _steps(
+    where: int | Lab,
+    name: str,
+    options: Options,
+    params: Mapping[str, Any],
+    *,
+    rounds: int,
+    pause_s: float = 0.0,
+) -> Iterator[Row]:
+    """Packets that move while the program waits for them, and packets that move in the background."""
+    rounds, steps = options.rounds or (2 if options.quick else rounds), 3 if options.quick else 20
     for compressor in ("none", "int8"):
-        with tempfile.TemporaryDirectory() as folder:
-            result = Path(folder) / "steps.json"
-            program = Path(__file__).with_name("train_steps.py")
-            run_ranks(2, [sys.executable, str(program), compressor, str(rounds), str(steps), str(result)])
-            found = json.loads(result.read_text())
+        found = measured(where, "train_steps.py", compressor, rounds, steps, pause_s)
         for kind, background in (("gossip_s", False), ("background_s", True)):
-            yield Row(
-                "train",
-                "step, combine then adapt",
-                {
-                    "task": "stdlib-lm",
-                    "ranks": 2,
-                    "threads": 1,
-                    "compressor": compressor,
-                    "background": background,
-                    "rounds": rounds,
-                    "steps": steps,
-                    "fraction": found[kind] / found["plain_s"],
-                },
-                1e3 * found[kind],
-                "ms",
-                "the same step alone",
-                1e3 * found["plain_s"],
-                found["plain_s"] / found[kind],
-            )
+            facts = {
+                "task": "stdlib-lm",
+                **params,
+                "threads": 1,
+                "compressor": compressor,
+                "background": background,
+                "rounds": rounds,
+                "steps": steps,
+                "fraction": found[kind] / found["plain_s"],
+            }
+            ours, alone = found[kind], found["plain_s"]
+            peer = "the same step alone"
+            yield Row("train", name, facts, 1e3 * ours, "ms", peer, 1e3 * alone, alone / ours)
 
 
 def _one_slow_rank(options: Options) -> Iterator[Row]:
     """4 ranks, one of them 4 times slower: samples per second beside what the healthy ones could do alone."""
     seconds = 1.0 if options.quick else 20.0
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "paces.json"
-        program = Path(__file__).with_name("paces.py")
-        run_ranks(RANKS, [sys.executable, str(program), str(seconds), str(result)])
-        found: dict[str, list[float]] = json.loads(result.read_text())
+    found: dict[str, list[float]] = measured(RANKS, "paces.py", seconds)
     healthy = sum(found.pop("alone")[:-1])
     for name, by_rank in found.items():
         yield Row(

@@ -1,9 +1,11 @@
 """One rank of the step timing in suite_train: blocks of steps with gossip and without, in turn.
 
-Usage, on each of several ranks: train_steps.py COMPRESSOR ROUNDS STEPS FILE. Three copies of the default
-stdlib-lm model train on the same batches with the same optimiser; one of them gossips, and one gossips with
-packets that move in the background. Ranks meet before every block and the first step of a block is not
-counted. Rank 0 writes the median step of the slowest rank of each to FILE, in seconds.
+Usage, on each of several ranks: train_steps.py COMPRESSOR ROUNDS STEPS PAUSE FILE. Three copies of the
+default stdlib-lm model train on the same batches with the same optimiser; one of them gossips, and one
+gossips with packets that move in the background. In every step each waits for PAUSE seconds after the
+gradient, which stands for an accelerator that computes while the processor is free. Ranks meet before every
+block and the first step of a block is not counted. Rank 0 writes the median step of the slowest rank of each
+to FILE, in seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from pydec.train.loop import forward, local_optimizer
 from pydec.train.together import table
 
 
-def main(compressor: str, rounds: int, steps: int, file: Path) -> None:
+def main(compressor: str, rounds: int, steps: int, pause_s: float, file: Path) -> None:
     """Time all and write the result."""
     with reproducible(threads=1), pydec.init(seed=1) as peer:
         tasks_ = [tasks.make("stdlib-lm", seed=1) for _ in range(3)]
@@ -54,6 +56,7 @@ def main(compressor: str, rounds: int, steps: int, file: Path) -> None:
                 start = time.perf_counter()
                 loss = forward(task, task.model, next(data))
                 loss.backward()
+                time.sleep(pause_s)
                 optimizer.step()
                 optimizer.zero_grad()
                 loss.item()
@@ -75,4 +78,4 @@ def main(compressor: str, rounds: int, steps: int, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), Path(sys.argv[5]))

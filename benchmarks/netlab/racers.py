@@ -165,9 +165,18 @@ class LocalSGD(Gloo):
 
 
 class DecentDP(Gloo):
-    """decent-dp: bucket-wise update and gossip from hooks of the backward pass."""
+    """decent-dp: bucket-wise update and gossip from hooks of the backward pass.
 
-    def __init__(self, model: nn.Module, make: MakeOptimizer, topology: str = "one-peer-exp") -> None:
+    ``ranks_per_host`` is how many ranks its graphs take to be on one host; as many as MPI says if None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        make: MakeOptimizer,
+        topology: str = "one-peer-exp",
+        ranks_per_host: int | None = None,
+    ) -> None:
         from decent_dp.ddp import DecentralizedDataParallel
         from loguru import logger
 
@@ -187,7 +196,9 @@ class DecentDP(Gloo):
             self._optimizers.append(make(Given(pairs)))
             return self._optimizers[-1]
 
-        wrapped = DecentralizedDataParallel(model, make_bucket, topology=topology)
+        wrapped = DecentralizedDataParallel(
+            model, make_bucket, topology=topology, _local_world_size=ranks_per_host
+        )
         super().__init__(wrapped, None)  # type: ignore[arg-type]  # it has many
 
     def step(self) -> None:

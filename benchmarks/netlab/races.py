@@ -101,13 +101,17 @@ def rows(options: Options) -> Iterator[Row]:
     Raises:
         RuntimeError: no network namespaces can be made here, or a contender failed.
     """
-    reason = missing()
-    if reason is not None:
-        raise RuntimeError(reason)
+    require_hosts()
     with Lab([Link(options.net)] * options.hosts) as lab:
         for contest in CONTESTS:
             if options.only in contest.name and contest.fast == (bits_per_s(options.net) >= _FAST_BITS_PER_S):
                 yield from _raced(lab, contest, options)
+
+
+def require_hosts() -> None:
+    """Raise RuntimeError where no hosts can be made."""
+    if (reason := missing()) is not None:
+        raise RuntimeError(reason)
 
 
 def _raced(lab: Lab, contest: Contest, options: Options) -> Iterator[Row]:

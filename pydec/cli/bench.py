@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="take seconds: does it work, not how fast is it")
     parser.add_argument("--rounds", metavar="N", type=int, help="timed rounds of each comparison")
     parser.add_argument(
-        "--net", metavar="RATE", default="", help="train: race over hosts with such links, 100mbit"
+        "--net", metavar="RATE", default="", help="gossip, train: over hosts with such links, 100mbit"
     )
     parser.add_argument(
         "--hosts", metavar="N", type=int, default=4, help="how many hosts (with --net); default 4"

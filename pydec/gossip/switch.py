@@ -42,7 +42,10 @@ class Switch:
     def __init__(self, period: int) -> None:
         self._slots = period if 1 <= period <= _LONGEST else 1
         self._counted = _SAMPLES * (self._slots if self._slots == period else _LONGEST)
+        self.trial = 2 * (1 + self._counted)
+        """Rounds of a trial."""
         self.every = _SHARE * (1 + self._counted)
+        """Rounds from the begin of a trial to that of the next."""
         self.packed = False
         """Whether rounds between trials compress."""
         self._costs = np.full((2, self._counted), np.nan)

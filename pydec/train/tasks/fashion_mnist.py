@@ -26,28 +26,30 @@ _MEAN, _DEVIATION = 0.2860, 0.3530  # of the training pixels
 
 
 @tasks.register("fashion-mnist")
-def fashion_mnist(data: str | None = None, samples: int = 0, dense: int = 128) -> Task:
+def fashion_mnist(
+    data: str | None = None, samples: int = 0, dense: int = 128, channels: int = 32, test_samples: int = 0
+) -> Task:
     """Image classification: 10 classes, a CNN of 421,642 parameters, accuracy on 10,000 images.
 
     Args:
         data: directory with the four IDX files, as ``*-ubyte.gz`` or unpacked.
         samples: use only the first so many training images; 0 uses all 60,000.
         dense: width of the dense layer, at least 1; 3,172 makes a model of 10 M parameters.
+        channels: of the first convolution, at least 1; the second has twice as many.
+        test_samples: use only the first so many test images; 0 uses all 10,000.
 
     Raises:
         SetupError: a file is missing or damaged.
     """
     root = Path(data or DIRECTORY)
     images, labels = _part(root, "train")
-    if dense < 1:
-        raise ConfigError(f"dense must be at least 1, got {dense}")
-    if samples < 0 or samples > len(images):
-        raise ConfigError(f"samples must be in [0, {len(images)}], got {samples}")
-    if samples:
-        images, labels = images[:samples], labels[:samples]
-    test_images, test_labels = _part(root, "t10k")
+    for name, value in (("dense", dense), ("channels", channels)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+    images, labels = _first("samples", samples, images, labels)
+    test_images, test_labels = _first("test_samples", test_samples, *_part(root, "t10k"))
     return Task(
-        model=SmallCNN(dense),
+        model=SmallCNN(dense, channels),
         train=TensorDataset(images, labels),
         loss=cross_entropy,
         validation=TensorDataset(test_images, test_labels),
@@ -69,13 +71,14 @@ class SmallCNN(nn.Module):
 
     Args:
         dense: width of the first dense layer.
+        channels: of the first convolution; the second has twice as many.
     """
 
-    def __init__(self, dense: int = 128) -> None:
+    def __init__(self, dense: int = 128, channels: int = 32) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
-        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
-        self.dense1 = nn.Linear(64 * 7 * 7, dense)
+        self.conv1 = nn.Conv2d(1, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, 2 * channels, 3, padding=1)
+        self.dense1 = nn.Linear(2 * channels * 7 * 7, dense)
         self.dense2 = nn.Linear(dense, 10)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -124,6 +127,12 @@ def _part(root: Path, name: str) -> tuple[Tensor, Tensor]:
         )
     x = torch.from_numpy(images.astype(np.float32)).div_(255.0).sub_(_MEAN).div_(_DEVIATION)
     return x.unsqueeze(1), torch.from_numpy(labels.astype(np.int64))
+
+
+def _first(name: str, wanted: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    if wanted < 0 or wanted > len(images):
+        raise ConfigError(f"{name} must be in [0, {len(images)}], got {wanted}")
+    return (images[:wanted], labels[:wanted]) if wanted else (images, labels)
 
 
 def _find(root: Path, name: str) -> Path:
