@@ -31,8 +31,13 @@ train: $(VENV)/.installed
 
 install: $(VENV)/.installed
 
+# first what shares a processor well, on all of them, then what starts MPI jobs, one at a time
 test: $(VENV)/.test-extra
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	@status=0; \
+	check() { echo "$$*"; "$$@" || status=1; }; \
+	check $(BIN)/python -m pytest -m "not slow and not job" -n auto --maxprocesses 8 --dist worksteal $(PYTEST_FLAGS); \
+	check $(BIN)/python -m pytest -m "not slow and job" $(PYTEST_FLAGS); \
+	exit $$status
 
 lint: $(VENV)/.lint-extra
 	@status=0; \
@@ -45,7 +50,7 @@ lint: $(VENV)/.lint-extra
 	exit $$status
 
 sanitize: $(VENV)/.test-extra
-	$(BIN)/python tests/fuzz/sanitized.py -m pytest tests/kernels tests/compress -q --timeout 600 \
+	$(BIN)/python tests/fuzz/sanitized.py -m pytest tests/kernels tests/compress -q --timeout 600 -n auto --maxprocesses 8 \
 		--ignore tests/kernels/test_ops.py # what torch.compile makes of the same kernels: minutes, nothing native
 
 fuzz: $(VENV)/.fuzz-extra

@@ -25,6 +25,7 @@ from pydec.comm.transport import Stream
 settings.register_profile("pydec", deadline=None)  # load must not fail a test
 settings.load_profile("pydec")
 
+ROOT = Path(__file__).parent
 RANKS = 4
 JOB_LIMIT_S = 600.0
 _LAUNCH = launch()
@@ -45,8 +46,16 @@ def pytest_configure(config):
         config.pluginmanager.unregister(name="terminalreporter")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items):
     """Under mpirun, tests that start an mpirun themselves are left out: Open MPI refuses to nest."""
+    for item in items:
+        if (
+            "mpirun" in item.fixturenames
+            or item.get_closest_marker("mpi") is not None
+            or "mpi" in item.path.relative_to(ROOT).parts
+        ):
+            item.add_marker(pytest.mark.job)
     if _LAUNCH is not None:
         items[:] = [item for item in items if "mpirun" not in item.fixturenames]
 

@@ -206,7 +206,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("algorithm", "graph", "simulate"), CASES, ids=lambda case: str(case)[:40])
+@pytest.mark.parametrize(("algorithm", "graph", "simulate"), CASES, ids=lambda case: case if isinstance(case, str) else "")
 @pytest.mark.parametrize("size", [5, 6])
 def test_trajectories_are_those_of_the_equations(
     paths: Any, quadratics: Any, algorithm: str, graph: str, simulate: Any, size: int

@@ -58,6 +58,7 @@ def test_fashion_mnist_that_is_not_there_says_how_to_get_it(tmp_path):
         (gzip.compress(idx(np.zeros((3, 28, 27), np.uint8))), "are not Fashion-MNIST"),
         (gzip.compress(idx(np.zeros((3, 28, 28), np.uint8)))[:-12], "cannot be read"),
     ],
+    ids=["nonsense", "type", "header", "short", "shape", "cut"],  # gzip's bytes hold the time
 )
 def test_damaged_files_are_named(clothes, content, message):
     (clothes / "train-images-idx3-ubyte.gz").write_bytes(content)

@@ -7,6 +7,7 @@ threads of a block in an order that it draws; each test runs under two of them.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import importlib.util
 import os
@@ -51,13 +52,16 @@ def load_emulated() -> ModuleType:
         f"-DPYDEC_SANITIZE={'ON' if sanitized() else 'OFF'}",
     ]
     source = str(ROOT / "csrc" / "cuda" / "emulate")
-    for command in (
-        ["cmake", "-S", source, "-B", str(build), *generator, *options],
-        ["cmake", "--build", str(build), "--parallel"],
-    ):
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
+    build.mkdir(parents=True, exist_ok=True)
+    with (build / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other test processes wait, and find it built
+        for command in (
+            ["cmake", "-S", source, "-B", str(build), *generator, *options],
+            ["cmake", "--build", str(build), "--parallel"],
+        ):
+            done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+            if done.returncode != 0:
+                raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
     (library,) = build.glob("_emulated_cuda.*.so")
     spec = importlib.util.spec_from_file_location("_emulated_cuda", library)
     assert spec is not None
