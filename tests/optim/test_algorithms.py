@@ -206,7 +206,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("algorithm", "graph", "simulate"), CASES, ids=lambda case: case if isinstance(case, str) else "")
+@pytest.mark.parametrize(
+    ("algorithm", "graph", "simulate"), CASES, ids=lambda part: part if isinstance(part, str) else ""
+)
 @pytest.mark.parametrize("size", [5, 6])
 def test_trajectories_are_those_of_the_equations(
     paths: Any, quadratics: Any, algorithm: str, graph: str, simulate: Any, size: int
