@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pydec.comm import words
+from pydec.comm.bell import hang
 from pydec.comm.buffers import check_peer, check_post, check_tag, flat
 from pydec.comm.detect import check_world, first_line, launch, no_mpi, watches_silence
 from pydec.comm.failing import install_excepthook
@@ -69,7 +70,8 @@ class Job:
         self.posts = Posts(self.requests, posts_comm)
         self.requests.listen = self.posts.hear_goodbyes
         # The ledger has a thread of its own, and peers that may stop taking messages at any time.
-        self.ledger_posts = Posts(self.requests, self._duplicate(), matched=True)
+        self.bell = hang(self.world)
+        self.ledger_posts = Posts(self.requests, self._duplicate(), matched=True, bell=self.bell)
 
     def _duplicate(self) -> Any:
         comm = self.world.Dup()
@@ -193,7 +195,10 @@ class MpiTransport:
         if self.job.thread_level != self.job.mpi.THREAD_MULTIPLE:
             return None
         self.job.engines[:] = [engine for engine in self.job.engines if not engine.closed]
-        engine = Engine(tick, most_s=most_s)
+        if self.posts is self.job.ledger_posts:
+            engine = Engine(tick, most_s=most_s, bell=self.job.bell, patient=self.posts.still)
+        else:
+            engine = Engine(tick, most_s=most_s)
         self.job.engines.append(engine)
         return engine
 

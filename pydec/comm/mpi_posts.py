@@ -8,11 +8,13 @@ from collections import deque
 from typing import Any
 
 from pydec.comm.backoff import Backoff
+from pydec.comm.bell import Bell
 from pydec.comm.mpi_requests import Requests
 from pydec.errors import PeerTimeout, SetupError
 
 _POSTS_LIMIT = 1024  # posted messages to one peer that it has not taken yet
 _BYTES_LIMIT = 8 << 20  # and their bytes: what a peer that takes nothing can cost
+_AT_ONCE_BYTES = 2048  # MPI libraries send messages up to some kilobytes whole, and larger ones by agreement
 _FAILING, _GOODBYE = 100, 101  # tags beside the streams'
 
 
@@ -25,15 +27,21 @@ class Posts:
         matched: whether a message counts as taken only once its receiver has looked at it. MPI keeps small
             messages that nobody looks at in the receiver's memory, as many as come; with this at most the
             limits' worth of each sender's.
+        bell: rung for whom something was posted, at the next ``poll``: once for all that an event makes.
     """
 
-    def __init__(self, requests: Requests, comm: Any, *, matched: bool = False) -> None:
+    def __init__(
+        self, requests: Requests, comm: Any, *, matched: bool = False, bell: Bell | None = None
+    ) -> None:
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
         self._requests = requests
         self._mpi = requests.mpi
         self._comm = comm
         self._send = comm.Issend if matched else comm.Isend
+        self._bell = bell
+        self._unrung: set[int] = set()
+        self._large: list[Any] = []  # requests that take more than one step to complete
         self._opening = 1
         self._told, self._first = False, True  # about a failure of this rank
         self._failing: set[int] = set()
@@ -60,8 +68,13 @@ class Posts:
                 peer, f"has not taken {len(queue)} posted messages of {waiting} bytes; it may be gone"
             )
         try:
-            queue.append((self._send([data, len(data), self._mpi.BYTE], peer, tag), data))
+            request = self._send([data, len(data), self._mpi.BYTE], peer, tag)
+            queue.append((request, data))
             self._waiting_bytes[peer] += len(data)
+            if self._bell is not None:
+                self._unrung.add(peer)
+                if len(data) > _AT_ONCE_BYTES:
+                    self._large.append(request)
         except self._mpi.Exception as error:
             self._requests.peer_error(peer, error.Get_error_code(), "posted message")
 
@@ -69,7 +82,20 @@ class Posts:
         """The next posted message with this tag, if one has arrived."""
         with self._polling:
             self._requests.watch()
+            self._ring()
             return self._next(tag)
+
+    def still(self) -> bool:
+        """Whether nothing moves that somebody must look after: what comes next is rung for."""
+        if self._large:
+            self._large = [request for request in self._large if not self._requests.settled(request)]
+        return not self._large and not any(self._arriving.values())
+
+    def _ring(self) -> None:
+        if self._bell is not None and self._unrung:
+            for peer in self._unrung:
+                self._bell.ring(peer)
+            self._unrung.clear()
 
     def _next(self, tag: int) -> tuple[int, bytes] | None:
         notes = self._arriving.setdefault(tag, deque())

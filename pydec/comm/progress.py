@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 
 from pydec.comm.backoff import Backoff
+from pydec.comm.bell import Bell
 
 _LEAST_S, _MOST_S = 50e-6, 1e-3
+RUNG_S = 5e-3  # shortest sleep of a thread that is rung for
 _PATIENCE = 8  # sleeps are a fraction of how long nothing has happened: 0.4 s of silence before 50 ms
 
 
@@ -24,13 +26,23 @@ class Engine:
             by ``close``.
         name: of the thread.
         most_s: longest sleep, in seconds; those above a millisecond come only after long silence.
+        bell: rung when there is something to do. With it the thread sleeps until then, and else for
+            ``RUNG_S`` or more.
+        patient: whether ringing is enough now; while it says no, the sleeps are those without a bell.
     """
 
     def __init__(
-        self, tick: Callable[[], bool], name: str = "pydec messages", *, most_s: float = _MOST_S
+        self,
+        tick: Callable[[], bool],
+        name: str = "pydec messages",
+        *,
+        most_s: float = _MOST_S,
+        bell: Bell | None = None,
+        patient: Callable[[], bool] = lambda: True,
     ) -> None:
         self._tick = tick
         self._most_s = most_s
+        self._bell, self._patient = bell, patient
         self._kicked = threading.Event()
         self._closing = False
         self._error: BaseException | None = None
@@ -45,6 +57,8 @@ class Engine:
     def kick(self) -> None:
         """Look soon, with short sleeps again; from any thread."""
         self._kicked.set()
+        if self._bell is not None:
+            self._bell.kick()
 
     def close(self) -> None:
         """End the thread and wait for it; idempotent.
@@ -53,7 +67,7 @@ class Engine:
             BaseException: what ``tick`` raised, once.
         """
         self._closing = True
-        self._kicked.set()
+        self.kick()
         if self._thread is not threading.current_thread():
             self._thread.join()
         error, self._error = self._error, None
@@ -75,7 +89,9 @@ class Engine:
                 else:
                     now_s = time.monotonic()
                     sleep_s = min((now_s - busy_s) / _PATIENCE, self._most_s)
-                    if sleep_s > _MOST_S:
+                    if self._bell is not None and self._patient():
+                        self._bell.wait(max(sleep_s, min(RUNG_S, self._most_s)))
+                    elif sleep_s > _MOST_S:
                         self._kicked.wait(sleep_s)
                     else:
                         backoff.pause(now_s)
