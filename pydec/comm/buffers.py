@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydec.comm.transport import TAG_BITS
 from pydec.errors import ConfigError
 
-POST_LIMIT = 64 * 1024  # bytes of one posted message
+_POST_BYTES = 64 * 1024  # of one posted message
+POST_LIMIT = _POST_BYTES - 128  # leaves room for what sealing adds
 
 
 def flat(data: memoryview, *, writable: bool) -> memoryview:
@@ -49,7 +50,7 @@ def check_tag(tag: int) -> None:
 
 def check_post(n_bytes: int) -> None:
     """Raise ConfigError unless a posted message of ``n_bytes`` is small enough."""
-    if n_bytes > POST_LIMIT:
+    if n_bytes > _POST_BYTES:
         raise ConfigError(
-            f"a posted message holds at most {POST_LIMIT} bytes, got {n_bytes}; use isend and irecv"
+            f"a posted message holds at most {_POST_BYTES} bytes, got {n_bytes}; use isend and irecv"
         )

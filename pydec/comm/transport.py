@@ -102,7 +102,10 @@ class Transport(Protocol):
         """The same cluster on another stream, with tags and counters of its own."""
 
     def post(self, peer: int, data: bytes) -> None:
-        """Send a small message (at most 64 KiB) without a posted receive; returns at once."""
+        """Send a small message without a posted receive; returns at once.
+
+        At most ``buffers.POST_LIMIT`` bytes, so that a transport that seals can add its own to 64 KiB.
+        """
 
     def poll(self) -> tuple[int, bytes] | None:
         """The next message that somebody posted to this rank as (sender, bytes), or None."""

@@ -114,6 +114,25 @@ def from_source(source: str, passphrase: str | None = None) -> SigningKey:
         ConfigError: no such variable or descriptor, or no seed in it; else as for ``load``.
         SetupError: as for ``load``.
     """
+    if source.partition(":")[0] not in ("env", "fd"):
+        return load(Path(source), passphrase)
+    text = secret_from(source).strip()
+    try:
+        return SigningKey(_hex(text, SEED_BYTES))
+    except ValueError:
+        raise ConfigError(f"key source {source} must hold {2 * SEED_BYTES} hexadecimal digits") from None
+
+
+def secret_from(source: str) -> str:
+    """A secret from where a launcher put it, without the end of its line.
+
+    Args:
+        source: ``env:NAME`` or ``fd:NUMBER``: that environment variable, or open file descriptor, which is
+        closed.
+
+    Raises:
+        ConfigError: there is none, it is too long, or another kind of source.
+    """
     kind, _, name = source.partition(":")
     if kind == "env":
         text = os.environ.get(name)
@@ -122,15 +141,15 @@ def from_source(source: str, passphrase: str | None = None) -> SigningKey:
     elif kind == "fd":
         try:
             with open(int(name), "rb") as file:
-                text = file.read(_MOST_BYTES).decode("ascii", "replace")
+                data = file.read(_MOST_BYTES + 1)
+            text = data.decode("utf-8", "replace")
         except (ValueError, OSError) as error:
             raise ConfigError(f"key source {source}: no open file descriptor {name!r} ({error})") from None
     else:
-        return load(Path(source), passphrase)
-    try:
-        return SigningKey(_hex(text.strip(), SEED_BYTES))
-    except ValueError:
-        raise ConfigError(f"key source {source} must hold {2 * SEED_BYTES} hexadecimal digits") from None
+        raise ConfigError(f"a secret comes from env:NAME or fd:NUMBER, got {source!r}")
+    if len(text) > _MOST_BYTES:
+        raise ConfigError(f"key source {source} holds more than {_MOST_BYTES} characters")
+    return text.rstrip("\r\n")
 
 
 def _read(path: Path) -> dict[str, Any]:
