@@ -63,6 +63,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="do not start again with fewer, where slots are lost (%(default)s)",
     )
     add(
+        "--replace",
+        action="store_true",
+        help="start ranks in place of dead ones where there is a slot (pydec train: the others write a "
+        "checkpoint, and all go on from it)",
+    )
+    add(
         "--no-fault-tolerance",
         dest="tolerant",
         action="store_false",
@@ -145,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
         return answering(asked, signals, args.launch_agent, slurm=slurm)
 
     sys.stdout.flush()
-    desk = _desk(again, answers)
+    desk = _desk(again, answers, replaces=args.replace)
     try:
         status = Relauncher(plan, start, answers, again.progress, desk).run()
         if desk is not None:
@@ -207,19 +213,21 @@ class Again:
         return next(whole, -1) + 1
 
 
-def _desk(again: Again, answers: Callable[[Sequence[str], Signals], set[str]]) -> Desk | None:
+def _desk(
+    again: Again, answers: Callable[[Sequence[str], Signals], set[str]], *, replaces: bool
+) -> Desk | None:
     """Where ``pydec scale`` asks this job; says so where it cannot."""
     from pydec.launch.door import Door
     from pydec.launch.scale import Desk
 
     try:
-        return Desk(Door(), lambda: again.run_dir, answers, again.progress)
+        return Desk(Door(), lambda: again.run_dir, answers, again.progress, replaces)
     except SetupError as error:
         print(f"pydec: pydec scale cannot ask this job: {error}", file=sys.stderr, flush=True)
         return None
 
 
-def _note(run_dir: str, scaled: Sequence[Mapping[str, float]]) -> None:
+def _note(run_dir: str, scaled: Sequence[Mapping[str, object]]) -> None:
     """Add the changes of the number of ranks to the run's summary, if it has one."""
     path = Path(run_dir) / "summary.json"
     if scaled and path.exists():

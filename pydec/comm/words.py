@@ -1,4 +1,4 @@
-"""What a rank tells the supervisor of its job: that it has begun, has taken a step, has left in order.
+"""What a rank tells the supervisor of its job: that it has begun, taken a step, left in order, who is out.
 
 No launcher tells: Open MPI with fault tolerance says nothing of a rank that was killed, and ends with
 status 0 even if all were. A word goes to standard error, which launchers carry from every host, between two
@@ -12,7 +12,7 @@ import re
 
 VARIABLE = "PYDEC_SUPERVISED"
 """Environment variable that ``pydec run`` sets; without it nothing is said."""
-_WORD = re.compile(rb"\x1epydec (\d{1,9}) (?:([+-])\x1f|\*\x1f\n)")
+_WORD = re.compile(rb"\x1epydec (\d{1,9}) (?:([+-])\x1f|([*!])\x1f\n)")
 _START = b"\x1epydec "
 _LONGEST = 24
 
@@ -30,6 +30,11 @@ def say_stepped(rank: int) -> None:
     _write(rank, b"*\x1f\n")
 
 
+def say_out(rank: int) -> None:
+    """Tell the supervisor, if there is one, that a rank is silent and the others go on without it."""
+    _write(rank, b"!\x1f\n")
+
+
 def _write(rank: int, mark: bytes) -> None:
     if os.environ.get(VARIABLE):
         try:
@@ -45,12 +50,14 @@ class Listener:
         begun: ranks that began.
         left: of these, the ranks that have left in order since.
         stepped: ranks that have taken a step of training.
+        out: ranks that others have left out because they were silent.
     """
 
     def __init__(self) -> None:
         self.begun: set[int] = set()
         self.left: set[int] = set()
         self.stepped: set[int] = set()
+        self.out: set[int] = set()
         self._kept = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -74,7 +81,7 @@ class Listener:
     def _hear(self, word: re.Match[bytes]) -> bytes:
         rank = int(word[1])
         if not word[2]:
-            self.stepped.add(rank)
+            (self.stepped if word[3] == b"*" else self.out).add(rank)
             return b""
         self.begun.add(rank)
         (self.left.add if word[2] == b"-" else self.left.discard)(rank)

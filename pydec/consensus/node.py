@@ -21,12 +21,14 @@ from pydec.crypto.signing import SigningKey
 from pydec.errors import ConfigError
 
 STAKE = 100  # of each rank of a job that makes its own chain: equal, and room for changes of a hundredth
+FUND = 1024 * STAKE
+"""Balance of rank 0, the admin, from which it lets newcomers in; it weighs nothing until it is bonded."""
 FOUNDER = Role.TRAINER | Role.VALIDATOR | Role.DATA_OWNER
 """Roles of every rank of a job that makes its own chain; rank 0 is its admin as well."""
 
 
 def founders(name: str, identities: Sequence[bytes], rules: Rules | None = None) -> Genesis:
-    """The genesis of a job whose ranks have equal stake.
+    """The genesis of a job whose ranks have equal stake; the first one has the means to let others in.
 
     Args:
         name: for people; different for each chain, because the same genesis has the same chain id.
@@ -43,9 +45,9 @@ def founders(name: str, identities: Sequence[bytes], rules: Rules | None = None)
                 "their votes contradict each other; give each its own key file"
             )
     accounts = [
-        Account(identity, identity, f"rank:{rank}", int(roles), granted=int(roles), stake=STAKE)
+        Account(identity, identity, f"rank:{rank}", int(roles), granted=int(roles), balance=fund, stake=STAKE)
         for rank, identity in enumerate(identities)
-        for roles in (FOUNDER | Role.ADMIN if rank == 0 else FOUNDER,)
+        for roles, fund in ((FOUNDER, 0) if rank else (FOUNDER | Role.ADMIN, FUND),)
     ]
     return Genesis(name, tuple(sorted(accounts, key=lambda account: account.node_id)), rules or Rules())
 

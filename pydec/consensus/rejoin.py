@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from pydec.consensus.block import NO_HASH, Block
@@ -143,11 +144,14 @@ class Rejoin:
             if found is None:
                 return []
             block, nonce, self._puzzle = self._puzzle.block, found, None
+        others = [validator.stake for validator in state.table.validators]
+        free = account.balance + account.locked
+        if admission == "stake" and free < state.rules.min_stake:
+            roles &= ~Role.VALIDATOR  # who can bond nothing trains, without a vote
         if admission != "stake" or not roles & Role.VALIDATOR:
             stakes = [0]
         else:
-            least = max(account.locked, state.rules.min_stake)
-            others = (validator.stake for validator in state.table.validators)
+            least = max(account.locked, min((free, *others)), state.rules.min_stake)
             stakes = [least, min((least, *others))]  # the second one always passes the cap
         bodies = (Join(int(roles), stake, account.address, block=block, nonce=nonce) for stake in stakes)
         return [sign(self._key, state.chain_id, account.sequence, body) for body in bodies]
@@ -160,7 +164,7 @@ class Rejoin:
         return Puzzle(state.rules.puzzle, state.chain_id, work.period, block, self._key.public, work.target)
 
 
-def back(key: SigningKey, state: ChainState) -> bytes | None:
+def back(key: SigningKey, state: ChainState, address: str = "") -> bytes | None:
     """The JOIN of a node that an operator starts and that is no member; None if it is one, or unknown.
 
     It returns when the puzzle is solved, where admission is by work. If the chain allows no JOIN, it is one
@@ -169,10 +173,12 @@ def back(key: SigningKey, state: ChainState) -> bytes | None:
     Args:
         key: identity of the node.
         state: the newest.
+        address: where it is reached from now on; a node that the chain does not know joins, too.
     """
-    account = state.accounts.get(key.public)
+    account = state.accounts.get(key.public) or (Account(key.public, key.public) if address else None)
     if account is None or account.roles:
         return None
+    account = replace(account, address=address or account.address)
     found = Rejoin(key, lambda height: None, lambda puzzle: puzzle.solve()).joins(state, account)
     return next((data for data in found if _may_wait(state, data)), found[-1])
 

@@ -8,6 +8,7 @@ answer are one line of JSON.
 from __future__ import annotations
 
 import json
+import random
 import re
 import socket
 import time
@@ -20,11 +21,13 @@ from typing import Any
 from pydec.errors import ConfigError
 from pydec.launch.door import Door
 from pydec.launch.hosts import known, parse
-from pydec.launch.relaunch import Place
+from pydec.launch.relaunch import MOST_S, Place, delay_s
+from pydec.launch.relaunch import place as next_place
 from pydec.launch.supervise import Signals, write
 
 _COUNT = re.compile(r"([+=-])(\d{1,9})")
 _MOST = 65_536  # bytes of a request
+LONG_S = 600.0  # a job that ran for so long begins a new row of replacements
 _READ_S = 1.0  # for a request to arrive whole; the job's output waits meanwhile
 
 
@@ -117,8 +120,6 @@ def obstacle(run_dir: str, ranks: int, done: int) -> str:
         return f"the configuration in {run_dir} cannot be read ({error})"
     if not options.get("keep_last"):
         return "the run makes no checkpoints (--keep-last 0, or an asynchronous algorithm)"
-    if options.get("ledger"):
-        return "its ledger was made for the ranks that the job has, and --ledger cannot change their number"
     if ranks < options.get("min_ranks", 1):
         return f"{ranks} ranks are fewer than --min-ranks {options['min_ranks']} of pydec train"
     if options.get("steps") and done >= options["steps"]:
@@ -132,14 +133,17 @@ class Change:
 
     before: Place
     after: Place
-    client: socket.socket
+    client: socket.socket | None  # None: nobody has asked, dead ranks are replaced
     asked_s: float
+    replaced: tuple[int, ...] = ()
     step: int = -1  # that it goes on from, once the ranks have left
 
     @property
     def words(self) -> str:
         """What happens."""
-        return f"{self.before.ranks} -> {self.after.ranks} ranks"
+        lost = ", ".join(map(str, self.replaced))
+        why = f"replacing rank{'s' if len(self.replaced) > 1 else ''} {lost}: " if lost else ""
+        return f"{why}{self.before.ranks} -> {self.after.ranks} ranks"
 
 
 @dataclass
@@ -151,20 +155,28 @@ class Desk:
         run_dir: of the job at this moment, "" if it has none.
         answering: which of these hosts answer.
         progress: steps up to the newest checkpoint, plus one; 0 without one.
+        replaces: whether ranks that died while others go on are replaced, where there is a slot.
 
     Attributes:
         change: what is under way.
-        scaled: what was done: step, from, to, time_s (seconds from the request to the first new step).
+        scaled: what was done: step, from, to, time_s (seconds from the request to the first new step),
+            replaced (ranks).
     """
 
     door: Door
     run_dir: Callable[[], str]
     answering: Callable[[Sequence[str], Signals], Collection[str]]
     progress: Callable[[], int]
+    replaces: bool = False
     change: Change | None = None
-    scaled: list[dict[str, float]] = field(default_factory=list)
+    scaled: list[dict[str, Any]] = field(default_factory=list)
     _place: Place | None = None
     _stepped: bool = False
+    _stepped_s: float = 0.0
+    _dead: frozenset[int] = frozenset()
+    _replacements: int = 0  # in a row
+    _replace_at_s: float = 0.0
+    _no_slot: bool = False  # and it has been said
 
     def fileno(self) -> int:
         """Readable when somebody asks."""
@@ -177,19 +189,23 @@ class Desk:
 
     def starts(self, place: Place) -> None:
         """A start of the job follows."""
-        self._place, self._stepped = place, False
+        self._place, self._stepped, self._no_slot = place, False, False
+        self._dead = frozenset()
         self.door.tell(self.run_dir())
 
     def stepped(self) -> None:
         """A rank has taken its first step since the start; a change is then complete."""
         if self._stepped:
             return
-        self._stepped = True
+        self._stepped, self._stepped_s = True, time.monotonic()
+        count = self._replacements
+        self._replace_at_s = self._stepped_s + (delay_s(count, random.Random(count)) if count else 0.0)
         self.door.tell(self.run_dir())  # it is another one if the run has begun anew
         if (change := self.change) is not None and not self.leaving:
             time_s = time.monotonic() - change.asked_s
             ranks = {"from": change.before.ranks, "to": change.after.ranks}
-            self.scaled.append({"step": change.step, **ranks, "time_s": round(time_s, 3)})
+            row: dict[str, Any] = {"step": change.step, **ranks, "time_s": round(time_s, 3)}
+            self.scaled.append({**row, "replaced": list(change.replaced)} if change.replaced else row)
             self.finish(f"{change.words}: first step {time_s:.1f} s after the request", failed=False)
 
     def serve(self, signals: Signals) -> None:
@@ -215,6 +231,37 @@ class Desk:
             client.close()
         else:
             self.change = change
+
+    def replace_lost(self, dead: Collection[int], signals: Signals) -> None:
+        """Have the ranks leave if some are dead and there is a slot for others in their place.
+
+        A job whose ranks die again and again soon after its start pauses before each replacement, for longer
+        and longer. Where there is no slot, it looks again now and then.
+
+        Args:
+            dead: ranks that the others go on without.
+            signals: a signal ends the waiting for hosts.
+        """
+        now_s, where = time.monotonic(), self._place
+        self._dead = frozenset(dead)
+        if not self.replaces or not dead or where is None or self.change is not None or signals.received:
+            return
+        if not self._stepped or now_s < self._replace_at_s:
+            return
+        hosts = [*where.plan.hosts, *where.plan.spares]
+        ranks, slots = next_place(where.plan, self.answering(hosts, signals) if hosts else ())
+        now = self._living(where)
+        free = ranks > now.ranks
+        reason = obstacle(self.run_dir(), ranks, self.progress() - 1) if free else "no slot is free"
+        if reason:
+            self._replace_at_s = now_s + MOST_S
+            if not self._no_slot:
+                self._no_slot = True
+                who = ", ".join(map(str, sorted(dead)))
+                write(f"pydec: rank {who} is not replaced now: {reason}\n".encode())
+            return
+        self._replacements = self._replacements + 1 if now_s - self._stepped_s < LONG_S else 1
+        self.change = Change(now, Place(where.plan, ranks, slots), None, now_s, tuple(sorted(dead)))
 
     def left(self) -> Place | None:
         """The ranks have left: where others go on, or None if they left no checkpoint."""
@@ -254,7 +301,8 @@ class Desk:
             )
         if self._place is None or signals.received:
             raise ConfigError("the job is about to end")
-        after = grant(self._place, request)
+        now = self._living(self._place)
+        after = grant(now, request)
         if self.run_dir() and not self._stepped:
             raise ConfigError("the job has taken no step since its start; ask again when it has")
         if reason := obstacle(self.run_dir(), after.ranks, self.progress() - 1):
@@ -262,11 +310,16 @@ class Desk:
         added = [host for host in after.hosts if host not in self._place.hosts and host != "localhost"]
         if silent := set(added) - set(self.answering(added, signals) if added else ()):
             raise ConfigError(f"no answer from host {min(silent)}")
-        return Change(self._place, after, client, time.monotonic())
+        return Change(now, after, client, time.monotonic())
+
+    def _living(self, where: Place) -> Place:
+        return Place(where.plan, where.ranks - len(self._dead), where.hosts)
 
 
-def _answer(client: socket.socket, words: str, *, failed: bool, last: bool) -> None:
-    """Tell who asked, if anybody still listens."""
+def _answer(client: socket.socket | None, words: str, *, failed: bool, last: bool) -> None:
+    """Tell who asked, if anybody did and still listens."""
+    if client is None:
+        return
     with suppress(OSError):
         client.sendall(json.dumps({"words": words, "failed": failed, "last": last}).encode() + b"\n")
     if last:

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
+from pydec.comm.orders import order
 from pydec.comm.words import VARIABLE, Listener
 from pydec.launch.noise import NoiseFilter
 
@@ -140,7 +142,7 @@ class Supervisor:
         mpirun = subprocess.Popen(
             self._argv,
             env=self._env,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if self._desk is not None else subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
             preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one prctl, and no thread runs here yet
@@ -152,6 +154,9 @@ class Supervisor:
         finally:
             kill_session(mpirun.pid)
             mpirun.stderr.close()
+            if mpirun.stdin is not None:
+                with suppress(OSError):
+                    mpirun.stdin.close()
             mpirun.wait()
         write(noise.feed(self._heard.finish()) + noise.finish())
         return self._judge(status, noise)
@@ -162,6 +167,8 @@ class Supervisor:
         open_ends = [stderr, wake, *door]
         while stderr in open_ends or mpirun.poll() is None:
             self._step(mpirun)
+            if self._desk is not None:
+                self._desk.replace_lost(self._heard.out, self._signals)
             ready, _, _ = select.select(open_ends, [], [], 0.2)
             if wake in ready:
                 os.read(wake, 4096)
@@ -188,23 +195,38 @@ class Supervisor:
         step = (_FORWARD[signal.Signals(received[0])], signal.SIGTERM, signal.SIGKILL)[
             min(self._steps, 3) - 1
         ]
+        if self._steps == 1:
+            self._order(mpirun)
         if step == signal.SIGKILL:
             kill_session(mpirun.pid)
         elif mpirun.poll() is None:
             mpirun.send_signal(step)
         self._next_step_s = time.monotonic() + self._patience[min(self._steps, 2) - 1]
 
+    def _order(self, mpirun: subprocess.Popen[bytes]) -> None:
+        """Say how many ranks are to go on, before the signal that makes them leave."""
+        if mpirun.stdin is None:
+            return
+        change = None if self._desk is None or self._signals.received else self._desk.change
+        with suppress(OSError):  # it has ended meanwhile
+            os.write(mpirun.stdin.fileno(), order(0 if change is None else change.after.ranks))
+
     @property
     def _leaving(self) -> bool:
         """Whether the ranks are to write what they have so that another number of them goes on."""
         return self._desk is not None and self._desk.leaving
+
+    def _all_left(self, noise: NoiseFilter) -> bool:
+        """Whether all ranks have left in order but those that were dead before; mpirun's status is theirs."""
+        failed = noise.reason.startswith("pydec: error")
+        return bool(self._heard.left) and not failed and {*self._heard.lost()} <= self._heard.out
 
     def _judge(self, status: int, noise: NoiseFilter) -> Outcome:
         """What the job came to, by what its ranks say first: mpirun's status is 0 after some losses."""
         if self._signals.received:
             stopped = self._signals.stopped()
             return replace(stopped, shown=noise.last_line == stopped.reason)
-        if self._leaving and status == _LEFT:
+        if self._leaving and (status == _LEFT or self._all_left(noise)):
             return Outcome(status, "pydec: stopped for another number of ranks", left=True)
         lost, killed = self._heard.lost(), noise.killed()
         if status == 0 and not noise.node_lost and (self._heard.left or not lost):
@@ -215,6 +237,8 @@ class Supervisor:
         elif status < 0:
             what = what or f"mpirun was killed by signal {-status}"
         fault = bool(noise.node_lost or killed or noise.peer_lost) or status <= 0
+        if self._heard.out and self._desk is not None and self._desk.replaces:
+            fault = True  # those that were left could not go on alone
         own = "" if noise.node_lost else noise.reason
         reason = own or f"pydec: error: {what or f'mpirun ended with status {status}'}"
         if status not in _STATUSES or status == 0 or noise.node_lost:

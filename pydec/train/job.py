@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from pydec.comm.living import agree_who_lives, living
+from pydec.comm.orders import Orders
 from pydec.errors import PeerError, SetupError, Stopped
 from pydec.optim import DecentralizedOptimizer
 from pydec.peer import Peer
@@ -39,6 +40,8 @@ from pydec.train.together import SharedError as SharedError  # noqa: PLC0414  # 
 from pydec.train.together import await_release, jointly, release, speaks, speaks_alone, table, text
 
 T = TypeVar("T")
+
+_ORDER_S = 2.0  # that the supervisor's order may come later than its signal
 
 _BUILDING = (
     threading.Lock()
@@ -92,6 +95,7 @@ def run(
         certify = None
         if ledger is not None:
             ledger.follow(setup.optimizer)
+            loop.parting = partial(_part, peer, ledger, Orders(peer.rank))
             certify = partial(_certify, setup.config, ledger)
             if not setup.config.checkpoint_every:
                 loop.keep = partial(_keep, peer, setup, loop, directory, ledger)
@@ -256,6 +260,7 @@ def _ledger(peer: Peer, setup: Setup, directory: RunDir) -> Iterator[RunLedger |
     with jointly(peer, lambda: opening.open(config.deadline_s)) as ledger:
         content = (directory.path / "config.json").read_bytes() if peer.rank == 0 else b""
         facts = {key: value for key, value in setup.task.facts.items() if key != "data"}
+        ledger.enter()
         ledger.begin(content, asdict(config), {**facts, "split": setup.split}, config.task)
         yield ledger
 
@@ -273,6 +278,13 @@ def _certify(config: TrainConfig, ledger: RunLedger, step: int, root: bytes) -> 
     """Commit a checkpoint that all ranks hold; of the last step the ledger gets the averaged model."""
     if config.checkpoint_every and step < config.steps:
         ledger.checkpoint(step, root)
+
+
+def _part(peer: Peer, ledger: RunLedger, orders: Orders) -> None:
+    """The ranks end at one step: if others go on in another number, who is too many leaves the ledger."""
+    ranks = text(peer, str(orders.take(_ORDER_S) or "") if speaks(peer) else "", living(peer.transport).first)
+    if ranks:
+        ledger.part(int(ranks))
 
 
 def _finish(

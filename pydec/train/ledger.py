@@ -1,8 +1,9 @@
 """A training run on the ledger: who takes part, with which configuration and data, which models came out.
 
 Every rank keeps a node in ``DIR/rank-N`` with a key of its own. The first run makes the chain: its genesis
-are the ranks' keys, each proved by a signature over a nonce that rank 0 has just drawn. Later runs with the
-same number of ranks go on. Training never waits for it: what is submitted on the way is awaited at the end.
+are the ranks' keys, each proved by a signature over a nonce that rank 0 has just drawn. Later runs go on with
+it, also with other ranks (see ``roster``). Training never waits for it: what is submitted on the way is
+awaited at the end.
 
 A checkpoint and the end of a run count once a quorum of the ranks has signed the digest of the averaged
 model, which each has computed from its own copy.
@@ -13,7 +14,8 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,10 @@ from torch import nn
 from pydec.comm.living import living
 from pydec.consensus.attestation import Attestation, attest, collect, verify_share
 from pydec.consensus.driver import Driver, Receipt
-from pydec.consensus.epochs import rank_in_address
 from pydec.consensus.file_storage import GENESIS, create, read_genesis
+from pydec.consensus.genesis import Genesis
 from pydec.consensus.node import founders, open_node
 from pydec.consensus.options import OPTIONS
-from pydec.consensus.rejoin import back
 from pydec.consensus.rules import Rules
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.transactions import (
@@ -52,6 +53,7 @@ from pydec.crypto.signing import KEY_BYTES, SIGNATURE_BYTES, SigningKey, verify
 from pydec.errors import ConfigError, LedgerError, SetupError, SignatureError, TransactionError
 from pydec.optim.optimizer import DecentralizedOptimizer
 from pydec.train.membership import Membership, Minority
+from pydec.train.roster import PART_S, Roster, fresh_ranks
 from pydec.train.rundir import RunDir
 from pydec.train.together import Member, speaks, table, text
 
@@ -68,13 +70,23 @@ class RunLedger:
         key: of this rank.
         driver: running.
         timeout_s: how long to wait for commits at the start and the end.
+        keys, fresh: see ``Roster``.
 
     Attributes:
         uncertified: rounds whose model the ranks did not agree on, so that no quorum signed.
     """
 
-    def __init__(self, peer: Member, key: SigningKey, driver: Driver, timeout_s: float) -> None:
+    def __init__(
+        self,
+        peer: Member,
+        key: SigningKey,
+        driver: Driver,
+        timeout_s: float,
+        keys: Sequence[bytes],
+        fresh: frozenset[int],
+    ) -> None:
         self.driver = driver
+        self._roster = Roster(peer, key, keys, fresh, driver, self._level, timeout_s)
         self.uncertified: list[int] = []
         self._peer, self._key, self._timeout_s = peer, key, timeout_s
         self._run_id = NO_DIGEST
@@ -85,6 +97,27 @@ class RunLedger:
     def follow(self, optimizer: DecentralizedOptimizer) -> None:
         """From now on the optimiser's members are the ledger's; see ``Membership``."""
         self._membership = Membership(self._peer, self.driver, optimizer, self._timeout_s)
+
+    def enter(self) -> None:
+        """Make the ledger's members the ranks of this job; all ranks together, see ``Roster.enter``."""
+        self._level()
+        self._roster.enter()
+
+    def part(self, ranks: int) -> None:
+        """Have the ranks from ``ranks`` on leave the ledger before the job ends; all ranks together.
+
+        Who is dead is evicted first: those who go on may be no quorum without the leavers.
+        """
+        if self._membership is not None:
+            self._membership.settle()
+        late = self._roster.part(ranks)
+        if late and speaks(self._peer):
+            who = ", ".join(map(str, late))
+            print(
+                f"pydec: rank {who} did not leave the ledger within {PART_S:g} s",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def minority(self) -> Minority | None:
         """See ``Membership.minority``."""
@@ -109,12 +142,6 @@ class RunLedger:
         Raises:
             LedgerError: no quorum answers.
         """
-        self._level()
-        join = back(self._key, self.state)  # an earlier run may have evicted this rank
-        if join is not None:
-            self._futures.append(self.driver.submit(join))
-            self._settle()
-        self._level()
         before = self.state.run
         if before.running:  # it was killed: what was certified last is what came of it
             newest = before.checkpoints[-1] if before.checkpoints else None
@@ -252,6 +279,8 @@ class Opening:
 
     def __init__(self, peer: Member, base: Path, puzzle: str = "") -> None:
         self._peer, self._puzzle = peer, puzzle
+        self._keys: list[bytes] = []
+        self._fresh: frozenset[int] = frozenset()
         self.directory = base / f"rank-{peer.rank}"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -275,7 +304,7 @@ class Opening:
         """Exchange keys, each proved, and agree on the chain; all ranks together, all raise alike.
 
         Raises:
-            ConfigError: the directories are not of one chain, or of another number of ranks.
+            ConfigError: the directories are not of one chain.
         """
         peer = self._peer
         nonce = bytes.fromhex(text(peer, os.urandom(DIGEST_BYTES).hex()))
@@ -291,30 +320,21 @@ class Opening:
                 raise ConfigError(f"rank {rank} does not prove its key: {error}") from None
             keys.append(public)
             chains.append(chain)
-        for rank, chain in enumerate(chains):
-            if chain != chains[0]:
-                named = [
-                    f"chain {c.hex()[:16]}" if c != NO_DIGEST else "no ledger" for c in (chains[0], chain)
-                ]
+        knows = [rank for rank, chain in enumerate(chains) if chain != NO_DIGEST]
+        for rank in knows:
+            first, other = chains[knows[0]].hex()[:16], chains[rank].hex()[:16]
+            if other != first:
                 raise ConfigError(
-                    f"--ledger: rank 0 has {named[0]}, rank {rank} has {named[1]} in rank-{rank}; use the "
-                    "directories of one run on all ranks, or a new one"
+                    f"--ledger: rank {knows[0]} has chain {first}, rank {rank} has chain {other}; "
+                    "use the directories of one run on all ranks, or a new one"
                 )
-        if self.genesis is None:
+        if len(set(keys)) < len(keys) or not knows:  # it refuses two ranks with one key
             rules = Rules(puzzle=self._puzzle) if self._puzzle else None
             self.genesis = founders(f"train {nonce.hex()[:32]}", keys, rules)
-        known = {rank_in_address(account): account.node_id for account in self.genesis.accounts}
-        if len(known) != peer.size:
-            raise ConfigError(
-                f"--ledger: the ledger there is of {len(known)} ranks, this job has {peer.size}; start "
-                f"{len(known)} ranks, or use a new directory"
-            )
-        for rank, public in enumerate(keys):
-            if known.get(rank) != public:
-                raise ConfigError(
-                    f"--ledger: rank {rank} has key {public.hex()[:16]}, its ledger was made for "
-                    f"{known.get(rank, b'').hex()[:16]}; the directories have changed places"
-                )
+        elif len(knows) < peer.size:  # newcomers take the chain that those who prove their keys are on
+            mine = self.genesis.encode().hex() if self.genesis is not None else ""
+            self.genesis = Genesis.decode(bytes.fromhex(text(peer, mine, knows[0])))
+        self._keys, self._fresh = keys, fresh_ranks(chains)
 
     def open(self, timeout_s: float) -> RunLedger:
         """Start this rank's node.
@@ -325,7 +345,7 @@ class Opening:
         assert self.genesis is not None
         create(self.directory, self.genesis)
         driver = open_node(self._peer.transport, self.directory, self.key)
-        return RunLedger(self._peer, self.key, driver, timeout_s)
+        return RunLedger(self._peer, self.key, driver, timeout_s, self._keys, self._fresh)
 
 
 def everyone(peer: Member, mine: bytes) -> list[bytes]:

@@ -100,6 +100,7 @@ class Loop:
             None  # called with the averaged model at evaluations on the way
         )
         self.saver: Saver | None = None
+        self.parting: Callable[[], None] | None = None  # called when all ranks end at one step, by a signal
         self.under_way = 0  # step that this rank is in
         self.survivors = Survivors(peer, config.min_ranks)
         self.successor: Callable[[], Display] | None = None  # shows progress once rank 0 is dead
@@ -178,6 +179,8 @@ class Loop:
         saver.after(step)
         if step < self.config.steps and self.peer.reached(step):
             saver.now(step)
+            if self.parting is not None:
+                self.parting()
             self.peer.check()
 
     def state(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydec.comm.words import say_out
 from pydec.errors import PydecError
 from pydec.train.together import Member
 
@@ -62,6 +63,8 @@ class Survivors:
                 file=sys.stderr,
                 flush=True,
             )
+            for rank in sorted(lost):
+                say_out(rank)
 
     def check(self, members: tuple[int, ...]) -> None:
         """Raise TooFewRanks if too few are left of what all survivors have agreed on."""

@@ -146,6 +146,22 @@ class Signals:
     received = ()
 
 
+def test_the_ranks_are_told_how_many_go_on(desk):
+    code = (
+        "import signal, sys; from pydec.comm.orders import Orders; from pydec.comm.words import say_stepped\n"
+        "def leave(*_): print('told', Orders(0).take(20.0), file=sys.stderr); sys.exit(143)\n"
+        "signal.signal(signal.SIGUSR1, leave); say_stepped(0); signal.pause()"
+    )
+    desk.starts(Place(Plan(3), 3, {}))
+    desk.replaces = True
+    dead = desk.replace_lost
+    desk.replace_lost = lambda gone, signals: dead({1}, signals)
+    with Received() as signals:
+        outcome = Supervisor([sys.executable, "-c", code], os.environ, desk=desk).outcome(signals)
+    assert outcome.left
+    assert desk.change.words == "replacing rank 1: 2 -> 3 ranks"
+
+
 @pytest.mark.parametrize(("status", "left"), [(143, True), (1, False)])
 def test_the_supervisor_has_the_ranks_leave(desk, status, left):
     code = (
@@ -211,11 +227,63 @@ def test_where_a_changed_job_runs():
     assert places(spread, "=9", "", True) == (9, {"a": 2, "s": 2}, {"a": 2}, {"s": 2})
 
 
+def test_the_dead_are_replaced_where_there_is_a_slot_and_ever_more_slowly(desk, monkeypatch, capfd):
+    clock = [1000.0]
+    monkeypatch.setattr("pydec.launch.scale.time.monotonic", lambda: clock[0])
+    desk.starts(Place(Plan(3), 3, {}))
+    desk.replace_lost({1}, Signals())
+    assert desk.change is None  # nobody asked for it
+    desk.replaces = True
+    desk.replace_lost({1}, Signals())
+    assert desk.change is None  # no step yet
+    for _ in range(2):
+        desk.stepped()
+        desk.replace_lost(set(), Signals())
+        assert desk.change is None
+        desk.replace_lost({1}, Signals())
+        if desk.change is None:  # it died soon after the replacement
+            clock[0] += 2.0
+            desk.replace_lost({1}, Signals())
+        assert desk.change.words == "replacing rank 1: 2 -> 3 ranks"
+        assert desk.leaving
+        desk.starts(desk.left())
+        clock[0] += 5.0
+    desk.stepped()
+    assert [(row["from"], row["to"], row["replaced"]) for row in desk.scaled] == [(2, 3, [1])] * 2
+    assert [row["time_s"] for row in desk.scaled] == [5.0, 5.0]
+    desk.replace_lost({1}, Signals())
+    assert desk.change is None  # 2 s by now, a quarter more or less
+    clock[0] += 3.0
+    desk.replace_lost({1}, Signals())
+    assert desk.change is not None
+    assert "replacing rank 1: 2 -> 3 ranks, continuing from step 40" in capfd.readouterr().err
+
+
+def test_a_rank_whose_host_is_gone_waits_for_a_slot_and_says_so_once(desk, capfd):
+    desk.replaces = True
+    desk.starts(Place(Plan(2, {"a": 1, "c": 1}), 2, {"a": 1, "c": 1}))  # only b answers
+    desk.stepped()
+    for _ in range(2):
+        desk._replace_at_s = 0.0
+        desk.replace_lost({1}, Signals())
+    assert desk.change is None
+    assert capfd.readouterr().err == "pydec: rank 1 is not replaced now: no slot is free\n"
+
+
+def test_the_dead_do_not_count_among_the_ranks_that_a_request_adds_to(desk):
+    desk.starts(Place(Plan(3), 3, {}))
+    desk.stepped()
+    desk.replace_lost({2}, Signals())
+    client = Client("+1")
+    serve(desk, Signals(), client)
+    assert desk.change.words == "2 -> 3 ranks"
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         ({"keep_last": 0}, "makes no checkpoints"),
-        ({"ledger": "L"}, "--ledger cannot change their number"),
+        ({"ledger": "L"}, ""),
         ({"min_ranks": 3}, "2 ranks are fewer than --min-ranks 3 of pydec train"),
         ({"steps": 40}, "has taken its last step"),
         ({}, ""),

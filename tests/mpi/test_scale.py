@@ -1,9 +1,13 @@
-"""pydec scale under a real mpirun: two ranks, then three, then one, of one run that ends as it should."""
+"""pydec scale under a real mpirun: two ranks, then three, then one, of one run that ends as it should.
+
+And ``pydec run --replace``: a rank is killed, and all go on with another in its place.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -59,29 +63,43 @@ def granted(job: subprocess.Popen[str], run: Path, count: str) -> None:
         time.sleep(0.2)
 
 
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """Starts a job that trains in ``run``, and ends it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "tiny.py").write_text(textwrap.dedent(TASK))
+    jobs = []
+
+    def start(ranks: str, more: str = "") -> subprocess.Popen[str]:
+        words = f"run {ranks} train tiny:blobs --steps 300 --lr 0.05 --seed 3 --threads 1 --quiet {more}"
+        job = subprocess.Popen(
+            [sys.executable, "-m", "pydec", *words.split(), "--run-dir", "run"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "TMPDIR": str(tmp_path)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        jobs.append(job)
+        return job
+
+    yield start
+    for job in jobs:
+        job.kill()
+        job.wait()
+
+
 @pytest.mark.slow  # three jobs, half a minute
 @pytest.mark.timeout(400)
 @pytest.mark.usefixtures("mpirun")  # that is: not inside mpirun
-def test_two_ranks_then_three_then_one(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    (tmp_path / "tiny.py").write_text(textwrap.dedent(TASK))
+@pytest.mark.parametrize("ledger", [False, True])
+def test_two_ranks_then_three_then_one(tmp_path, started, capfd, ledger):
     run = tmp_path / "run"
-    words = "run -n 2 train tiny:blobs --steps 300 --lr 0.05 --seed 3 --threads 1 --quiet --run-dir"
-    job = subprocess.Popen(
-        [sys.executable, "-m", "pydec", *words.split(), str(run)],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "TMPDIR": str(tmp_path)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        granted(job, run, "+1")
-        granted(job, run, "=1")
-        _, err = job.communicate(timeout=200)
-    finally:
-        job.kill()
-        job.wait()
+    job = started("-n 2", "--ledger ledger" if ledger else "")
+    granted(job, run, "+1")
+    granted(job, run, "=1")
+    _, err = job.communicate(timeout=200)
     assert job.returncode == 0, err
     shown = capfd.readouterr().out
     assert "2 -> 3 ranks, continuing from step " in shown
@@ -97,5 +115,45 @@ def test_two_ranks_then_three_then_one(tmp_path, monkeypatch, capfd):
     seen = losses(run)
     assert len(seen) == 300
     assert sum(seen[-30:]) < 0.7 * sum(seen[:30])
-    assert not [pid for pid in sessions() if str(run).encode() in command_line(pid)]
+    assert not [pid for pid in sessions() if str(tmp_path).encode() in command_line(pid)]
     assert not list(tmp_path.glob("pydec-*/*"))
+    if ledger:
+        assert [view["members"] for view in summary["ledger"]["epochs"]] == [[0]]
+        assert summary["ledger"]["epoch"] == 4  # the first options, one came, two left
+        assert main(["ledger", "verify", str(tmp_path / "ledger" / "rank-0")]) == 0
+
+
+@pytest.mark.slow  # two jobs, half a minute
+@pytest.mark.timeout(400)
+@pytest.mark.usefixtures("mpirun")
+def test_a_rank_that_is_killed_is_replaced(tmp_path, started):
+    run = tmp_path / "run"
+    job = started("-n 4 --replace", "--ledger ledger")
+    until_s = time.monotonic() + 120.0
+    victim = run / "metrics/rank-3.jsonl"
+    while not victim.exists() or len(victim.read_text().splitlines()) < 20:
+        assert job.poll() is None, job.communicate()
+        assert time.monotonic() < until_s
+        time.sleep(0.1)
+    os.kill(rank_3(tmp_path), signal.SIGKILL)
+    _, err = job.communicate(timeout=250)
+    assert job.returncode == 0, err
+    assert "pydec: replacing rank 3: 3 -> 4 ranks, continuing from step " in err
+    summary = json.loads((run / "summary.json").read_text())
+    assert [(row["from"], row["to"], row["replaced"]) for row in summary["scaled"]] == [(3, 4, [3])]
+    assert (summary["status"], summary["ranks_finished"], summary["lost"]) == ("done", 4, [])
+    assert sorted(summary["ledger"]["epochs"][-1]["members"]) == [0, 1, 2, 3]
+    assert main(["ledger", "verify", str(tmp_path / "ledger")]) == 0
+
+
+def rank_3(folder: Path) -> int:
+    """The process of rank 3 of the job that works in a folder."""
+    for pid in sessions():
+        try:
+            words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            here = Path(f"/proc/{pid}/cwd").resolve() == folder.resolve()
+        except OSError:
+            continue
+        if here and b"OMPI_COMM_WORLD_RANK=3" in words:
+            return pid
+    raise AssertionError("rank 3 does not run")

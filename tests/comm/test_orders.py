@@ -1,0 +1,45 @@
+"""Orders of the supervisor: lines, whole or in pieces, and nothing where there is nobody to give them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pydec.comm.orders import Orders, order
+from pydec.comm.words import VARIABLE
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "1")
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_orders_arrive_in_order_whatever_stands_between_them(pipe):
+    orders = Orders(0, pipe[0])
+    assert orders.take() is None
+    os.write(pipe[1], b"noise\n" + order(3)[:7])
+    assert orders.take() is None
+    os.write(pipe[1], order(3)[7:] + order(0))
+    assert (orders.take(5.0), orders.take(5.0), orders.take()) == (3, 0, None)
+
+
+def test_who_is_not_told_hears_nothing(pipe, monkeypatch):
+    os.write(pipe[1], order(3))
+    assert Orders(1, pipe[0]).take() is None
+    monkeypatch.delenv(VARIABLE)
+    assert Orders(0, pipe[0]).take() is None
+
+
+def test_a_supervisor_that_is_gone_gives_no_orders(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "1")
+    reader, writer = os.pipe()
+    orders = Orders(0, reader)
+    os.write(writer, order(2))
+    os.close(writer)
+    assert (orders.take(5.0), orders.take(5.0), orders.take()) == (2, None, None)
+    os.close(reader)
