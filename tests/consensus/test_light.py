@@ -101,7 +101,7 @@ def test_snapshots_are_checked_against_the_head(world):
         (snapshot.encode(world.genesis.state()), "the snapshot of height 0 has root"),
         (good[:-1], "a snapshot ends after"),
         (good + b"\0", "after its end"),
-        (bytes(100), "was expected, got 0"),
+        (bytes(100), "a snapshot ends after 100 bytes"),
     ]:
         with pytest.raises(LedgerError, match=message):
             client.state(data)

@@ -6,18 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from pydec.consensus import wire
 from pydec.consensus.block import NO_HASH, Header
 from pydec.consensus.evidence import Evidence
 from pydec.consensus.leader import advance
 from pydec.consensus.rules import Rules
-from pydec.consensus.state import execute
+from pydec.consensus.state import execute, streams
 from pydec.consensus.state.draft import Draft
 from pydec.consensus.state.parts import (
-    DATASET,
-    RUN,
-    SUPPLY,
-    WORK,
     Account,
     DatasetRecord,
     PastTable,
@@ -28,7 +23,6 @@ from pydec.consensus.state.parts import (
 )
 from pydec.consensus.transactions import NO_DIGEST, EvidenceOf, kind_name, prove
 from pydec.consensus.validators import Validator, ValidatorTable
-from pydec.crypto.hashing import sha256
 from pydec.errors import TransactionError
 
 _SEEN_LIMIT = 64
@@ -146,64 +140,50 @@ class ChainState:
         return silent and 2 * self.missed(node_id) > blocks
 
     def root(self) -> bytes:
-        """SHA-256 over the digests of all parts, 32 bytes."""
+        """32 bytes over the digests of all parts; see ``streams``."""
         return self._root
 
     @cached_property
     def _root(self) -> bytes:
-        table = self.table
-        return sha256(
-            b"pydec.state.v1", self.chain_id, self._rules_digest, wire.u64(self.height),
-            wire.u64(self.effect_round), wire.u64(self.changed), self.origin, table.digest(),
-            wire.u16(self.leader), self._priorities(), self._accounts_digest, self._datasets_digest,
-            self._run_digest, sha256(*self.recent), self._tables_digest, self._presence(),
+        return streams.root(
+            (
+                streams.digest(streams.head(self)), self._table_digest, self._rules_digest, self._run_digest,
+                self._accounts_digest, self._datasets_digest, self._tables_digest,
+            )
         )  # fmt: skip
-
-    def _priorities(self) -> bytes:
-        return sha256(*(priority.to_bytes(9, "big", signed=True) for priority in self.priorities))
-
-    def _presence(self) -> bytes:
-        return sha256(*(p.node_id + wire.u64(p.signed) + bytes((p.seen,)) for p in self.presence))
 
     # A part that no transaction touched is the same object as in the parent, and so is its digest.
 
     @cached_property
+    def _table_digest(self) -> bytes:
+        return self._kept("_table_digest", "table") or streams.digest(streams.table(self))
+
+    @cached_property
     def _rules_digest(self) -> bytes:
-        return self._kept("_rules_digest", self.rules, "rules") or sha256(self.rules.encode())
-
-    @cached_property
-    def _accounts_digest(self) -> bytes:
-        return self._kept("_accounts_digest", self.accounts, "accounts") or sha256(
-            *(self.accounts[node_id].encoded for node_id in sorted(self.accounts))
-        )
-
-    @cached_property
-    def _datasets_digest(self) -> bytes:
-        return self._kept("_datasets_digest", self.datasets, "datasets") or sha256(
-            *(DATASET.encode(self.datasets[root]) for root in sorted(self.datasets))
-        )
-
-    @cached_property
-    def _tables_digest(self) -> bytes:
-        return self._kept("_tables_digest", self.tables, "tables") or sha256(
-            *(past.table.digest() + wire.u64(past.until) for past in self.tables)
-        )
+        return self._kept("_rules_digest", "rules") or streams.digest(streams.rules(self))
 
     @cached_property
     def _run_digest(self) -> bytes:
-        parent = self.parent
-        if parent is not None and (parent.run, parent.work, parent.supply) == (
-            self.run,
-            self.work,
-            self.supply,
-        ):
-            return parent._run_digest
-        return sha256(RUN.encode(self.run), WORK.encode(self.work), SUPPLY.encode(self.supply))
+        kept = self._kept("_run_digest", "run", "work", "supply")
+        return kept or streams.digest(streams.run(self))
 
-    def _kept(self, name: str, part: object, of: str) -> bytes | None:
-        if self.parent is None or getattr(self.parent, of) is not part:
+    @cached_property
+    def _accounts_digest(self) -> bytes:
+        return self._kept("_accounts_digest", "accounts") or streams.digest(streams.accounts(self))
+
+    @cached_property
+    def _datasets_digest(self) -> bytes:
+        return self._kept("_datasets_digest", "datasets") or streams.digest(streams.datasets(self))
+
+    @cached_property
+    def _tables_digest(self) -> bytes:
+        return self._kept("_tables_digest", "tables") or streams.digest(streams.tables(self))
+
+    def _kept(self, name: str, *of: str) -> bytes | None:
+        parent = self.parent
+        if parent is None or any(getattr(parent, part) is not getattr(self, part) for part in of):
             return None
-        digest: bytes = getattr(self.parent, name)
+        digest: bytes = getattr(parent, name)
         return digest
 
 

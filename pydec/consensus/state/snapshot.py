@@ -8,22 +8,23 @@ from typing import Any
 from pydec.consensus import fields
 from pydec.consensus.fields import DIGEST, U16, U64, Codec
 from pydec.consensus.rules import RULES
+from pydec.consensus.state import streams
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.state.parts import ACCOUNT, DATASET, PAST_TABLE, PRESENCE, RUN, SUPPLY, TABLE, WORK
+from pydec.consensus.state.streams import PRIORITY_BYTES
 from pydec.consensus.validators import MAX_VALIDATORS
 from pydec.errors import FrameError
 
 MAX_SNAPSHOT_BYTES = 1 << 28
 _MOST = 1 << 20
-_PRIORITY_BYTES = 9
 
 
 def _write_priority(out: fields.Writer, value: int) -> None:
-    out.append(value.to_bytes(_PRIORITY_BYTES, "big", signed=True))
+    out.append(value.to_bytes(PRIORITY_BYTES, "big", signed=True))
 
 
 _PRIORITY: Codec[int] = Codec(
-    _write_priority, lambda reader: int.from_bytes(reader.take(_PRIORITY_BYTES), "big", signed=True)
+    _write_priority, lambda reader: int.from_bytes(reader.take(PRIORITY_BYTES), "big", signed=True)
 )
 
 
@@ -39,28 +40,29 @@ def _mapping(item: Codec[Any], key: Callable[[Any], bytes]) -> Codec[dict[bytes,
 _STATE: Codec[ChainState] = fields.record(
     ChainState,
     chain_id=DIGEST,
-    rules=RULES,
     height=U64,
-    table=TABLE,
     leader=U16,
     priorities=fields.many(_PRIORITY, MAX_VALIDATORS),
-    accounts=_mapping(ACCOUNT, lambda account: account.node_id),
-    datasets=_mapping(DATASET, lambda record: record.root),
-    run=RUN,
-    work=WORK,
-    supply=SUPPLY,
     recent=fields.many(DIGEST, 1 << 10),
-    tables=fields.many(PAST_TABLE, 1 << 13),
     presence=fields.many(PRESENCE, MAX_VALIDATORS),
     effect_round=U64,
     changed=U64,
     origin=DIGEST,
+    table=TABLE,
+    rules=RULES,
+    run=RUN,
+    work=WORK,
+    supply=SUPPLY,
+    accounts=_mapping(ACCOUNT, lambda account: account.node_id),
+    datasets=_mapping(DATASET, lambda record: record.root),
+    tables=fields.many(PAST_TABLE, 1 << 13),
 )
+"""The parts of ``streams`` one after the other."""
 
 
 def encode(state: ChainState) -> bytes:
     """Canonical bytes of a state."""
-    return _STATE.encode(state)
+    return b"".join(streams.parts(state))
 
 
 def decode(data: bytes, chain_id: bytes, root: bytes | None = None) -> ChainState:
