@@ -15,16 +15,20 @@ MOST_CLAIMS = 1024
 
 
 class CatchUp:
-    """Who claims to be ahead, and who was asked."""
+    """Who claims to be ahead, and who was asked.
+
+    Attributes:
+        claims: decided height by node.
+    """
 
     def __init__(self) -> None:
-        self._claims: dict[bytes, int] = {}
+        self.claims: dict[bytes, int] = {}
         self._banned: set[bytes] = set()
         self.asked: bytes | None = None
         self.until = 0  # the open request is answered when this height is decided
 
     def __len__(self) -> int:
-        return len(self._claims) + len(self._banned)
+        return len(self.claims) + len(self._banned)
 
     def heard(self, node: bytes, decided: int, height: int) -> bool:
         """A node claims to have decided a height.
@@ -39,19 +43,19 @@ class CatchUp:
         """
         if decided < height or node in self._banned:
             return False
-        if node not in self._claims and len(self._claims) >= MOST_CLAIMS:
+        if node not in self.claims and len(self.claims) >= MOST_CLAIMS:
             return False
-        self._claims[node] = max(decided, self._claims.get(node, 0))
+        self.claims[node] = max(decided, self.claims.get(node, 0))
         return self.asked is None
 
     def ask(self, height: int) -> bytes | None:
         """The node to ask for ``height`` and what follows, None if nobody claims to have it."""
-        for node in [node for node, decided in self._claims.items() if decided < height]:
-            del self._claims[node]
-        if self.asked not in self._claims:
-            self.asked = next(iter(self._claims), None)
+        for node in [node for node, decided in self.claims.items() if decided < height]:
+            del self.claims[node]
+        if self.asked not in self.claims:
+            self.asked = next(iter(self.claims), None)
         if self.asked is not None:
-            self.until = min(height + WINDOW - 1, self._claims[self.asked])
+            self.until = min(height + WINDOW - 1, self.claims[self.asked])
         return self.asked
 
     def delivered(self, height: int) -> bool:
@@ -62,12 +66,12 @@ class CatchUp:
         """
         if self.asked is not None:
             return height > self.until
-        return all(decided < height for decided in self._claims.values())
+        return all(decided < height for decided in self.claims.values())
 
     def fail(self) -> None:
         """The node that was asked has not delivered."""
         if self.asked is not None:
-            self._claims.pop(self.asked, None)
+            self.claims.pop(self.asked, None)
             self.asked = None
 
     def banned(self, node: bytes) -> bool:
@@ -78,7 +82,7 @@ class CatchUp:
         """It sent what cannot be."""
         if len(self._banned) < MOST_CLAIMS:
             self._banned.add(node)
-        self._claims.pop(node, None)
+        self.claims.pop(node, None)
         if self.asked == node:
             self.asked = None
 
@@ -110,20 +114,27 @@ class Bar:
 
     It may have signed anything in heights that were open when the record was lost. A quorum of the others
     knows how far the chain had come; one height more may have been in progress; beyond that nothing was.
+    Heads of another epoch's validators do not say that: who has left may not have followed any more.
 
     Args:
         lost: whether the record is lost or may be stale.
     """
 
     def __init__(self, lost: bool) -> None:
-        self._heads: dict[int, int] = {}
+        self._heads: dict[bytes, int] = {}
         self._resolved = not lost
         self._until = 0
+        self._epoch: int | None = None  # of the quorum that was heard, as long as its heights are barred
 
     @property
     def waiting(self) -> bool:
         """Whether heads of a quorum are still missing."""
         return not self._resolved
+
+    def lose(self) -> None:
+        """The record does not show what this node may have signed."""
+        self._heads.clear()
+        self._resolved = False
 
     def until(self, height: int) -> None:
         """Bar heights up to this one: signed records say that this node has been further than its chain."""
@@ -131,14 +142,23 @@ class Bar:
 
     def heard(self, table: ValidatorTable, node: bytes, decided: int) -> None:
         """A validator's head."""
-        index = table.index(node)
-        if self._resolved or index is None:
+        if self._resolved or table.index(node) is None:
             return
-        self._heads[index] = max(decided, self._heads.get(index, 0))
-        if table.quorum(table.weight(self._heads)):
-            self._resolved = True
+        self._heads = {known: head for known, head in self._heads.items() if table.index(known) is not None}
+        self._heads[node] = max(decided, self._heads.get(node, 0))
+        if table.quorum(table.weight(index for index in map(table.index, self._heads) if index is not None)):
+            self._resolved, self._epoch = True, table.epoch
             self._until = max(self._until, max(self._heads.values()) + 1)
             self._heads.clear()
+
+    def entered(self, epoch: int, height: int) -> bool:
+        """A height begins; whether heads must be asked for once more."""
+        if self._epoch is None or height > self._until or epoch == self._epoch:
+            self._epoch = None if height > self._until else self._epoch
+            return False
+        self._epoch = None
+        self.lose()
+        return True
 
     def allows(self, height: int) -> bool:
         """Whether votes at that height cannot contradict forgotten ones."""

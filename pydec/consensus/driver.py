@@ -12,7 +12,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from pydec.comm.progress import Engine
@@ -22,14 +21,17 @@ from pydec.consensus.application import LedgerState
 from pydec.consensus.channel import Channel
 from pydec.consensus.effects import Committed, Effect, Timer
 from pydec.consensus.hello import Greeter
+from pydec.consensus.joining import Joining
 from pydec.consensus.messages import MAX_MESSAGE_BYTES, encode
 from pydec.consensus.mourning import Mourning
+from pydec.consensus.receipts import Receipt, Receipts
 from pydec.consensus.rejoin import Rejoin
 from pydec.consensus.replica import Replica
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.storage import Storage
-from pydec.crypto.hashing import sha256
 from pydec.errors import LedgerError, PydecError, TransactionError
+
+__all__ = ["Driver", "Receipt"]
 
 IDLE_S = 0.05  # longest sleep of an idle ledger: what the first message after silence may wait at each hop
 _AT_ONCE = 64  # messages taken before timers and submissions are looked at again
@@ -37,19 +39,6 @@ _SERVED_BYTES = 4 << 20  # of stored blocks that one request gets
 _STOPPED_S = 2.0  # a thread that did not run for so long was stopped, and much may have happened
 _REPORTS = 100
 _LOOK_S = 0.5e-3  # between looks of a program that waits for the thread
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """Where a transaction was committed.
-
-    Args:
-        height: of the block.
-        block_hash: 32 bytes.
-    """
-
-    height: int
-    block_hash: bytes
 
 
 class Driver:
@@ -62,6 +51,7 @@ class Driver:
         greeter: of this node's identity.
         start: False leaves the thread out; the program then calls ``tick``.
         rejoin: brings this node back when it was evicted; None leaves it out.
+        joining: gives snapshots away, and fetches one if this node is far behind; None leaves both out.
 
     Attributes:
         reports: what peers sent that no honest peer sends, the newest last.
@@ -79,8 +69,10 @@ class Driver:
         *,
         start: bool = True,
         rejoin: Rejoin | None = None,
+        joining: Joining | None = None,
     ) -> None:
         self._link, self._replica, self._storage, self._rejoin = link, replica, storage, rejoin
+        self._joining = joining
         self._channel = Channel(link, greeter, MAX_MESSAGE_BYTES, self._show_head, self._report)
         self._ran_s = link.now()
         self._chain_id = replica.member.chain_id
@@ -92,7 +84,7 @@ class Driver:
         )
         self._turn = threading.Lock()  # one tick at a time; on the local cluster a poll may lead to another
         self._submitted: SimpleQueue[tuple[bytes, Future[Receipt]]] = SimpleQueue()
-        self._pending: dict[bytes, tuple[bytes, list[Future[Receipt]]]] = {}
+        self._receipts = Receipts()
         self._callbacks: list[Callable[[Committed], None]] = []
         self._timers: dict[Timer, float] = {}
         self._started: tuple[int, int, float] | None = None
@@ -263,6 +255,8 @@ class Driver:
             busy = True
             if self.deaths.takes(message[1]):
                 self.deaths.receive(self.state, *message)
+            elif self._joining is not None and self._joining.takes(message[1]):
+                self._perform(self._joining.receive(self._link.now(), *message))
             else:
                 self._perform(self._replica.receive(*message))
         now_s = self._link.now()
@@ -275,6 +269,9 @@ class Driver:
             back = self._rejoin.due(state)
             if back is not None:
                 self._submitted.put((back, Future()))
+        if self._joining is not None and (done := self._joining.tick(now_s)):
+            self._perform(done)
+            busy = True
         return self.deaths.tick(self.state) or busy
 
     def _take_submitted(self) -> bool:
@@ -285,15 +282,12 @@ class Driver:
             except Empty:
                 return busy
             busy = True
-            name = sha256(transaction)
-            if name in self._pending:
-                self._pending[name][1].append(future)
+            if not self._receipts.add(transaction, future):
                 continue
-            self._pending[name] = transaction, [future]
             try:
                 done = self._replica.submit(transaction)
             except TransactionError as error:
-                self._settle(name, error)
+                self._receipts.settle(transaction, error)
                 continue
             self._perform(done)
 
@@ -324,11 +318,16 @@ class Driver:
             elif isinstance(effect, effects.Started):
                 self._started = effect.height, effect.round, self._link.now()
             elif isinstance(effect, Committed):
+                if self._joining is not None:
+                    self._joining.committed(effect)
                 self._publish(effect)
+            elif isinstance(effect, effects.Adopted):
+                self._committed, self._started = (effect.state, effect.head), None
+                self._receipts.recheck(effect.state)
             elif isinstance(effect, effects.Report):
                 rank = self._channel.rank_of(effect.node)
                 self._report(-1 if rank is None else rank, effect.reason)
-            else:
+            elif isinstance(effect, effects.Halted):
                 self._fail(effect.reason)
 
     def _serve(self, wanted: effects.Serve) -> None:
@@ -361,23 +360,9 @@ class Driver:
             except Exception as error:
                 self._callbacks.remove(callback)
                 self.reports.append(f"a subscriber raised {type(error).__name__}: {error}")
-        if not self._pending:
-            return
         for transaction in committed.block.transactions:
-            self._settle(sha256(transaction), receipt)
-        for name, (transaction, _) in list(self._pending.items()):
-            try:
-                committed.state.check(transaction)
-            except TransactionError as error:
-                self._settle(name, error)
-
-    def _settle(self, name: bytes, result: Receipt | Exception) -> None:
-        for future in self._pending.pop(name, (b"", []))[1]:
-            if future.set_running_or_notify_cancel():
-                if isinstance(result, Receipt):
-                    future.set_result(result)
-                else:
-                    future.set_exception(result)
+            self._receipts.settle(transaction, receipt)
+        self._receipts.recheck(committed.state)
 
     def _report(self, rank: int, reason: str) -> None:
         self.faults[rank] += 1
@@ -393,7 +378,6 @@ class Driver:
                 transaction, future = self._submitted.get_nowait()
             except Empty:
                 break
-            self._pending.setdefault(sha256(transaction), (transaction, []))[1].append(future)
+            self._receipts.add(transaction, future)
         why = f"the ledger has stopped: {self.failure}" if self.failure else "the ledger was closed"
-        for name in list(self._pending):
-            self._settle(name, LedgerError(why))
+        self._receipts.refuse(LedgerError(why))

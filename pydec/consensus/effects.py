@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from pydec.consensus.application import LedgerState
-from pydec.consensus.block import Block
+from pydec.consensus.block import Block, Header
 from pydec.consensus.certificate import QuorumCertificate
 
 
@@ -101,6 +101,32 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Install:
+    """Begin the ledger at a state that a quorum certified; then ``Replica.adopt`` it.
+
+    Args:
+        record: header, certificate and state, as ``Replay.begin`` reads them.
+        steps: that lead from this node's epoch to that of the block: each epoch, and its step, encoded.
+        header: of the block that it is the state after.
+        commit: the block's certificate.
+        state: after the block.
+        voted: the newest height that the chain shows this node's COMMIT of, 0 for none.
+    """
+
+    record: bytes
+    steps: tuple[tuple[int, bytes], ...]
+    header: Header
+    commit: QuorumCertificate
+    state: LedgerState
+    voted: int
+
+    @property
+    def height(self) -> int:
+        """Of the block."""
+        return self.header.height
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A node sent what no honest node sends. The message was dropped."""
 
@@ -115,9 +141,18 @@ class Halted:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The replica has gone on from a later state, without the blocks before it."""
+
+    state: LedgerState
+    head: bytes
+
+
 Effect: TypeAlias = (
     Persist
     | Append
+    | Install
     | Send
     | Broadcast
     | Serve
@@ -125,6 +160,7 @@ Effect: TypeAlias = (
     | CancelTimer
     | Started
     | Committed
+    | Adopted
     | Report
     | Halted
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydec.consensus.catchup import WINDOW, Allowance, CatchUp
 from pydec.consensus.effects import CancelTimer, Outbox, Send, Serve, SetTimer, Timer
 from pydec.consensus.messages import SyncRequest, encode
@@ -15,6 +17,9 @@ class Follow:
         chain_id: 32 bytes.
         pace: a request may take as long as a first round.
         outbox: where effects go.
+
+    Attributes:
+        paused: a snapshot is on its way, so that no blocks are asked for.
     """
 
     def __init__(self, chain_id: bytes, pace: Pacemaker, outbox: Outbox) -> None:
@@ -23,6 +28,12 @@ class Follow:
         self._refill = False  # the allowance timer runs
         self._timer = False  # the sync timer runs
         self._asked_at = 0
+        self.paused = False
+
+    @property
+    def claims(self) -> Mapping[bytes, int]:
+        """By node, the height that it claims to have decided; none of it is proved."""
+        return self._catch_up.claims
 
     def __len__(self) -> int:
         return len(self._catch_up) + len(self._allowance)
@@ -62,6 +73,9 @@ class Follow:
 
     def ask(self, here: int) -> None:
         """Open a request for the height in progress, if somebody claims to have decided it."""
+        if self.paused:
+            self._start_timer(self._pace.base_s)
+            return
         node = self._catch_up.ask(here)
         if node is not None:
             self._asked_at = here
@@ -79,7 +93,7 @@ class Follow:
     def expire(self, here: int) -> None:
         """The sync timer has run out: whoever was asked and gave nothing loses its claim."""
         self._timer = False
-        if self._catch_up.asked is not None and here == self._asked_at:
+        if self._catch_up.asked is not None and here == self._asked_at and not self.paused:
             self._catch_up.fail()
         self.ask(here)
 

@@ -112,6 +112,21 @@ class LedgerFile(OpenFile):
                 raise
         self._add(height, self._end, len(payload))
 
+    def cut(self, height: int) -> None:
+        """Forget the records above a height; durable when this returns.
+
+        Raises:
+            LedgerError: the disk refused.
+        """
+        if self.head is None or self.head <= height:
+            return
+        at = max(0, height + 1 - self._first)
+        with naming(self._path, "cut"):
+            self._disk.truncate(self._file, self._offsets[at])
+            self._disk.sync(self._file)
+        self._end = self._offsets[at]
+        del self._offsets[at:]
+
     def read(self, height: int) -> bytes:
         """The payload of a height.
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydec.consensus import wire
+from pydec.consensus.application import LedgerState
 from pydec.consensus.block import Header
 from pydec.consensus.certificate import MAX_CERTIFICATE_BYTES, CertificateError, QuorumCertificate, Verifier
 from pydec.consensus.signed import Kind
@@ -40,7 +41,8 @@ class EpochStep:
     table: ValidatorTable
 
 
-_MOST_HEADER_BYTES = MAX_CERTIFICATE_BYTES + 512
+MOST_HEADER_BYTES = MAX_CERTIFICATE_BYTES + 512
+MOST_STEP_BYTES = MOST_HEADER_BYTES + MAX_CERTIFICATE_BYTES + MAX_TABLE_BYTES + 12
 
 
 def encode_step(step: EpochStep) -> bytes:
@@ -56,7 +58,7 @@ def decode_step(data: bytes) -> EpochStep:
         FrameError: they are none.
     """
     reader = wire.Reader(data, "an epoch step")
-    header, commit = reader.blob(_MOST_HEADER_BYTES), reader.blob(MAX_CERTIFICATE_BYTES)
+    header, commit = reader.blob(MOST_HEADER_BYTES), reader.blob(MAX_CERTIFICATE_BYTES)
     table = reader.blob(MAX_TABLE_BYTES)
     reader.end()
     return EpochStep(Header.decode(header), QuorumCertificate.decode(commit), ValidatorTable.decode(table))
@@ -88,6 +90,7 @@ class LightClient:
         self.chain_id, self.table = chain_id, table
         self.height, self.head = 0, chain_id
         self.header: Header | None = None
+        self._decided_by = table
         self._pins = dict(pins or {})
         self._verifier = verifier or Verifier()
 
@@ -109,6 +112,31 @@ class LightClient:
         client = cls(header.chain_id, table, verifier=verifier)
         client.height, client.head, client.header = header.height, pinned, header
         return client
+
+    @classmethod
+    def after(
+        cls,
+        state: LedgerState,
+        head: bytes,
+        chain_id: bytes,
+        pins: dict[int, bytes] | None = None,
+        verifier: Verifier | None = None,
+    ) -> LightClient:
+        """Start at a block that this node has the state of; pins before it are not asked for any more.
+
+        Args:
+            state: after the block.
+            head: its hash; the chain id at height 0.
+            chain_id, pins, verifier: see the class.
+        """
+        client = cls(chain_id, state.table, pins, verifier)
+        client.height, client.head = state.height, head
+        return client
+
+    @property
+    def next_pin(self) -> int | None:
+        """The next height whose block must be shown, None if there is none."""
+        return min((pin for pin in self._pins if pin > self.height), default=None)
 
     def follow(self, steps: Iterable[EpochStep]) -> None:
         """Accept a chain of epoch changes, each if it follows from the one before.
@@ -135,6 +163,17 @@ class LightClient:
                 f"height {header.height}: the block changes the validators; follow its epoch step"
             )
         self._accept(header, self.table)
+
+    def certify(self, header: Header, commit: QuorumCertificate) -> None:
+        """Accept a newer block that changes no table, or check another certificate of the accepted head.
+
+        Raises:
+            LedgerError: the certificate is not by the table that decided the block; or see ``head_at``.
+        """
+        if self.header is None or header.hash() != self.head:
+            self.head_at(header, commit)
+        else:
+            self._certified(header, commit, self._decided_by)
 
     def state(self, data: bytes) -> ChainState:
         """The state after the accepted head, from a snapshot that anybody may have sent.
@@ -167,22 +206,26 @@ class LightClient:
             raise LedgerError(
                 f"height {height}: of epoch {header.epoch}, but epoch {self.table.epoch} decides next"
             )
-        skipped = min((pin for pin in self._pins if self.height < pin < height), default=None)
-        if skipped is not None:
+        if (pin := self.next_pin) is not None and pin < height:
             raise LedgerError(
-                f"height {height}: the block of the pinned height {skipped} must be shown before it"
+                f"height {height}: the block of the pinned height {pin} must be shown before it"
             )
         if self._pins.get(height, header.hash()) != header.hash():
             raise LedgerError(
                 f"height {height}: block {header.hash().hex()[:16]} where {self._pins[height].hex()[:16]} is "
                 "pinned: a fork of the chain, perhaps by keys of the past"
             )
+        self._certified(header, commit, self.table)
+
+    def _certified(self, header: Header, commit: QuorumCertificate, table: ValidatorTable) -> None:
+        height = header.height
         try:
-            commit.verify(self.chain_id, self.table, height, Kind.COMMIT, self._verifier)
+            commit.verify(self.chain_id, table, height, Kind.COMMIT, self._verifier)
         except CertificateError as error:
             raise LedgerError(f"height {height}: {error}") from None
         if commit.block_hash != header.hash():
             raise LedgerError(f"height {height}: the certificate is for another block")
 
     def _accept(self, header: Header, table: ValidatorTable) -> None:
+        self._decided_by = self.table
         self.height, self.head, self.table, self.header = header.height, header.hash(), table, header

@@ -10,6 +10,7 @@ from pydec.consensus.driver import Driver
 from pydec.consensus.file_storage import FileStorage
 from pydec.consensus.genesis import Genesis
 from pydec.consensus.hello import Greeter
+from pydec.consensus.joining import Joining
 from pydec.consensus.pacemaker import Pacemaker
 from pydec.consensus.rejoin import Rejoin
 from pydec.consensus.replay import recover
@@ -60,6 +61,8 @@ def open_node(
     start: bool = True,
     pace: Pacemaker | None = None,
     rejoin: bool = False,
+    pins: dict[int, bytes] | None = None,
+    whole: bool = False,
 ) -> Driver:
     """Start this rank's node from what its directory holds: everything in it is verified again.
 
@@ -70,6 +73,9 @@ def open_node(
         start: False leaves the thread out.
         pace: first durations of timers.
         rejoin: join again by itself when the others have evicted this node while it was away.
+        pins: block hashes by height that the chain must have. A node far behind goes on from a snapshot, and
+            nothing but a pin tells a chain from a fork of it by validators that have left since.
+        whole: never use a snapshot: fetch and execute every block.
 
     Raises:
         LedgerError: the directory's files cannot be used.
@@ -81,7 +87,16 @@ def open_node(
         replica = Replica(member, past.state, (past.head, past.commit), pace)
         greeter = Greeter(key, past.chain_id, transport.rank, storage.incarnation)
         back = Rejoin(key, storage.record) if rejoin else None
-        return Driver(transport.stream(Stream.LEDGER), replica, storage, greeter, start=start, rejoin=back)
+        joining = Joining(replica, storage, past.shelf, pins, whole)
+        return Driver(
+            transport.stream(Stream.LEDGER),
+            replica,
+            storage,
+            greeter,
+            start=start,
+            rejoin=back,
+            joining=joining,
+        )
     except BaseException:
         storage.close()
         raise

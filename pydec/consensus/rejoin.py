@@ -2,8 +2,9 @@
 
 The chain says who was evicted and by which block: the table of the last epoch in which the account had a vote
 names the height that ended it. Who left, was slashed, or lost its roles to an admin stays out. After the
-evidence window nothing is kept that tells these apart, and an operator must join the node again: whoever
-starts a node on purpose asks for the same JOIN with ``back``, whatever has ended its membership.
+evidence window, or where a snapshot stands in the place of that block, nothing is kept that tells these
+apart, and an operator must join the node again: whoever starts a node on purpose asks for the same JOIN with
+``back``, whatever has ended its membership.
 """
 
 from __future__ import annotations

@@ -1,21 +1,30 @@
-"""Replaying decided blocks from the genesis: every certificate, hash and state root is checked."""
+"""Replaying decided blocks: every certificate, hash and state root is checked.
+
+From the genesis; or from a snapshot, to which the certificates of the epochs between lead.
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+
 from pydec.consensus import messages
-from pydec.consensus.block import Block
-from pydec.consensus.certificate import CertificateError, QuorumCertificate, Verifier
+from pydec.consensus.block import Block, Header
+from pydec.consensus.certificate import MAX_CERTIFICATE_BYTES, CertificateError, QuorumCertificate, Verifier
 from pydec.consensus.effects import Refused
+from pydec.consensus.file_storage import FileStorage
 from pydec.consensus.genesis import Genesis
-from pydec.consensus.light import EpochStep
+from pydec.consensus.handover import Certified, Shelf
+from pydec.consensus.light import MOST_HEADER_BYTES, EpochStep, LightClient, decode_step, encode_step
 from pydec.consensus.place import Place
 from pydec.consensus.signed import Kind
 from pydec.consensus.state.chain import ChainState
-from pydec.consensus.storage import Storage
+from pydec.consensus.state.snapshot import MAX_SNAPSHOT_BYTES
+from pydec.consensus.wire import Reader
 from pydec.errors import FrameError, LedgerError
 
 
-def recover(storage: Storage, genesis: Genesis, verifier: Verifier | None = None) -> Replay:
+def recover(storage: FileStorage, genesis: Genesis, verifier: Verifier | None = None) -> Replay:
     """The chain on a node's own disk, for its restart: everything is checked again.
 
     Args:
@@ -27,11 +36,15 @@ def recover(storage: Storage, genesis: Genesis, verifier: Verifier | None = None
         LedgerError: a block does not follow.
     """
     replay = Replay(genesis, verifier)
-    for height in range(1, storage.head + 1):
+    if storage.base.height:
+        stored = itertools.takewhile(lambda step: step is not None, map(storage.step, itertools.count(1)))
+        replay.begin(storage.base.record, (step for step in stored if step is not None))
+    for height in range(storage.base.height + 1, storage.head + 1):
         record = storage.record(height)
         if record is None:
             raise LedgerError(f"height {height} is missing below the head {storage.head}")
         replay.add(record)
+    storage.keep_steps([encode_step(step) for step in replay.steps], replay.state.table.epoch)
     return replay
 
 
@@ -48,6 +61,8 @@ class Replay:
         head: hash of the last block, the chain id at height 0.
         commit: certificate of the last block.
         steps: an ``EpochStep`` for every block that changed the table: what a light client needs.
+        base: height at which it began, by a snapshot that a quorum certified; 0: the genesis.
+        shelf: the last states that newcomers may ask for.
     """
 
     def __init__(self, genesis: Genesis, verifier: Verifier | None = None) -> None:
@@ -56,7 +71,35 @@ class Replay:
         self.head = self.chain_id
         self.commit: QuorumCertificate | None = None
         self.steps: list[EpochStep] = []
+        self.base = 0
+        self.shelf = Shelf()
         self._verifier = verifier or Verifier()
+
+    def begin(self, record: bytes, steps: Iterable[bytes]) -> None:
+        """Begin at a snapshot instead of the genesis: the epochs up to it are verified, not its past.
+
+        Args:
+            record: header, certificate and state, see ``effects.Install``.
+            steps: the epoch steps from the genesis on, encoded; what is later than the snapshot is left out.
+
+        Raises:
+            LedgerError: the epochs do not lead to the block, or the state is not the block's.
+        """
+        client = LightClient(self.chain_id, self.state.table, verifier=self._verifier)
+        reader = Reader(record, "a snapshot's record")
+        try:
+            header = Header.decode(reader.blob(MOST_HEADER_BYTES))
+            commit = QuorumCertificate.decode(reader.blob(MAX_CERTIFICATE_BYTES))
+            data = reader.blob(MAX_SNAPSHOT_BYTES)
+            reader.end()
+            known = (decode_step(step) for step in steps)
+            client.follow(itertools.takewhile(lambda step: step.header.height <= header.height, known))
+            client.certify(header, commit)
+            self.state = client.state(data)
+        except (FrameError, LedgerError) as error:
+            raise LedgerError(f"the snapshot that the ledger begins at: {error}") from None
+        self.head, self.commit, self.base = client.head, commit, header.height
+        self.shelf.add(Certified(header, commit, self.state))
 
     def add(self, record: bytes) -> Block:
         """Check and execute the next decision, as the ledger file holds it.
@@ -84,4 +127,5 @@ class Replay:
         if held.state.changed == height:
             self.steps.append(EpochStep(block.header, commit, held.state.table))
         self.state, self.head, self.commit = held.state, block_hash, commit
+        self.shelf.add(Certified(block.header, commit, held.state))
         return block

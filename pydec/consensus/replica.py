@@ -11,7 +11,7 @@ Liskov, "Practical Byzantine Fault Tolerance", OSDI 1999 (broadcast votes).
 
 from __future__ import annotations
 
-from collections import deque
+import contextlib
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -20,12 +20,15 @@ from pydec.consensus.application import LedgerState
 from pydec.consensus.block import Header
 from pydec.consensus.catchup import Bar
 from pydec.consensus.certificate import QuorumCertificate, Verifier
+from pydec.consensus.early import Early
 from pydec.consensus.effects import (
+    Adopted,
     Append,
     Broadcast,
     Committed,
     Effect,
     Halted,
+    Install,
     Outbox,
     Refused,
     Report,
@@ -46,7 +49,6 @@ from pydec.consensus.messages import (
     Proposal,
     SyncRequest,
     Timeout,
-    Transaction,
     Vote,
     decode,
     encode,
@@ -62,9 +64,6 @@ from pydec.errors import FrameError, TransactionError
 __all__ = ["Member", "Replica"]
 
 _OF_A_ROUND = (Vote, Proposal, Timeout, NewRound)
-EARLY = 8  # messages of the next height that are kept of one author
-EARLY_BYTES = 3 << 19  # and their bytes: a proposal and some votes
-STRANGERS = 64  # authors outside the table, who may be in the next one
 
 
 class Replica:
@@ -91,9 +90,10 @@ class Replica:
         self.pool, self.bar = Pool(), Bar(lost=False)
         self.halted: str | None = None
         self._outbox = Outbox()
-        self._follow = Follow(member.chain_id, self.pace, self._outbox)
-        self._early: dict[bytes, deque[tuple[Message, int]]] = {}
+        self.follow = Follow(member.chain_id, self.pace, self._outbox)
+        self._early = Early()
         self._kept: SafetyRecord | None = None
+        self._signed = 0  # the newest height that this directory's records show signatures of
         self._previous: Height | None = None
         self.state, self.head = state, head
         self.height = self._open(None)
@@ -114,6 +114,7 @@ class Replica:
             self.bar.until(self.state.height + 1)
         elif restored.record is not None:
             record = SafetyRecord.decode(restored.record, self.member.chain_id)
+            self._signed = record.height if record.messages() else 0
         here = self.state.height + 1
         if record is not None and record.height > here:
             # The chain is behind what this key has signed; the record counts again where it belongs.
@@ -146,18 +147,15 @@ class Replica:
         """A timer has run out."""
         if self.halted:
             return []
-        if timer is Timer.ROUND:
-            self.height.expire()
-        elif timer is Timer.FETCH:
-            self.height.ask_again()
-        elif timer is Timer.ALLOWANCE:
-            self._follow.refill()
-        elif timer is Timer.RESEND:
-            self._spread.again()
-        elif timer is Timer.SYNC:
-            self._follow.expire(self.height.place.height)
-        else:
-            self._ask_heads()
+        act = {
+            Timer.ROUND: self.height.expire,
+            Timer.FETCH: self.height.ask_again,
+            Timer.ALLOWANCE: self.follow.refill,
+            Timer.RESEND: self._spread.again,
+            Timer.SYNC: lambda: self.follow.expire(self.state.height + 1),
+            Timer.HEADS: self._ask_heads,
+        }
+        act[timer]()
         return self._settle()
 
     def submit(self, transaction: bytes) -> list[Effect]:
@@ -172,6 +170,25 @@ class Replica:
             self._spread.tell(transaction)
         return self._settle()
 
+    def adopt(self, effect: Install) -> list[Effect]:
+        """Go on from a later state, which is on the disk; the blocks before it are not here.
+
+        Whose key has signed nothing in this directory, or less than the chain shows, may have signed anything
+        from another one: it follows until a quorum says how far that can have been (rule 15).
+        """
+        if self.halted or effect.height <= self.state.height:
+            return []
+        signed = self.height.place.height if self.height.record.messages() else self._signed
+        if effect.voted > signed or not signed:
+            self.bar.lose()
+            self.bar.until(effect.height + 1)
+        self._previous = None
+        self._go_on(effect.state, (effect.header.hash(), effect.commit))
+        self._outbox.rest.insert(0, Adopted(self.state, self.head[0]))
+        self._broadcast(self.here())
+        self._ask_heads()
+        return self._settle()
+
     def measured(self, seconds: float) -> None:
         """From ``Started`` to ``Committed`` of one round."""
         self.pace.measured(seconds)
@@ -182,11 +199,10 @@ class Replica:
 
     def sizes(self) -> dict[str, int]:
         """How much is kept in memory, in entries; every one of them is bounded."""
-        early = sum(len(messages) for messages in self._early.values())
         return self.height.sizes() | {
             "pool": len(self.pool),
-            "early": early,
-            "claims": len(self._follow),
+            "early": len(self._early),
+            "claims": len(self.follow),
             "signatures": len(self.verifier),
         }
 
@@ -230,26 +246,34 @@ class Replica:
         decision = Decision(held.block.height, certificate, held.encoded)
         self._outbox.appends.append(Append(decision.height, encode(decision, self.member.chain_id)))
         self._outbox.rest.append(Committed(held.block, certificate, held.state))
+        self._go_on(held.state, (held.hash, certificate), held.block.transactions)
+
+    def _go_on(
+        self, state: LedgerState, head: tuple[bytes, QuorumCertificate], done: Sequence[bytes] = ()
+    ) -> None:
+        """The next height, with what was signed and what has come for it."""
+        if self.height.record.messages():
+            self._signed = max(self._signed, self.height.place.height)
         self._outbox.dirty = False
         self.height.close()
-        self.state, self.head = held.state, (held.hash, certificate)
-        self.pool.settle(held.block.transactions, self.state)
+        self.state, self.head = state, head
+        self.pool.settle(done, state)
         record = None
-        if self._kept is not None and self._kept.height <= self.state.height + 1:
-            record = self._kept if self._kept.height == self.state.height + 1 else None
+        if self._kept is not None and self._kept.height <= state.height + 1:
+            record = self._kept if self._kept.height == state.height + 1 else None
             self._kept = None
+        if self.bar.entered(state.table.epoch, state.height + 1):
+            self._ask_heads()
         self.height = self._open(record)
         if record is not None:
             self.height.resume()
         self._spread.settle()
-        early, self._early = self._early, {}
-        for sender, messages in early.items():
-            for message, n_bytes in messages:
-                try:
-                    self._dispatch(sender, message, n_bytes)
-                except Refused as error:
-                    self._outbox.rest.append(Report(sender, str(error)))
-        self._follow.advanced(self.height.place.height)
+        for sender, message, n_bytes in self._early.take():
+            try:
+                self._dispatch(sender, message, n_bytes)
+            except Refused as error:
+                self._outbox.rest.append(Report(sender, str(error)))
+        self.follow.advanced(self.height.place.height)
 
     def _halt(self, reason: str) -> None:
         self.halted = reason
@@ -269,24 +293,27 @@ class Replica:
                 self._help(sender, message)
             else:
                 if message.height == here + 1:
-                    self._keep(sender, message, n_bytes)
+                    self._early.keep(sender, message, n_bytes, len(self.state.table))
                 soft = message.height == here + 1
-                self._follow.behind(sender, message.height - 1, here, soft)
+                self.follow.behind(sender, message.height - 1, here, soft)
         elif isinstance(message, Decision):
             self._decision(sender, message)
         elif isinstance(message, Head):
             self._head(sender, message)
         elif isinstance(message, SyncRequest):
-            if self._follow.may_answer(sender):
+            if self.follow.may_answer(sender):
                 self._send(sender, self.here())
-                self._follow.serve(sender, message.height, self.state.height)
+                self.follow.serve(sender, message.height, self.state.height)
         elif isinstance(message, GetBlock):
             self._get_block(sender, message)
         elif isinstance(message, BlockBody):
             if message.height == here:
                 hearing.body(self.height, message)
         else:
-            self._pooled(sender, message)
+            with contextlib.suppress(
+                TransactionError
+            ):  # honest too: its sender may be a block behind or ahead
+                self.pool.add(message.data, sender, self.state)
 
     def _hear(self, sender: bytes, message: Proposal | Vote | Timeout | NewRound) -> None:
         if isinstance(message, Vote):
@@ -296,20 +323,11 @@ class Replica:
         elif isinstance(message, Timeout):
             ended = self.height.record.ended
             late = message.round < self.height.round
-            if late and ended is not None and self._follow.may_answer(sender):
+            if late and ended is not None and self.follow.may_answer(sender):
                 self._send(sender, self.height.new_round(ended))
             hearing.timeout(self.height, sender, message)
         else:
             hearing.new_round(self.height, message)
-
-    def _keep(self, sender: bytes, message: Message, n_bytes: int) -> None:
-        """Rule 9: messages of the next height wait for it, a few of each author."""
-        if sender not in self._early and len(self._early) >= len(self.state.table) + STRANGERS:
-            return
-        waiting = self._early.setdefault(sender, deque())
-        waiting.append((message, n_bytes))
-        while len(waiting) > EARLY or sum(size for _, size in waiting) > EARLY_BYTES:
-            waiting.popleft()
 
     def _help(self, sender: bytes, message: Proposal | Vote | Timeout | NewRound) -> None:
         """The sender is at a height that is decided here.
@@ -317,52 +335,43 @@ class Replica:
         A late vote says nothing: its author is about to see the same quorum. Whoever is stuck has a timer.
         The specification's rule 10 answers votes too; what that costs: tests/consensus/test_deviations.py.
         """
-        if not isinstance(message, Vote) and self._follow.may_answer(sender):
-            self._follow.serve(sender, message.height, self.state.height)
+        if not isinstance(message, Vote) and self.follow.may_answer(sender):
+            self.follow.serve(sender, message.height, self.state.height)
 
     def _decision(self, sender: bytes, message: Decision) -> None:
         here = self.height.place.height
         if message.height > here:
-            self._follow.behind(sender, message.height, here)
-        elif message.height == here and not self.height.decided and not self._follow.banned(sender):
+            self.follow.behind(sender, message.height, here)
+        elif message.height == here and not self.height.decided and not self.follow.banned(sender):
             try:
                 hearing.decision(self.height, message)
             except Refused:
-                self._follow.ban(sender, here)
+                self.follow.ban(sender, here)
                 raise
 
     def _head(self, sender: bytes, message: Head) -> None:
         here = self.height.place.height
-        self._hear_head(sender, message.height)
-        if message.height >= here:
-            self._follow.behind(sender, message.height, here)
-        elif message.height < here - 1 and self._follow.may_answer(sender):
-            self._send(sender, self.here())
-
-    def _hear_head(self, sender: bytes, decided: int) -> None:
         if self.bar.waiting:
-            self.bar.heard(self.state.table, sender, decided)
+            self.bar.heard(self.state.table, sender, message.height)
+        if message.height >= here:
+            self.follow.behind(sender, message.height, here)
+        elif message.height < here - 1 and self.follow.may_answer(sender):
+            self._send(sender, self.here())
 
     def _get_block(self, sender: bytes, message: GetBlock) -> None:
         here = self.height.place.height
         held = self.height.blocks.get(message.block_hash) if message.height == here else None
-        if held is not None and self._follow.may_answer(sender):
+        if held is not None and self.follow.may_answer(sender):
             self._send(sender, BlockBody(here, held.encoded))
-        elif message.height < here and self._follow.may_answer(sender):
-            self._follow.serve(sender, message.height, self.state.height)
+        elif message.height < here and self.follow.may_answer(sender):
+            self.follow.serve(sender, message.height, self.state.height)
 
     def _ask_heads(self) -> None:
         if self.bar.waiting:
-            self._broadcast(SyncRequest(self.height.place.height))
+            self._broadcast(SyncRequest(self.state.height + 1))
             self._outbox.rest.append(SetTimer(Timer.HEADS, self.pace.delay_s(3)))
 
     # ---------------------------------------------------------------- transactions
-
-    def _pooled(self, sender: bytes, message: Transaction) -> None:
-        try:
-            self.pool.add(message.data, sender, self.state)
-        except TransactionError:
-            pass  # honest too: its sender may be a block behind or ahead
 
     def _compare_last_commit(self, header: Header) -> None:
         """The certificate in the chain may show another COMMIT than the one that this node was sent."""
@@ -378,11 +387,9 @@ class Replica:
         table = height.place.table
         for index, evidence in found:
             transaction = self.state.evidence_transaction(table[index].node_id, evidence)
-            try:
+            with contextlib.suppress(TransactionError):  # it is on the chain already
                 if self.pool.add(transaction, self.member.node_id, self.state):
                     self._spread.tell(transaction)
-            except TransactionError:
-                pass  # it is on the chain already
 
     # ---------------------------------------------------------------- sending
 

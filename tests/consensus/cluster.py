@@ -12,10 +12,11 @@ from pydec.consensus import effects as fx
 from pydec.consensus.certificate import Verifier
 from pydec.consensus.file_storage import FileStorage, create
 from pydec.consensus.genesis import Genesis
+from pydec.consensus.joining import Joining
 from pydec.consensus.messages import encode
 from pydec.consensus.pacemaker import Pacemaker
 from pydec.consensus.rejoin import Rejoin
-from pydec.consensus.replay import Replay, recover
+from pydec.consensus.replay import recover
 from pydec.consensus.replica import Member, Replica
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.transactions import Body, sign
@@ -37,7 +38,16 @@ class Node:
         self.replica: Replica | None = None
         self.timers: dict[fx.Timer, int] = {}
         self.reports: list[str] = []
+        self.accused: list[tuple[bytes, str]] = []
         self.rejoin: Rejoin | None = None
+        self.joining: Joining | None = None
+        self.pins: dict[int, bytes] = {}
+        self.ticking = False
+
+    @property
+    def files(self) -> FileStorage:
+        assert self.storage is not None
+        return self.storage
 
     @property
     def state(self) -> ChainState:
@@ -55,6 +65,8 @@ class Cluster:
         self._by_id = {node.key.public: node for node in self.nodes.values()}
         self._queue: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
+        self.loss = 0.0
+        self.outgoing: Callable[[Node, Node, bytes], bytes | None] = lambda sender, target, data: data
         for node in self.nodes.values():
             create(LEDGER, genesis, node.disk)
             self.boot(node)
@@ -65,12 +77,13 @@ class Cluster:
         found = recover(node.storage, self.genesis, _shared)
         member = Member(self.genesis.chain_id, node.key.public, node.key, _shared.check)
         node.replica = Replica(member, found.state, (found.head, found.commit), Pacemaker(PACE_S, PACE_S / 8))
+        node.joining = Joining(node.replica, node.storage, found.shelf, node.pins)
         self._carry_out(node, node.replica.start(node.storage.load()))
 
     def crash(self, name: str) -> None:
         """Stop a node; what its disk had not synced is lost."""
         node = self.nodes[name]
-        node.replica = node.storage = None
+        node.replica = node.storage = node.joining = None
         node.timers.clear()
         node.disk.crash()
 
@@ -118,13 +131,10 @@ class Cluster:
         return nodes[0].state
 
     def audit(self) -> None:
-        """Every ledger replays from the genesis with every signature, and none was framed."""
+        """Every ledger replays from where it begins with every signature, and none was framed."""
         for node in self.nodes.values():
             if node.storage is not None:
-                replay = Replay(self.genesis, _shared)
-                for height in range(1, node.storage.head + 1):
-                    replay.add(node.storage.record(height) or b"")
-                assert replay.state == node.state
+                assert recover(node.storage, self.genesis, _shared).state == node.state
 
     def inject(self, sender: str, target: str, message) -> None:
         """Bytes of one node to another, whatever its replica thinks."""
@@ -137,6 +147,20 @@ class Cluster:
                 data = encode(node.replica.here(), self.genesis.chain_id)
                 for other in self._by_id:
                     self._post(node, other, data)
+                self._tick(node)
+
+    def _tick(self, node: Node) -> None:
+        """What the driver does all the time; here after messages, and again as long as it waits for some."""
+        if node.joining is None:
+            return
+        self._carry_out(node, node.joining.tick(self.now))
+        if node.joining.active and not node.ticking:
+            node.ticking = True
+            self._at(self.now + PACE_S, partial(self._tick_again, node))
+
+    def _tick_again(self, node: Node) -> None:
+        node.ticking = False
+        self._tick(node)
 
     def _at(self, time: float, action: Callable[[], object]) -> None:
         self._count += 1
@@ -144,12 +168,18 @@ class Cluster:
 
     def _post(self, node: Node, target: bytes, data: bytes) -> None:
         receiver = self._by_id.get(target)
-        if receiver is None or receiver is node:
+        sent = None if receiver is None or receiver is node else self.outgoing(node, receiver, data)
+        if receiver is None or sent is None or self.draw.random() < self.loss:
             return
 
         def deliver() -> None:
-            if receiver.replica is not None:
-                self._carry_out(receiver, receiver.replica.receive(node.key.public, data))
+            if receiver.replica is None or receiver.joining is None:
+                return
+            if receiver.joining.takes(sent):
+                self._carry_out(receiver, receiver.joining.receive(self.now, node.key.public, sent))
+            else:
+                self._carry_out(receiver, receiver.replica.receive(node.key.public, sent))
+            self._tick(receiver)
 
         self._at(self.now + self.draw.uniform(0.001, 0.01), deliver)
 
@@ -168,15 +198,19 @@ class Cluster:
                     self._post(node, target, effect.data)
             elif isinstance(effect, fx.Serve):
                 for height in range(effect.first, effect.last + 1):
-                    self._post(node, effect.node, storage.record(height) or b"")
+                    if (record := storage.record(height)) is not None:
+                        self._post(node, effect.node, record)
             elif isinstance(effect, fx.SetTimer):
                 self._set_timer(node, effect)
             elif isinstance(effect, fx.CancelTimer):
                 node.timers.pop(effect.timer, None)
             elif isinstance(effect, fx.Report):
                 node.reports.append(effect.reason)
-            elif isinstance(effect, fx.Committed) and node.rejoin is not None:
-                back = node.rejoin.due(node.state)
+                node.accused.append((effect.node, effect.reason))
+            elif isinstance(effect, fx.Committed):
+                if node.joining is not None:
+                    node.joining.committed(effect)
+                back = node.rejoin.due(node.state) if node.rejoin is not None else None
                 if back is not None:
                     self._at(self.now, partial(self.give, node.name, back))
             else:

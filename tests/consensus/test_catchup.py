@@ -61,6 +61,27 @@ def test_a_lost_record_bars_one_height_more_than_a_quorum_knows():
     assert [bar.allows(height) for height in (9, 10, 11)] == [False, False, True]
 
 
+def test_heads_of_an_epoch_that_is_over_do_not_lift_the_bar():
+    """Counter-example: all but one have left at height 9 and follow no more; the chain is at 100 meanwhile.
+
+    Their heads say 9. A node that replays from the start would vote at 11, and at 101, where its lost record
+    may say something else.
+    """
+    bar = Bar(lost=True)
+    for validator in TABLE.validators[:3]:
+        bar.heard(TABLE, validator.node_id, 9)
+    assert not bar.waiting
+    assert not bar.entered(TABLE.epoch, 9)
+    assert bar.entered(TABLE.epoch + 1, 10)  # height 9 changed the table: ask its members
+    _, after = keys_and_table([1] * 7, TABLE.epoch + 1)
+    for validator in after.validators[:5]:
+        bar.heard(after, validator.node_id, 100)
+    assert [bar.allows(height) for height in (101, 102)] == [False, True]
+    assert not bar.entered(after.epoch, 102)
+    assert not bar.entered(after.epoch + 1, 103)  # it is lifted for good
+    assert bar.allows(103)
+
+
 def test_without_a_loss_nothing_is_barred_but_what_the_record_says():
     bar = Bar(lost=False)
     assert bar.allows(1)

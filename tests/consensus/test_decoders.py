@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from pydec.consensus import light, messages
+from pydec.consensus import light, messages, offers
 from pydec.consensus.block import Block
 from pydec.consensus.certificate import QuorumCertificate, TimeoutCertificate
 from pydec.consensus.evidence import Evidence
 from pydec.consensus.genesis import Genesis
+from pydec.consensus.handover import Certified
 from pydec.consensus.ledger_file import LedgerFile
 from pydec.consensus.record import SafetyRecord
 from pydec.consensus.safety_file import SafetyFile
@@ -144,12 +145,28 @@ def decoders() -> dict[str, Decoder]:
             [snapshot.encode(world.state), snapshot.encode(world.genesis.state())],
         ),
         "epoch step": plain(light.decode_step, light.encode_step, list(map(light.encode_step, steps))),
+        "message about snapshots": plain(
+            lambda data: offers.decode(data, world.chain_id),
+            lambda value: offers.encode(value, world.chain_id),
+            [offers.encode(message, world.chain_id) for message in offered(world)],
+        ),
         "safety record": plain(
             lambda data: SafetyRecord.decode(data, CHAIN),
             SafetyRecord.encode,
             [SafetyRecord(CHAIN, 0, 1).encode(), safety_record().encode()],
         ),
     }  # fmt: skip
+
+
+def offered(world: World) -> list[offers.Message]:
+    """One message of each type, and a short one of each that can be."""
+    (block, commit), table = world.blocks[1], world.state.table
+    offer = Certified(block.header, commit, world.state).offer
+    step = light.encode_step(light.EpochStep(block.header, commit, table))
+    return [
+        offers.Ask(3), offers.Step(step), offers.Step(b""), offers.AskProof(7), offer.proof, offer,
+        offers.AskPieces(8, 1), offers.Piece(8, 1, b"piece"), offers.Piece(8, 0, b""),
+    ]  # fmt: skip
 
 
 DECODERS = decoders()

@@ -24,8 +24,8 @@ class AnswersVotes(Replica):
     """Rule 10 to the letter: whatever comes for a decided height is answered with its DECISION."""
 
     def _help(self, sender, message):
-        if self._follow.may_answer(sender):
-            self._follow.serve(sender, message.height, self.state.height)
+        if self.follow.may_answer(sender):
+            self.follow.serve(sender, message.height, self.state.height)
 
 
 def sent_bytes(size: int, replica_type: type[Replica]) -> tuple[int, int]:

@@ -10,12 +10,16 @@ from pydec.consensus.attestation import Attestation, attest, collect
 from pydec.consensus.block import NO_HASH, Block, Header, transactions_root
 from pydec.consensus.certificate import QuorumCertificate
 from pydec.consensus.genesis import Genesis
+from pydec.consensus.light import encode_step
+from pydec.consensus.replay import Replay
 from pydec.consensus.roles import Role
 from pydec.consensus.rules import Rules
 from pydec.consensus.signed import Kind, signed_bytes
+from pydec.consensus.state import snapshot
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.state.parts import Account
 from pydec.consensus.transactions import Body, sign, statement
+from pydec.consensus.wire import blob
 from pydec.crypto.signing import SigningKey
 
 BOTH = Role.TRAINER | Role.VALIDATOR
@@ -135,6 +139,16 @@ class World:
     def run(self, name: str, body: Body) -> ChainState:
         """Commit a block of one transaction."""
         return self.add(self.tx(name, body))
+
+    def snapshot(self, height: int) -> tuple[int, bytes, list[tuple[int, bytes]]]:
+        """Height, record and steps of a snapshot, for ``FileStorage.install``; certificates must be real."""
+        replay = Replay(self.genesis)
+        for past in range(1, height + 1):
+            replay.add(self.record(past))
+        block, commit = self.blocks[height - 1]
+        parts = (block.header.encode(), commit.encode(), snapshot.encode(replay.state))
+        steps = [(step.table.epoch, encode_step(step)) for step in replay.steps]
+        return height, b"".join(map(blob, parts)), steps
 
     def record(self, height: int) -> bytes:
         """The decision of a height, as the ledger file holds it."""

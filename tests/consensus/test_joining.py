@@ -1,0 +1,355 @@
+"""Joining by a snapshot, with real replicas, keys and files: who lies is named, and a crash loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import random
+import re
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from pydec.consensus import handover, newcomer, offers
+from pydec.consensus.effects import Broadcast, Install
+from pydec.consensus.file_storage import FileStorage, create
+from pydec.consensus.member import Member
+from pydec.consensus.messages import Decision, Head, Proposal, Vote, decode, encode
+from pydec.consensus.newcomer import voted_until
+from pydec.consensus.replay import Replay, recover
+from pydec.consensus.replica import Replica
+from pydec.consensus.signed import Kind, signed_bytes
+from pydec.consensus.transactions import Beacon, Stake
+from pydec.errors import LedgerError
+from tests.consensus.cluster import LEDGER, Cluster, Node
+from tests.consensus.lossy_disk import Crash, LossyDisk
+from tests.consensus.world import World, genesis, key
+
+SPACING = 4
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    """Snapshots every few heights, and small pieces: many of them."""
+    monkeypatch.setattr(handover, "SPACING", SPACING)
+    monkeypatch.setattr(newcomer, "FAR", 2 * SPACING)
+    monkeypatch.setattr("pydec.consensus.state.streams.PIECE_BYTES", 256)
+
+
+def grow(cluster: Cluster, height: int, names: str = "abcd") -> None:
+    """Go on to a height that these nodes have; every third block begins an epoch."""
+    nodes = [cluster.nodes[name] for name in names]
+    while (top := max(node.state.height for node in nodes)) < height:
+        speaker = "abcd"[top % 4]
+        reached = cluster.nodes[speaker].state.accounts[key(speaker).public].round
+        cluster.submit(speaker, Stake(0, 1) if top % 3 == 2 else Beacon(reached + 1))
+        cluster.settle(top + 1, names)
+
+
+def late(seed: int = 0, height: int = 13, names: str = "abcde") -> Cluster:
+    """A cluster whose nodes after the fourth have not been started."""
+    cluster = Cluster(genesis(), names, seed)
+    for name in names[4:]:
+        cluster.crash(name)
+    grow(cluster, height)
+    return cluster
+
+
+def old(data: bytes) -> bool:
+    """Whether it is a block from before the snapshot: as if the chain were long, they take their time."""
+    if data[0] == offers.OFFER or data[1] != Decision.TYPE:
+        return False
+    return decision(data).height <= 12
+
+
+def decision(data: bytes) -> Decision:
+    message = decode(data, genesis().chain_id)
+    assert isinstance(message, Decision)
+    return message
+
+
+def slowly(tell):
+    """What a network carries on which all old blocks are lost, and some messages are lies."""
+    return lambda sender, target, data: None if old(data) else tell(sender, target, data)
+
+
+def truly(sender: Node, target: Node, data: bytes) -> bytes:
+    return data
+
+
+def joined(cluster: Cluster, name: str, height: int) -> Node:
+    """Start a node and wait until it is level."""
+    node = cluster.nodes[name]
+    cluster.boot(node)
+    cluster.run(lambda: node.replica is not None and node.state.height >= height)
+    return node
+
+
+def test_a_newcomer_goes_on_from_a_snapshot_and_serves_the_next_one():
+    cluster = late(names="abcdef")
+    cluster.outgoing = slowly(truly)
+    node = joined(cluster, "e", 13)
+    assert node.files.base.height == 12
+    assert node.files.record(12) is None
+    assert node.files.epochs == node.state.table.epoch == 4
+    grow(cluster, 15, "abcde")
+    cluster.crash("e")
+    assert joined(cluster, "e", 15).files.base.height == 12
+    grow(cluster, 17, "abcde")
+    asked = []
+
+    def only_e(sender: Node, target: Node, data: bytes) -> bytes | None:
+        if data[0] == offers.OFFER and target.name == "f":
+            asked.append(sender.name)
+        return None if data[0] == offers.OFFER and "e" not in (sender.name, target.name) else data
+
+    cluster.outgoing = slowly(only_e)
+    last = joined(cluster, "f", 17)
+    assert last.files.base.height == 16
+    assert set(asked) == {"e"}
+    cluster.audit()
+    assert not any(node.reports for node in cluster.nodes.values())
+
+
+def altered(kind: type, change):
+    """Messages of a type as a liar would send them."""
+
+    def lie(data: bytes) -> bytes:
+        if data[0] != offers.OFFER:
+            return data
+        message = offers.decode(data, genesis().chain_id)
+        return offers.encode(change(message), genesis().chain_id) if isinstance(message, kind) else data
+
+    return lie
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def of_other_state(offer: offers.Offer) -> offers.Offer:
+    parts = ((bytes(32),), *offer.manifest.parts[1:])
+    return replace(offer, manifest=offers.Manifest(parts))
+
+
+def uncertified(offer: offers.Offer) -> offers.Offer:
+    commit = offer.proof.commit
+    bad = replace(commit, signatures=(bytes(64), *commit.signatures[1:]))
+    return replace(offer, proof=replace(offer.proof, commit=bad))
+
+
+LIES = {
+    "a piece": (
+        altered(offers.Piece, lambda m: replace(m, data=flipped(m.data))),
+        r"piece \d+ is not the one",
+    ),
+    "a number": (altered(offers.Piece, lambda m: replace(m, number=10**6)), "piece 1000000 is not"),
+    "the digests": (altered(offers.Offer, of_other_state), "the digests are not those"),
+    "the certificate": (altered(offers.Offer, uncertified), r"signer \d did not sign it"),
+    "a step": (altered(offers.Step, lambda m: replace(m, data=flipped(m.data))), "the table is not the one"),
+    "no message": (lambda data: data[:1] if data[0] == offers.OFFER else data, "ends after 1 bytes"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_who_serves_something_wrong_is_named_and_another_is_asked(lie):
+    tell, message = LIES[lie]
+    cluster = late()
+    liars = {key(name).public: name for name in "abc"}
+    cluster.outgoing = slowly(
+        lambda sender, target, data: tell(data) if sender.name in liars.values() else data
+    )
+    node = cluster.nodes["e"]
+    cluster.boot(node)
+    cluster.run(lambda: node.state.height >= 13)
+    assert node.files.base.height == 12
+    assert all(sender in liars for sender, _ in node.accused)
+    assert node.accused
+    assert all(re.search(message, reason) for _, reason in node.accused)
+    cluster.audit()
+
+
+def test_silent_and_boastful_nodes_hold_nobody_up():
+    cluster = late()
+
+    def boast(sender: Node, target: Node, data: bytes) -> bytes | None:
+        return None if sender.name in "ab" and data[0] == offers.OFFER else data
+
+    cluster.outgoing = slowly(boast)
+    assert joined(cluster, "e", 13).files.base.height == 12
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_pinned_block_must_be_on_the_way(right):
+    cluster = late()
+    record = cluster.nodes["a"].files.record(5)
+
+    cluster.nodes["e"].pins = {5: decision(record).commit.block_hash if right else bytes(32)}
+    if right:
+        cluster.outgoing = slowly(truly)
+    node = joined(cluster, "e", 13)
+    if right:
+        assert node.files.base.height == 12
+    else:  # nobody has that chain: what is left is to replay
+        assert node.files.base.height == 0
+
+
+def run_seed(seed: int) -> None:
+    """A newcomer, traffic, lost messages, epochs, a liar, and a crash at any of its writes."""
+    draw = random.Random(seed)
+    cluster = late(seed, draw.randrange(9, 16))
+    cluster.loss = draw.choice((0.0, 0.1, 0.2))
+    liar, tell = draw.choice("abcd"), draw.choice(list(LIES.values()))[0]
+    told = lambda sender, target, data: tell(data) if sender.name == liar else data  # noqa: E731
+    cluster.outgoing = slowly(told) if draw.random() < 0.7 and cluster.nodes["a"].state.height > 12 else told
+    node = cluster.nodes["e"]
+    cluster.boot(node)
+    node.disk.fail_at = node.disk.calls + draw.randrange(30)
+    target = cluster.nodes["a"].state.height + draw.randrange(2, 8)
+    for act in (partial(grow, cluster, target), partial(cluster.settle, target)):
+        try:
+            act()
+        except Crash:
+            cluster.crash("e")
+            cluster.boot(node)
+            act()
+    assert node.disk.fail_at < node.disk.calls
+    cluster.audit()
+    for name in "abcd":
+        assert not cluster.nodes[name].reports
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_seeds(seed):
+    run_seed(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_many_seeds():
+    for seed in range(100, 300):
+        run_seed(seed)
+
+
+# ---------------------------------------------------------------- votes that are forgotten
+
+
+class VotesAtOnce(Replica):
+    """Votes after a snapshot whatever its key may have signed elsewhere."""
+
+    def adopt(self, effect):
+        self._signed = effect.height
+        return super().adopt(effect)
+
+
+def adopting(kind: type[Replica]) -> tuple[Replica, list[object], int]:
+    """A node with a new directory and a key of the genesis, at a snapshot; its votes then; its index."""
+    chain = world()
+    replay = Replay(chain.genesis)
+    for height in range(1, 9):
+        replay.add(chain.record(height))
+    table, state = replay.state.table, replay.state
+    index = (state.leader + 1) % len(table)
+    voter = chain.voter(table[index])
+    replica = kind(Member(chain.chain_id, voter.public, voter), chain.genesis.state(), (chain.chain_id, None))
+    replica.start()
+    block, commit = chain.blocks[7]
+    voted = voted_until(state, commit.signers(), voter.public)
+    replica.adopt(Install(b"", (), block.header, commit, state, voted))
+    assert (replica.state.height, voted) == (8, 8)
+    return replica, propose(replica, chain), index
+
+
+def propose(replica: Replica, chain: World) -> list[object]:
+    """What a replica says to the leader's proposal of the ninth block."""
+    state = replica.state
+    block = chain.blocks[8][0]
+    leader = state.table[state.leader]
+    text = signed_bytes(Kind.PROPOSAL, chain.chain_id, state.table.epoch, 9, 0, block.header.hash())
+    signature = chain.voter(leader).sign(text)
+    message = Proposal(state.table.epoch, 9, 0, block.encode(), None, None, signature)
+    done = replica.receive(leader.node_id, encode(message, chain.chain_id))
+    sent = [decode(effect.data, chain.chain_id) for effect in done if isinstance(effect, Broadcast)]
+    return [message for message in sent if isinstance(message, Vote)]
+
+
+def test_a_key_whose_votes_are_forgotten_waits_until_a_quorum_has_gone_on():
+    replica, votes, index = adopting(Replica)
+    assert votes == []
+    for other, validator in enumerate(replica.state.table.validators):
+        if other != index:
+            head = Head(replica.state.table.epoch, 8, replica.head[0])
+            replica.receive(validator.node_id, encode(head, world().chain_id))
+    assert propose(replica, world()) == []
+    assert not replica.bar.waiting
+    replica.receive(key("a").public, world().record(9))
+    assert (replica.state.height, replica.height.signer is None) == (9, replica.bar.allows(10) is False)
+
+
+def test_without_that_rule_it_contradicts_itself():
+    """The mutant prepares a block at a height at which its lost record may say another one."""
+    replica, votes, _ = adopting(VotesAtOnce)
+    assert [vote.kind for vote in votes] == [Kind.PREPARE]
+    assert replica.member.node_id != replica.state.table[replica.state.leader].node_id
+
+
+# ---------------------------------------------------------------- the disk
+
+
+@functools.cache  # made by the first test: pieces must be as small as theirs
+def world() -> World:
+    chain = World(genesis(), real=True)
+    for number in range(9):
+        chain.run("abcd"[number % 4], Stake(0, 1) if number % 3 == 2 else Beacon(number + 1))
+    return chain
+
+
+def installing(disk: LossyDisk) -> FileStorage:
+    """A node that has two blocks and gets the snapshot of height 8."""
+    create(LEDGER, world().genesis, disk)
+    storage = FileStorage(LEDGER, key("e").public, disk)
+    for height in (1, 2):
+        storage.append(height, world().record(height))
+    return storage
+
+
+@pytest.mark.parametrize("error", [None, errno.ENOSPC])
+def test_a_crash_at_any_write_leaves_the_old_ledger_or_the_new_one(error):
+    found = set()
+    number = 0
+    while True:
+        disk = LossyDisk(seed=number)
+        storage = installing(disk)
+        disk.calls, disk.fail_at, disk.error = 0, number, error
+        try:
+            storage.install(*world().snapshot(8))
+            done = True
+        except (Crash, LedgerError):
+            done = False
+        disk.crash()
+        storage = FileStorage(LEDGER, key("e").public, disk)
+        replay = recover(storage, world().genesis)
+        assert (storage.base.height, storage.head) in ((0, 2), (8, 8))
+        assert storage.epochs == replay.state.table.epoch
+        assert replay.state.height == storage.head
+        found.add(storage.head)
+        if done:
+            assert storage.head == 8
+            storage.append(9, world().record(9))
+            assert recover(storage, world().genesis).state == world().state
+            break
+        number += 1
+    assert found == {2, 8}
+
+
+def test_a_damaged_snapshot_is_refused(tmp_path):
+    create(tmp_path / "ledger", world().genesis)
+    with FileStorage(tmp_path / "ledger", key("e").public) as storage:
+        storage.install(*world().snapshot(8))
+    path = tmp_path / "ledger" / "snapshot"
+    good = path.read_bytes()
+    for data in (good[:-1], flipped(good), b"", b"x" + good[1:]):
+        path.write_bytes(data)
+        with pytest.raises(LedgerError, match=r"snapshot is damaged"):
+            FileStorage(tmp_path / "ledger", key("e").public)
