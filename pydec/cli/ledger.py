@@ -1,12 +1,14 @@
 """What did the chain decide, and is every signature of it good?
 
     pydec ledger show DIR      members, stake, data sets, the run after the last block; --height N: one block
-    pydec ledger verify DIR    replay the whole chain from its genesis: signatures, hashes, state roots
+    pydec ledger verify DIR    replay the whole chain from where it begins: signatures, hashes, state roots
     pydec ledger follow DIR    verify, then print every block as it is decided, until interrupted
     pydec ledger export DIR    every block as one JSON object a line
 
 DIR is a ledger directory, also one that a running node writes; verify also takes the directory of a run,
-which holds one for every rank, and compares them. Every action verifies what it prints, offline.
+which holds one for every rank, and compares them. Every action verifies what it prints, offline. The ledger
+of a node that joined by a snapshot begins there, and every action says so: the certificates of all epochs
+from the genesis to the snapshot's block and the state's root are verified, the blocks before it are not here.
 """
 
 from __future__ import annotations
@@ -76,7 +78,15 @@ def _of_ranks(directory: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _opened(args: argparse.Namespace, directory: Path) -> Iterator[_Chain]:
-    from pydec.consensus.file_storage import BLOCKS, GENESIS, read_blocks, read_genesis
+    from pydec.consensus.file_storage import (
+        GENESIS,
+        SNAPSHOT,
+        blocks_path,
+        read_blocks,
+        read_genesis,
+        read_snapshot,
+        read_steps,
+    )
     from pydec.consensus.replay import Replay
 
     genesis = read_genesis(directory)
@@ -85,8 +95,14 @@ def _opened(args: argparse.Namespace, directory: Path) -> Iterator[_Chain]:
             f"{directory / GENESIS} begins chain {genesis.chain_id.hex()}, not {args.chain}; its blocks may "
             "be sound, but they are of another chain"
         )
-    with read_blocks(directory, genesis) as blocks:
-        yield _Chain(Replay(genesis), blocks, directory / BLOCKS)
+    replay, base = Replay(genesis), read_snapshot(directory, genesis.chain_id)
+    if base.height:
+        try:
+            replay.begin(base.record, read_steps(directory, genesis))
+        except LedgerError as error:
+            raise LedgerError(f"{directory / SNAPSHOT}: {error}") from None
+    with read_blocks(directory, genesis, base=base) as blocks:
+        yield _Chain(replay, blocks, blocks_path(directory, base))
 
 
 class _Chain:
@@ -94,8 +110,15 @@ class _Chain:
 
     def __init__(self, replay: Replay, blocks: LedgerFile, path: Path) -> None:
         self.replay, self.blocks, self.path = replay, blocks, path
-        if blocks.first not in (None, 1):
+        if blocks.first not in (None, replay.base + 1):
             raise LedgerError(f"{path} starts at height {blocks.first}; what came before is on other nodes")
+        state = replay.state
+        self.begins = {
+            "snapshot": True, "height": state.height, "hash": replay.head.hex(), "epoch": state.table.epoch,
+            "state_root": state.root().hex(),
+            "verified": "certificates of all epochs up to this block, by their validators, and its state",
+            "missing": f"blocks 1 to {state.height}, which were not executed here",
+        } if replay.base else None  # fmt: skip
 
     def told(self) -> Iterator[dict[str, Any]]:
         """Every further block in the file, verified and described."""
@@ -117,7 +140,7 @@ class _Chain:
 
 def _verify(args: argparse.Namespace, directories: list[Path]) -> int:
     told: list[dict[str, Any]] = []
-    known: list[tuple[bytes, Path]] = []  # hash of every height, and the first ledger that has it
+    known: dict[int, tuple[bytes, Path]] = {}  # hash of every height, and the first ledger that has it
     for directory in directories:
         with _opened(args, directory) as chain:
             told.append({"directory": str(directory), **_verified(chain, known)})
@@ -126,41 +149,49 @@ def _verify(args: argparse.Namespace, directories: list[Path]) -> int:
     if args.json:
         print(json.dumps(told[0] if len(told) == 1 else {"ok": True, "ledgers": told}, indent=2))
     elif len(told) > 1:
-        print(f"\n{'agreement':<14}{len(told)} ledgers hold the same blocks, up to where each ends")
+        print(
+            f"\n{'agreement':<14}{len(told)} ledgers hold the same blocks, from where each begins to its end"
+            if any(one["begins"] for one in told)
+            else f"\n{'agreement':<14}{len(told)} ledgers hold the same blocks, up to where each ends"
+        )
     return 0
 
 
-def _verified(chain: _Chain, known: list[tuple[bytes, Path]]) -> dict[str, Any]:
+def _verified(chain: _Chain, known: dict[int, tuple[bytes, Path]]) -> dict[str, Any]:
     """Verify one ledger, and that it has no other block where one before it has one."""
     start, transactions, replay = time.perf_counter(), 0, chain.replay
-    if known and known[0][0] != replay.chain_id:
+    if known.setdefault(0, (replay.chain_id, chain.path))[0] != replay.chain_id:
         raise LedgerError(f"{chain.path} and {known[0][1]} are of different chains")
-    if not known:
-        known.append((replay.chain_id, chain.path))
+    _compare(chain, known)
     for block in chain.verified():
         transactions += len(block.transactions)
-        height = replay.state.height
-        if height == len(known):
-            known.append((replay.head, chain.path))
-        elif known[height][0] != replay.head:
-            raise LedgerError(
-                f"{chain.path} and {known[height][1]} disagree at height {height}: "
-                f"{replay.head.hex()[:16]} and {known[height][0].hex()[:16]}; "
-                "more than a third of the stake broke the rules"
-            )
+        _compare(chain, known)
     seconds, state = time.perf_counter() - start, replay.state
     return {
         "ok": True, "chain_id": replay.chain_id.hex(), "height": state.height, "head": replay.head.hex(),
         "epoch": state.table.epoch, "state_root": state.root().hex(), "transactions": transactions,
+        "blocks": state.height - replay.base, "begins": chain.begins,
         "torn_bytes": chain.blocks.torn_bytes, "seconds": seconds,
     }  # fmt: skip
 
 
+def _compare(chain: _Chain, known: dict[int, tuple[bytes, Path]]) -> None:
+    """Hold a ledger's last block against those of the ledgers before it."""
+    height, head = chain.replay.state.height, chain.replay.head
+    other, path = known.setdefault(height, (head, chain.path))
+    if other != head:
+        raise LedgerError(
+            f"{chain.path} and {path} disagree at height {height}: {head.hex()[:16]} and {other.hex()[:16]}; "
+            "more than a third of the stake broke the rules"
+        )
+
+
 def _summary(told: dict[str, Any]) -> Iterator[str]:
-    rate = f", {told['height'] / told['seconds']:,.0f} blocks/s" if told["height"] else ""
-    counts = f"{told['height']} blocks, {told['transactions']} transactions, epoch {told['epoch']}"
+    rate = f", {told['blocks'] / told['seconds']:,.0f} blocks/s" if told["blocks"] else ""
+    counts = f"{told['blocks']} blocks, {told['transactions']} transactions, epoch {told['epoch']}"
     yield f"{'ledger':<14}{told['directory']}"
     yield f"{'chain':<14}{told['chain_id']}"
+    yield from _beginning(told["begins"])
     yield f"{'verified':<14}{counts}{rate}"
     yield f"{'head':<14}{told['head']}"
     yield f"{'state root':<14}{told['state_root']}"
@@ -168,10 +199,23 @@ def _summary(told: dict[str, Any]) -> Iterator[str]:
         yield f"{'unfinished':<14}{told['torn_bytes']} bytes at the end, of an append that was cut off"
 
 
+def _beginning(begins: dict[str, Any] | None) -> Iterator[str]:
+    """What is said of a ledger that does not begin at the genesis."""
+    if begins is not None:
+        yield f"{'begins':<14}at a snapshot of height {begins['height']}, block {begins['hash'][:16]}"
+        yield f"{'  verified':<14}{begins['verified']}"
+        yield f"{'  missing':<14}{begins['missing']}"
+
+
 def _show(args: argparse.Namespace, chain: _Chain) -> int:
     from pydec.consensus import describe
 
     if args.height is not None:
+        if chain.begins is not None and args.height <= chain.replay.base:
+            raise ConfigError(
+                f"the ledger begins at a snapshot of height {chain.replay.base}, so block {args.height} is "
+                "not here; look at a node that has the whole chain"
+            )
         for block in chain.told():
             if block["height"] == args.height:
                 print(json.dumps(block, indent=2) if args.json else "\n".join(_lines(block)))
@@ -183,17 +227,19 @@ def _show(args: argparse.Namespace, chain: _Chain) -> int:
         pass
     told = describe.state(chain.replay.state)
     if args.json:
-        print(json.dumps(told | {"head": chain.replay.head.hex()}, indent=2))
+        print(json.dumps(told | {"head": chain.replay.head.hex(), "begins": chain.begins}, indent=2))
         return 0
-    _show_state(told, chain.replay.head.hex())
+    _show_state(told, chain)
     return 0
 
 
-def _show_state(told: dict[str, Any], head: str) -> None:
+def _show_state(told: dict[str, Any], chain: _Chain) -> None:
     run = told["run"]
     begun = "begun" if run["began"] else "none begun"
     print(f"{'chain':<14}{told['chain_id']}")
-    print(f"{'height':<14}{told['height']}, block {head[:16]}")
+    for line in _beginning(chain.begins):
+        print(line)
+    print(f"{'height':<14}{told['height']}, block {chain.replay.head.hex()[:16]}")
     print(f"{'epoch':<14}{told['epoch']}, in effect from round {told['effect_round']}")
     print(f"{'run':<14}{'ended after round ' + str(run['end_round']) if run['ended'] else begun}")
     for name, value in run["options"].items():
@@ -212,6 +258,8 @@ def _show_state(told: dict[str, Any], head: str) -> None:
 
 def _follow(args: argparse.Namespace, chain: _Chain) -> int:
     seen = 0
+    if chain.begins is not None:
+        print(json.dumps(chain.begins) if args.json else "\n".join(_beginning(chain.begins)), flush=True)
     while True:
         for block in chain.told():
             print(json.dumps(block) if args.json else "\n".join(_lines(block)), flush=True)
@@ -223,6 +271,8 @@ def _follow(args: argparse.Namespace, chain: _Chain) -> int:
 
 
 def _export(args: argparse.Namespace, chain: _Chain) -> int:
+    if chain.begins is not None and (args.height is None or args.height <= chain.replay.base):
+        print(json.dumps(chain.begins))
     for block in chain.told():
         if args.height is None or block["height"] >= args.height:
             print(json.dumps(block))

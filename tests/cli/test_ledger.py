@@ -141,6 +141,41 @@ def failure(capsys, *words: str, status: int = 1) -> str:
     return err
 
 
+def test_a_ledger_that_begins_at_a_snapshot_says_so(chain, tmp_path, capsys):
+    world, whole = chain
+    directory = tmp_path / "rank-1"
+    create(directory, world.genesis)
+    with FileStorage(directory, key("b").public) as storage:
+        storage.append(1, world.record(1))
+        storage.install(*world.snapshot(4))
+        for height in range(5, 8):
+            storage.append(height, world.record(height))
+    root = world.blocks[3][0].header.state_root.hex()
+    begins = f"begins        at a snapshot of height 4, block {world.blocks[3][0].header.hash().hex()[:16]}\n"
+    missing = "  missing     blocks 1 to 4, which were not executed here\n"
+    assert main(["ledger", "verify", str(directory)]) == 0
+    out = capsys.readouterr().out
+    assert begins + "  verified    certificates of all epochs up to this block" in out
+    assert missing + "verified      3 blocks, 2 transactions, epoch 3, " in out
+    assert main(["ledger", "verify", str(directory), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["height"], told["blocks"], told["begins"]["state_root"]) == (7, 3, root)
+    assert main(["ledger", "show", str(directory)]) == 0
+    assert begins in capsys.readouterr().out
+    assert main(["ledger", "export", str(directory)]) == 0
+    first, *blocks = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (first["snapshot"], first["height"]) == (True, 4)
+    assert [block["height"] for block in blocks] == [5, 6, 7]
+    assert main(["ledger", "show", str(directory), "--height", "3"]) == 2
+    assert "begins at a snapshot of height 4, so block 3 is not here" in capsys.readouterr().err
+    shutil.copytree(whole, tmp_path / "rank-0")
+    assert main(["ledger", "verify", str(tmp_path)]) == 0
+    assert "2 ledgers hold the same blocks, from where each begins to its end" in capsys.readouterr().out
+    (directory / "epochs").unlink()
+    assert main(["ledger", "verify", str(directory)]) == 1
+    assert "epochs cannot be opened: No such file" in capsys.readouterr().err
+
+
 def test_damage_and_forgery_name_file_height_and_reason(chain, tmp_path, capsys):
     world, directory = chain
     broken = tmp_path / "broken"
