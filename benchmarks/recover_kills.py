@@ -24,6 +24,8 @@ from .recover_rounds import END, PROCESS, ROUNDS, board
 
 RANKS = 4
 KILLS = 20
+STOPS = 5
+GRACE_S = 2.0
 SIZES = {"1 kB": 256, "40 MB": 10_000_000}
 MEDIAN_MS, WORST_MS, EPOCH_MS = 50.0, 250.0, 2000.0
 RETAINED = 0.977
@@ -33,7 +35,7 @@ _LIMIT_S = 120.0
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Kill to the neighbours' next round and to the next epoch, false alarms, throughput that is left."""
+    """Kill or stop to the neighbours' next round or the next epoch, false alarms, throughput left."""
     kills = 2 if options.quick else options.rounds or KILLS
     for name, elements in SIZES.items():
         found = [kill(elements, seed) for seed in range(kills)]
@@ -44,6 +46,12 @@ def rows(options: Options) -> Iterator[Row]:
     found = [kill(256, seed, ledger=True) for seed in range(kills)]
     params = {"ranks": RANKS, "kills": kills, "median_ms": 1e3 * statistics.median(found)}
     yield _against("kill to the epoch without it, all survivors: worst", params, max(found), EPOCH_MS)
+    stops = 1 if options.quick else options.rounds or STOPS
+    found = [stop(seed) for seed in range(stops)]
+    params = {"ranks": RANKS, "topology": "ring", "stops": stops, "grace_s": GRACE_S}
+    params["median_ms"] = 1e3 * statistics.median(found)
+    name = f"stop (SIGSTOP) to the next round of both neighbours, grace {GRACE_S:g} s: worst"
+    yield _against(name, params, max(found), 1e3 * GRACE_S + WORST_MS)
     yield false_alarms(50 if options.quick else 2000)
     yield retained(*(1, 2.0) if options.quick else (3, 29.0))
 
@@ -76,13 +84,41 @@ def kill(elements: int, seed: int, *, ledger: bool = False) -> float:
             time.sleep(3.0)  # rounds to be in the next epoch in
         _end(told)
         job.wait(_LIMIT_S)
-        neighbours = {(victim - 1) % RANKS, (victim + 1) % RANKS}
-        waits_s = []
-        for rank in set(range(RANKS)) - {victim} if ledger else neighbours:
-            said = _said(folder, rank)
-            without = said["moments_s"][said["gone"][str(victim)] :]
-            waits_s.append(next(end_s for end_s in without if end_s >= moment_s) - moment_s)
-    return max(waits_s)
+        ranks = set(range(RANKS)) - {victim} if ledger else _neighbours(victim)
+        return max(_without(folder, rank, victim, moment_s) for rank in ranks)
+
+
+def stop(seed: int) -> float:
+    """Stop one rank of a new job at some moment, and let it go on when the others have left it out.
+
+    Returns:
+        Seconds until both its neighbours had finished a round without it.
+    """
+    drawn = random.Random(seed)
+    victim = drawn.randrange(RANKS)
+    ranks = sorted(_neighbours(victim))
+    with _job(RANKS, SIZES["1 kB"], grace=f"{GRACE_S:g}") as (folder, told, job):
+        _until(lambda: bool((told[ROUNDS] >= 2 * _WARM_UP).all()), job.check)  # the grace holds from there
+        time.sleep(drawn.uniform(0.0, 0.5))
+        process = int(told[PROCESS, victim])
+        os.kill(process, signal.SIGSTOP)
+        moment_s = time.monotonic()
+        _until(lambda: bool((told[ROUNDS, ranks] > told[ROUNDS, victim] + _WARM_UP).all()), job.check)
+        _end(told)
+        os.kill(process, signal.SIGCONT)  # it hears that it is out, and leaves
+        job.wait(_LIMIT_S)
+        return max(_without(folder, rank, victim, moment_s) for rank in ranks)
+
+
+def _neighbours(rank: int) -> set[int]:
+    return {(rank - 1) % RANKS, (rank + 1) % RANKS}
+
+
+def _without(folder: Path, rank: int, victim: int, moment_s: float) -> float:
+    """Seconds after a moment in which a rank finished its first round without another."""
+    said = _said(folder, rank)
+    without = said["moments_s"][said["gone"][str(victim)] :]
+    return float(next(end_s for end_s in without if end_s >= moment_s) - moment_s)
 
 
 def false_alarms(rounds: int) -> Row:
@@ -138,6 +174,7 @@ def _job(
     jitter_ms: float = 0.0,
     ledger: bool = False,
     rounds: int = 0,
+    grace: str = "auto",
 ) -> Iterator[tuple[Path, NDArray[np.int64], Started]]:
     """Its folder, its board and the job itself, under ``pydec run``."""
     program = str(Path(__file__).with_name("recover_rounds.py"))
@@ -145,7 +182,7 @@ def _job(
         folder = Path(name)
         told = board(folder, ranks)
         told[END, 0] = rounds
-        options = [str(elements), name, str(compute_ms), str(jitter_ms), "1" if ledger else "0"]
+        options = [str(elements), name, str(compute_ms), str(jitter_ms), "1" if ledger else "0", grace]
         with started_ranks(ranks, [sys.executable, program, *options]) as job:
             yield folder, told, job
 

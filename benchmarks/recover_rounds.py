@@ -1,8 +1,9 @@
 """One rank of the loop of D-PSGD rounds that ``recover_kills`` takes ranks out of.
 
-Usage, on each of several ranks: recover_rounds.py ELEMENTS FOLDER COMPUTE_MS JITTER_MS LEDGER. A rank sleeps
-COMPUTE_MS before every round in place of a local step, and with JITTER_MS a time with a heavy tail on top.
-With LEDGER 1 it runs a node of a ledger, and the optimiser follows the ledger's members.
+Usage, on each of several ranks: recover_rounds.py ELEMENTS FOLDER COMPUTE_MS JITTER_MS LEDGER GRACE. A rank
+sleeps COMPUTE_MS before every round in place of a local step, and with JITTER_MS a time with a heavy tail on
+top. With LEDGER 1 it runs a node of a ledger, and the optimiser follows the ledger's members. GRACE is the
+silence, in seconds or "auto", after which a rank counts as dead.
 
 A board in FOLDER, memory that all ranks and the killer map, holds for every rank its process and the rounds
 it has done, and the round to end with. Every rank that ends writes FOLDER/end-RANK.json: moments
@@ -46,10 +47,10 @@ def board(folder: Path, size: int) -> NDArray[np.int64]:
     return np.memmap(path, np.int64, "r+" if path.exists() else "w+", shape=(3, size))
 
 
-def main(elements: int, folder: Path, compute_s: float, jitter_s: float, ledger: bool) -> None:
+def main(elements: int, folder: Path, compute_s: float, jitter_s: float, ledger: bool, grace: str) -> None:
     """Gossip until the board names the last round."""
     with (
-        init(deadline_s=PATIENCE_S) as peer,
+        init(deadline_s=PATIENCE_S, grace=grace) as peer,
         (_on_ledger if ledger else _plain)(peer, elements, folder) as do,
     ):
         rank = peer.rank
@@ -60,6 +61,7 @@ def main(elements: int, folder: Path, compute_s: float, jitter_s: float, ledger:
         first: dict[int, int] = {}
         number = 0
         while not told[END, 0] or number < told[END, 0]:
+            peer.check()
             time.sleep(compute_s + jitter_s * random.pareto(1.5))
             gone = do(number)
             moments.append(time.monotonic())
@@ -111,5 +113,5 @@ def _on_ledger(peer: Peer, elements: int, folder: Path) -> Iterator[Round]:
 
 
 if __name__ == "__main__":
-    _elements, _folder, _compute, _jitter, _ledger = sys.argv[1:]
-    main(int(_elements), Path(_folder), 1e-3 * float(_compute), 1e-3 * float(_jitter), _ledger == "1")
+    _elements, _folder, _compute, _jitter, _ledger, _grace = sys.argv[1:]
+    main(int(_elements), Path(_folder), 1e-3 * float(_compute), 1e-3 * float(_jitter), _ledger == "1", _grace)

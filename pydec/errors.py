@@ -65,6 +65,39 @@ class Evicted(PydecError):
         self.rank, self.epoch = rank, epoch
 
 
+class LeftOut(PydecError):
+    """This rank was silent for so long that the others go on without it; it wakes to this, and ends.
+
+    Args:
+        rank: of this process.
+        by: rank that has told the others.
+        silent_s: how long it had waited for this one.
+    """
+
+    def __init__(self, rank: int, by: int, silent_s: float) -> None:
+        super().__init__(
+            f"rank {rank} was silent for {silent_s:.3g} s: rank {by} has told all others, and they go on "
+            "without it"
+        )
+        self.rank, self.by, self.silent_s = rank, by, silent_s
+
+
+class CutOff(PydecError):
+    """So many ranks are silent that those left may be the smaller part of two that both live.
+
+    Args:
+        silent: ranks that do not answer.
+        size: ranks that nobody knows to be dead.
+    """
+
+    def __init__(self, silent: tuple[int, ...], size: int) -> None:
+        super().__init__(
+            f"{len(silent)} of {size} ranks are silent (ranks {', '.join(map(str, silent))}): nobody can "
+            "tell whether they hang or go on elsewhere without this one, which has stopped"
+        )
+        self.silent, self.size = silent, size
+
+
 class MismatchError(PydecError):
     """Ranks disagree on something that all must share; the message names it and both values."""
 

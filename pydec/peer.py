@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 
 from pydec.comm.agree import agree
@@ -14,7 +14,8 @@ from pydec.comm.local import solo
 from pydec.comm.stop import StopGuard
 from pydec.comm.transport import Transport
 from pydec.comm.view import View
-from pydec.errors import ConfigError, Stopped
+from pydec.comm.watch import Watch, grace_of
+from pydec.errors import ConfigError, LeftOut, Stopped
 
 DEADLINE_S = 120.0
 """Seconds without an answer after which a peer is given up; a slow rank's first step counts too."""
@@ -34,23 +35,53 @@ class Peer:
         seed: seed of everything that all peers draw alike.
         signals: whether SIGINT and SIGTERM stop all peers at their next step.
         in_job: whether this process is one rank of a job that an exception must end.
+        grace_s: silence after which a rank counts as dead where ranks outlive others; 0 follows what is
+            measured. See ``pydec.comm.watch``.
     """
 
     def __init__(
-        self, transport: Transport, *, seed: int = 0, signals: bool = True, in_job: bool = False
+        self,
+        transport: Transport,
+        *,
+        seed: int = 0,
+        signals: bool = True,
+        in_job: bool = False,
+        grace_s: float = 0.0,
     ) -> None:
         self.transport = transport
         self.rank = transport.rank
         self.size = transport.size
         self.view = View(epoch=0, members=tuple(range(transport.size)), seed=seed)
-        self._guard = StopGuard(transport) if signals else StopGuard(transport, signals=())
+        outlives = transport.tolerant and transport.size > 1
+        self.watch = Watch(transport, grace_s) if outlives else None
+        """Who judges silence; None where a dead rank ends the job anyway."""
+        self._guard = (
+            StopGuard(transport, watch=self.watch) if signals else StopGuard(transport, (), watch=self.watch)
+        )
         self._guard.__enter__()
         self._in_job = in_job
         self._closed = False
 
     def check(self) -> None:
-        """Call once a step: raises Stopped once any rank has received SIGINT or SIGTERM."""
+        """Call once a step: raises Stopped once any rank has received SIGINT or SIGTERM.
+
+        Raises:
+            LeftOut: this rank was silent for so long that the others go on without it.
+            CutOff: so many others are silent that this rank must not go on.
+        """
         self._guard.check()
+        if self.watch is not None:
+            self.watch.step()
+
+    def busy(self, most_s: float | None = None) -> AbstractContextManager[None]:
+        """Within, this rank may compute or write for long without being held for dead.
+
+        Args:
+            most_s: for how long at most, in seconds; None: the deadline.
+        """
+        if self.watch is None:
+            return nullcontext()
+        return self.watch.busy(self.transport.deadline_s if most_s is None else most_s)
 
     def defer(self, step: Callable[[], int]) -> AbstractContextManager[None]:
         """Within, a signal lets all ranks come to the same step first; see ``StopGuard.defer``.
@@ -79,8 +110,9 @@ class Peer:
             agree(self.transport, facts)
 
     def last_words(self, rank: int) -> str:
-        """Why a rank that is gone has ended alone, if it said so; else empty."""
-        return self._guard.last_words.get(rank, "")
+        """Why a rank that is gone has ended alone, if it said so, or was left out; else empty."""
+        silent = self.watch.silent if self.watch is not None else {}
+        return self._guard.last_words.get(rank) or silent.get(rank, "")
 
     def close(self) -> None:
         """Leave the job when the others do, or when they take too long; idempotent."""
@@ -96,6 +128,8 @@ class Peer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, LeftOut) and self.watch is not None:
+            self.watch.bye()
         if isinstance(error, Stopped):
             self.transport.deadline_s = GOODBYE_S
             self.close()
@@ -106,7 +140,12 @@ class Peer:
 
 
 def init(
-    *, deadline_s: float = DEADLINE_S, seed: int = 0, transport: Transport | None = None, signals: bool = True
+    *,
+    deadline_s: float = DEADLINE_S,
+    seed: int = 0,
+    transport: Transport | None = None,
+    signals: bool = True,
+    grace: str | float = "auto",
 ) -> Peer:
     """Start this process's peer: one of many under mpirun or srun, alone otherwise.
 
@@ -116,22 +155,25 @@ def init(
         transport: use this instead of MPI (for tests and other launchers).
         signals: whether SIGINT and SIGTERM stop all peers at their next step; only in the main
             thread, and only for as long as the peer is open.
+        grace: seconds of silence after which a rank that hangs counts as dead, or "auto": it follows what is
+            measured of each. Only where ranks outlive others, as under ``pydec run``.
 
     Returns:
         The peer; use it as a context manager so that a failure ends the job on all ranks.
 
     Raises:
-        ConfigError: a deadline that is not positive.
+        ConfigError: a deadline or a grace that is not positive.
         SetupError: no MPI library, or another MPI than the one that launched this process.
         MismatchError: the ranks were given different seeds.
     """
     if not deadline_s > 0:
         raise ConfigError(f"deadline_s must be positive, got {deadline_s}")
+    grace_s = grace_of(grace)
     in_job = transport is None and launched_ranks() is not None
     if in_job:
         from pydec.comm.mpi import open_mpi  # a peer that runs alone needs no MPI
 
         transport = open_mpi(deadline_s=deadline_s)
-    peer = Peer(transport or solo(deadline_s), seed=seed, signals=signals, in_job=in_job)
+    peer = Peer(transport or solo(deadline_s), seed=seed, signals=signals, in_job=in_job, grace_s=grace_s)
     peer.agree({"seed": str(seed)})
     return peer

@@ -101,6 +101,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="longest wait for a peer (60)",
     )
     gossip.add_argument(
+        "--grace",
+        type=_grace,
+        metavar="SECONDS|auto",
+        help="silence after which a rank that hangs counts as dead; auto follows what is measured (auto)",
+    )
+    gossip.add_argument(
         "--min-ranks",
         type=_count,
         metavar="N",
@@ -170,7 +176,8 @@ def run(args: argparse.Namespace) -> int:
 
     shared: SharedError | None = None
     speaks = True
-    with reproducible(config.threads), init(deadline_s=config.deadline_s, seed=config.seed) as peer:
+    deadline_s, grace = config.deadline_s, config.grace_s or "auto"
+    with reproducible(config.threads), init(deadline_s=deadline_s, seed=config.seed, grace=grace) as peer:
         try:
             job.run(peer, config, args.resume or args.run_dir, quiet=args.quiet, resume=bool(args.resume))
         except SharedError as error:
@@ -225,6 +232,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "alpha": args.alpha,
         "seed": args.seed,
         "deadline_s": args.deadline,
+        "grace_s": args.grace,
         "log_every": args.log_every,
         "eval_every": args.eval_every,
         "threads": args.threads,
@@ -249,6 +257,15 @@ def _with_order(algorithm: str | None, order: str | None) -> str | None:
     if any(item.partition("=")[0].strip() == "order" for item in options.split(",")):
         raise ConfigError(f"the order is given twice, by --order {order} and in --algorithm {algorithm!r}")
     return f"{name}:{options + ',' if options else ''}order={order}"
+
+
+def _grace(word: str) -> float:
+    from pydec.comm.watch import grace_of
+
+    try:
+        return grace_of(word)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--grace ")) from None
 
 
 def _count(word: str) -> int:

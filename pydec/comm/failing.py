@@ -19,7 +19,19 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pydec.comm.stop import last_words
 from pydec.comm.transport import Stream
-from pydec.errors import ConfigError, MismatchError, PeerError, PeerLost, PeerTimeout, PydecError, Stopped
+from pydec.comm.words import say_out
+from pydec.errors import (
+    ConfigError,
+    CutOff,
+    Evicted,
+    LeftOut,
+    MismatchError,
+    PeerError,
+    PeerLost,
+    PeerTimeout,
+    PydecError,
+    Stopped,
+)
 
 if TYPE_CHECKING:
     from pydec.comm.mpi import Job
@@ -79,7 +91,8 @@ def fail_job(error: BaseException) -> NoReturn:
     Under an MPI that lets the others live (``mpirun --with-ft ulfm``) only this rank ends, unless the error
     is one that others have, too: wrong arguments, a difference between ranks, a stop, a lost rank that
     cannot be done without, or an error that all living ranks raise at the same moment. It ends by SIGKILL,
-    the one way that no launcher takes for a failure of the job.
+    the one way that no launcher takes for a failure of the job. A rank that the others go on without,
+    ``Evicted`` or ``LeftOut``, says so in one line and ends with status 0.
 
     The last line on standard error reads ``pydec: error: rank 2: ValueError: ...``. Errors that
     explain themselves print that line alone.
@@ -89,6 +102,11 @@ def fail_job(error: BaseException) -> NoReturn:
     """
     mpi = sys.modules.get("pydec.comm.mpi")  # loaded if this process speaks MPI
     job: Job | None = mpi.current_job() if mpi is not None else None
+    if job is not None and job.size > 1 and isinstance(error, (Evicted, LeftOut)):
+        _leave(job, error)
+    if job is not None and job.size > 1 and isinstance(error, CutOff):
+        say_out(job.rank)  # nobody is to wait for it, and its end is no success
+        _die_alone(job, error)
     status = exit_status(error)
     if job is not None and _others_go_on(job, error):
         _die_alone(job, error)
@@ -111,6 +129,17 @@ def _others_go_on(job: Job, error: BaseException) -> bool:
     failing = job.posts.fail(_ALIKE_S)
     out = failing | job.requests.lost | job.requests.left.keys() | {job.rank}
     return len(out) < job.size
+
+
+def _leave(job: Job, error: Evicted | LeftOut) -> NoReturn:
+    """End this rank well: the others go on, and do not reckon with it."""
+    try:
+        sys.stdout.flush()
+        os.write(2, f"pydec: {error}; it leaves\n".encode())
+        say_out(job.rank)
+        time.sleep(_LINGER_S)
+    finally:
+        os._exit(0)
 
 
 def _die_alone(job: Job, error: BaseException) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What goes wrong in a local cluster, by its seed: messages that are lost or late, ranks that are killed."""
+"""What goes wrong in a local cluster, by its seed: messages lost or late, ranks killed or stopped."""
 
 from __future__ import annotations
 
@@ -76,3 +76,26 @@ class Death:
     def moment_s(self, seed: int, rank: int) -> float:
         """The moment, in seconds on the virtual clock."""
         return random.Random(f"{seed}/{rank}/moment").uniform(*self._range)
+
+
+@dataclass(frozen=True)
+class Pause:
+    """When a rank stands still, as between SIGSTOP and SIGCONT; what is sent to it waits meanwhile.
+
+    Args:
+        at_s: moment on the virtual clock.
+        for_s: seconds that it lasts.
+    """
+
+    at_s: float
+    for_s: float
+
+    def __post_init__(self) -> None:
+        for name, value in (("at_s", self.at_s), ("for_s", self.for_s)):
+            if not 0.0 <= value < inf:
+                raise ConfigError(f"{name} must be finite and at least 0, got {value}")
+
+    @property
+    def end_s(self) -> float:
+        """Moment at which it goes on."""
+        return self.at_s + self.for_s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pydec.comm.transport import Background, Pending, Stream, Transport
+from pydec.comm.transport import Background, Pending, Stream, Transport, Watcher
 from pydec.errors import PeerLost, PeerTimeout
 
 _LOOK_S = 0.02  # how often a wait looks for members that have died
@@ -73,6 +73,22 @@ class Group:
         """Nothing is ever posted."""
         return None
 
+    def expel(self, peer: int) -> None:
+        """See ``Transport.expel``."""
+        self.link.expel(self.members[peer])
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """Not offered: whoever watches, watches the whole cluster."""
+        raise NotImplementedError("a group has no watcher of its own; watch the transport")
+
+    def attend(self, peer: int) -> None:
+        """See ``Transport.attend``."""
+        self.link.attend(self.members[peer])
+
+    def limit_s(self, peer: int, *, late: bool = False) -> float:
+        """See ``Transport.limit_s``."""
+        return self.link.limit_s(self.members[peer], late=late)
+
     def advance(self) -> None:
         """See ``Transport.advance``."""
         self.link.advance()
@@ -115,7 +131,7 @@ class _Watched:
 
     def wait(self, timeout_s: float | None = None) -> int:
         """See ``Pending.wait``."""
-        limit_s = self._group.deadline_s if timeout_s is None else timeout_s
+        limit_s = self._group.link.limit_s(self.peer) if timeout_s is None else timeout_s
         until_s = self._group.now() + limit_s
         while True:
             try:

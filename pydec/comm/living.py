@@ -7,7 +7,8 @@ messages only: no MPI collective, no new communicator.
 **One attempt.** The members run the work under a tag that no other attempt has, so that nothing of a
 failed one is ever taken for part of the next. Whoever learns that a member is dead leaves the attempt
 at its next wait. It relies on one property of the transport: every survivor is told of every death in the
-end, and nobody is told of one that did not happen (``Transport.lost``).
+end, and nobody is told of one that did not happen (``Transport.lost``); ``comm.watch`` has the argument why
+that holds of ranks that only hang.
 
 **The vote.** Everyone then proposes (has the work succeeded here, which members are dead) and the proposals
 are flooded. What a member knows is its state: the proposals so far, and its view, which is the members that

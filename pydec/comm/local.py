@@ -16,8 +16,8 @@ from typing import TypeVar, cast
 
 from pydec.comm.baton import Abandoned, Deadlock
 from pydec.comm.buffers import check_peer, check_post, check_tag, flat
-from pydec.comm.faults import EAGER_BYTES, Death, Faults, Killed
-from pydec.comm.transport import Background, Pending, Stream, Transport
+from pydec.comm.faults import EAGER_BYTES, Death, Faults, Killed, Pause
+from pydec.comm.transport import Background, Pending, Stream, Transport, Watcher
 from pydec.comm.virtual import (
     POST,
     Endpoint,
@@ -36,6 +36,7 @@ __all__ = [
     "Faults",
     "LocalCluster",
     "LocalTransport",
+    "Pause",
     "TraceEvent",
     "solo",
 ]
@@ -57,8 +58,8 @@ class LocalTransport(Endpoint):
 
     @property
     def tolerant(self) -> bool:
-        """See ``Transport.tolerant``: whether the cluster kills anybody."""
-        return bool(self.net.deaths)
+        """See ``Transport.tolerant``: whether the cluster kills or stops anybody."""
+        return self.net.deaths is not None or self.net.pauses is not None
 
     def isend(self, peer: int, tag: int, data: memoryview, *, matched: bool = False) -> Pending:
         """See ``Transport.isend``."""
@@ -115,6 +116,24 @@ class LocalTransport(Endpoint):
     def lost(self) -> frozenset[int]:
         """See ``Transport.lost``: ranks that were killed, or whose program raised."""
         return frozenset(self.net.known[self.rank])
+
+    def expel(self, peer: int) -> None:
+        """See ``Transport.expel``."""
+        check_peer(peer, self.size)
+        self.net.known[self.rank].setdefault(peer, "it is held for dead")
+        self.net.stir(self.rank)
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """See ``Transport.watch``."""
+        if watcher is None:
+            self.net.watchers.pop(self.rank, None)
+        else:
+            self.net.watchers[self.rank] = watcher
+
+    def attend(self, peer: int) -> None:
+        """See ``Transport.attend``."""
+        if self.watcher is not None:
+            self.watcher.waits(peer)
 
     def advance(self) -> None:
         """See ``Transport.advance``; messages here move by themselves."""
@@ -176,6 +195,7 @@ class LocalCluster:
         bytes_per_s: what each rank's outgoing link carries.
         deadline_s: the transports' deadline, on the virtual clock.
         deaths: who is killed, and when; see ``Death``. The transports are then ``tolerant``.
+        pauses: who stands still, and when; see ``Pause``. The transports are then ``tolerant``.
         trace: whether to keep every event in ``self.trace``.
 
     Attributes:
@@ -195,6 +215,7 @@ class LocalCluster:
         bytes_per_s: float = math.inf,
         deadline_s: float = 60.0,
         deaths: Mapping[int, Death] | None = None,
+        pauses: Mapping[int, Pause] | None = None,
         trace: bool = False,
     ) -> None:
         if size < 1:
@@ -210,7 +231,8 @@ class LocalCluster:
         )
         self.deadline_s = deadline_s
         self.deaths = deaths
-        for rank in deaths or ():
+        self.pauses = pauses
+        for rank in (*(deaths or ()), *(pauses or ())):
             check_peer(rank, size)
         self.trace: list[TraceEvent] = []
         self.errors: list[BaseException | None] = []
@@ -227,7 +249,7 @@ class LocalCluster:
         self.trace = []
         net = Network(
             self.size, self.seed, self.faults, self.deadline_s, self.trace if self._tracing else None,
-            deaths=self.deaths,
+            deaths=self.deaths, pauses=self.pauses,
         )  # fmt: skip
         results: dict[int, T] = {}
         self.errors = [None] * self.size

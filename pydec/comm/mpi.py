@@ -29,7 +29,7 @@ from pydec.comm.failing import install_excepthook
 from pydec.comm.mpi_posts import Posts
 from pydec.comm.mpi_requests import MpiPending, Requests
 from pydec.comm.progress import Engine
-from pydec.comm.transport import TAG_BITS, Background, Pending, Stream
+from pydec.comm.transport import TAG_BITS, Background, Pending, Stream, Watcher
 from pydec.errors import ConfigError, SetupError
 
 _INTERRUPT_S = 1e-3  # how often a wait calls the interrupt function
@@ -55,6 +55,7 @@ class Job:
         self.thread_level: int = mpi.Query_thread()
         self.interrupt: Callable[[], None] | None = None
         self.interrupt_at_s = 0.0
+        self.watcher: Watcher | None = None
         self.opened = 0
         self.clean = True  # whether all peers have said goodbye, each time
         self.transports: dict[Stream, MpiTransport] = {}
@@ -186,6 +187,25 @@ class MpiTransport:
         self.job.requests.watch()
         return frozenset(self.job.requests.lost)
 
+    def expel(self, peer: int) -> None:
+        """See ``Transport.expel``."""
+        check_peer(peer, self.size)
+        self.job.requests.lost.add(peer)
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """See ``Transport.watch``."""
+        self.job.watcher = watcher
+
+    def attend(self, peer: int) -> None:
+        """See ``Transport.attend``."""
+        if self.job.watcher is not None:
+            self.job.watcher.waits(peer)
+
+    def limit_s(self, peer: int, *, late: bool = False) -> float:
+        """See ``Transport.limit_s``."""
+        watcher = self.job.watcher
+        return self.deadline_s if watcher is None else watcher.limit_s(peer, late=late)
+
     def advance(self) -> None:
         """See ``Transport.advance``."""
         self.job.mpi.COMM_SELF.Iprobe(0, 0)  # any call lets MPI move everything; this one cannot fail
@@ -217,7 +237,7 @@ class MpiTransport:
             job.engines.pop().close()
         if job.transports:
             job.transports.clear()
-            job.interrupt = None
+            job.interrupt = job.watcher = None
             job.clean = job.posts.goodbye(job.opened, self.deadline_s) and job.clean
             words.say(job.rank, begins=False)
 

@@ -202,6 +202,8 @@ class MpiPending:
         if self._receives:
             self._n_bytes = status.Get_elements(shared.mpi.BYTE)
             self._owner.bytes_received += self._n_bytes
+            if self._owner.job.watcher is not None:
+                self._owner.job.watcher.heard(self.peer)
         self._let_go()
         return True
 
@@ -211,15 +213,22 @@ class MpiPending:
         job.run_interrupt(time.monotonic())
         if self.done():
             return self._n_bytes
-        limit_s = self._owner.deadline_s if timeout_s is None else timeout_s
+        watcher = job.watcher
+        limit_s = self._owner.limit_s(self.peer) if timeout_s is None else timeout_s
         backoff = Backoff()
         until_s = time.monotonic() + limit_s
+        if watcher is not None:
+            watcher.enters(self.peer)
         while not self.done():
             now_s = time.monotonic()
             if now_s >= until_s:
                 raise PeerTimeout(self.peer, f"let {limit_s:g} s pass: no {self._what()}")
             job.run_interrupt(now_s)
+            if watcher is not None:
+                watcher.waits(self.peer)
             backoff.pause(now_s)
+        if watcher is not None:
+            watcher.heard(self.peer)  # who has taken what was sent is there, too
         return self._n_bytes
 
     def cancel(self) -> None:

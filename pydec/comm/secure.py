@@ -19,7 +19,7 @@ from typing import Any
 from pydec.comm.buffers import POST_LIMIT, check_peer, check_tag, flat
 from pydec.comm.secure_requests import Channel, Send, Shut
 from pydec.comm.sessions import Sessions
-from pydec.comm.transport import Background, Pending, Stream, Transport
+from pydec.comm.transport import Background, Pending, Stream, Transport, Watcher
 from pydec.crypto.seal import POSTED, Unsealed
 from pydec.crypto.suites import Suite
 from pydec.errors import ConfigError, PeerLost
@@ -164,6 +164,22 @@ class SecureTransport:
     def lost(self) -> frozenset[int]:
         """See ``Transport.lost``; with those that were not let in."""
         return self.inner.lost() | self.sessions.shut.keys()
+
+    def expel(self, peer: int) -> None:
+        """See ``Transport.expel``."""
+        self.inner.expel(peer)
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """See ``Transport.watch``."""
+        self.inner.watch(watcher)
+
+    def attend(self, peer: int) -> None:
+        """See ``Transport.attend``."""
+        self.inner.attend(peer)
+
+    def limit_s(self, peer: int, *, late: bool = False) -> float:
+        """See ``Transport.limit_s``."""
+        return self.inner.limit_s(peer, late=late)
 
     def advance(self) -> None:
         """See ``Transport.advance``."""

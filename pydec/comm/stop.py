@@ -20,6 +20,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from pydec.comm.transport import Pending, Stream, Transport
+from pydec.comm.watch import Watch
 from pydec.errors import PeerLost, PeerTimeout, Stopped
 
 _MEANS = {
@@ -48,10 +49,14 @@ class StopGuard:
         transport: any stream of the cluster; posted messages of the CONTROL stream are taken.
         signals: signals to turn into a stop; SIGUSR1 stands for SIGTERM and SIGUSR2 for SIGINT,
             which is how ``pydec run`` stops a job.
+        watch: who judges silence; gets its notes from here, and raises where a stop would.
     """
 
-    def __init__(self, transport: Transport, signals: tuple[int, ...] = _SIGNALS) -> None:
+    def __init__(
+        self, transport: Transport, signals: tuple[int, ...] = _SIGNALS, *, watch: Watch | None = None
+    ) -> None:
         self._transport = transport
+        self._watch = watch
         self._control = transport.stream(Stream.CONTROL)
         self._signals = signals
         self._previous: dict[int, Any] = {}
@@ -69,12 +74,13 @@ class StopGuard:
             for signum in self._signals:
                 self._previous[signum] = signal.signal(signum, self._handle)
         self._transport.set_interrupt(self._interrupt)
+        self._transport.watch(self._watch)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._transport.set_interrupt(None)
+        self._release()
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         self._previous.clear()
@@ -85,9 +91,12 @@ class StopGuard:
             self._received = _meaning(signum)
 
     def check(self) -> None:
-        """Raise Stopped if this rank received a signal or another announced a stop, unless it is deferred."""
-        if self._stopped is None:
-            self._look()
+        """Raise Stopped if this rank received a signal or another announced a stop, unless it is deferred.
+
+        Raises:
+            LeftOut, CutOff: see ``Watch.check``.
+        """
+        self._look()
         if self._stopped is not None and self._step is None:
             raise self._stopped
 
@@ -116,8 +125,7 @@ class StopGuard:
         Raises:
             Stopped: a rank could not be asked, or does not defer; the ranks do not end at one step.
         """
-        if self._stopped is None:
-            self._look()
+        self._look()
         if self._stopped is None:
             return False
         if self._last is None:
@@ -139,7 +147,7 @@ class StopGuard:
         Args:
             timeout_s: longest time to wait in all; peers that are gone are not waited for.
         """
-        self._transport.set_interrupt(None)
+        self._release()
         link = self._control
         peers = [peer for peer in range(link.size) if peer != link.rank]
         until_s = link.now() + timeout_s
@@ -152,13 +160,19 @@ class StopGuard:
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         self.request(signum)
 
+    def _release(self) -> None:
+        self._transport.set_interrupt(None)
+        self._transport.watch(None)
+
     def _interrupt(self) -> None:
-        if self._stopped is None:  # raised once: what is written afterwards may wait undisturbed
+        if self._stopped is None:
             self.check()
+        else:  # raised once: what is written afterwards may wait undisturbed
+            self._look()
 
     def _look(self) -> None:
         link = self._control
-        if self._received is not None:
+        if self._received is not None and self._stopped is None:
             note = _NOTE.pack(b"stop", self._received, link.rank)
             for peer in range(link.size):
                 if peer != link.rank:
@@ -167,15 +181,17 @@ class StopGuard:
                     except PeerTimeout:  # a peer that takes nothing cannot be told
                         continue
             self._know(Stopped(self._received, link.rank))
-            return
         while (arrived := link.poll()) is not None:
             data = arrived[1]
             if data[:4] == _LAST_WORDS:
                 self.last_words[arrived[0]] = data[4:].decode(errors="replace")
-            if len(data) == _NOTE.size and data[:4] == b"stop":
+            elif self._watch is not None and self._watch.hears(data):
+                self._watch.hear(arrived[0], data)
+            elif len(data) == _NOTE.size and data[:4] == b"stop" and self._stopped is None:
                 _, signum, origin = _NOTE.unpack(data)
                 self._know(Stopped(signum, origin))
-                return
+        if self._watch is not None:
+            self._watch.check()
 
     def _know(self, stopped: Stopped) -> None:
         """A stop is known: say to all where this rank is."""

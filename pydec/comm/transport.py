@@ -43,7 +43,7 @@ class Pending(Protocol):
         """Block until complete and return the number of bytes moved.
 
         Args:
-            timeout_s: seconds before PeerTimeout; None means the transport's own deadline.
+            timeout_s: seconds before PeerTimeout; None means ``Transport.limit_s``.
 
         Raises:
             PeerTimeout: not complete in time; the operation is then still pending.
@@ -63,6 +63,22 @@ class Background(Protocol):
 
     def close(self) -> None:
         """End it: nothing of it runs any more when this returns; idempotent."""
+
+
+class Watcher(Protocol):
+    """Tells silence from death; see ``comm.watch``."""
+
+    def enters(self, peer: int) -> None:
+        """A wait for ``peer`` begins."""
+
+    def waits(self, peer: int) -> None:
+        """A wait for ``peer`` goes on; called in every look. May call ``Transport.expel``."""
+
+    def heard(self, peer: int) -> None:
+        """``peer`` has done something since."""
+
+    def limit_s(self, peer: int, *, late: bool = False) -> float:
+        """How long a wait for ``peer`` may take; with ``late`` until it is late for a round."""
 
 
 class Transport(Protocol):
@@ -116,6 +132,23 @@ class Transport(Protocol):
         Who is in it once stays in it. On MPI these are the ranks that an operation or the MPI itself has
         reported, which is asked at most fifty times a second; a rank that has said goodbye is not dead, and
         without fault tolerance (``tolerant``) the set stays empty, because the job ends with the first death.
+        """
+
+    def expel(self, peer: int) -> None:
+        """Hold a rank for dead from now on, whatever it does: it is one of ``lost``, and waits for it end."""
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """Who is asked in every wait of this rank, on any stream, and told of what arrives; None: nobody."""
+
+    def attend(self, peer: int) -> None:
+        """A rank that does not wait expects something of ``peer`` now: counts as a look in a wait for it."""
+
+    def limit_s(self, peer: int, *, late: bool = False) -> float:
+        """How long a wait for ``peer`` takes by default: ``deadline_s``, or what the watcher says.
+
+        Args:
+            peer: who is waited for.
+            late: until it is late for a round, where rounds may go on without it.
         """
 
     def advance(self) -> None:

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from pydec.comm.baton import Baton
-from pydec.comm.faults import EAGER_BYTES, Death, Faults, Killed
-from pydec.comm.transport import Stream
+from pydec.comm.faults import EAGER_BYTES, Death, Faults, Killed, Pause
+from pydec.comm.transport import Stream, Watcher
 from pydec.errors import FrameError, PeerLost, PeerTimeout, PydecError
 
 POLL_S = (50e-6, 1e-3)  # what an unsuccessful poll costs on the virtual clock: at first, at most
+LOOK_S = 0.05  # how often a watched wait looks round
 POST = -1  # stands for the tag of posted messages
 
 T = TypeVar("T")
@@ -64,6 +65,15 @@ class Endpoint:
     bytes_received: int = 0
     _poll_s: float = POLL_S[0]
 
+    @property
+    def watcher(self) -> Watcher | None:
+        """Who watches the waits of this rank."""
+        return self.net.watchers.get(self.rank)
+
+    def limit_s(self, peer: int, *, late: bool = False) -> float:
+        """See ``Transport.limit_s``."""
+        return self.deadline_s if self.watcher is None else self.watcher.limit_s(peer, late=late)
+
     def interrupt(self) -> None:
         """Run the rank's interrupt function, if it has one; polls in there cost no time."""
         if self.rank in self.net.interrupts and self.rank not in self.net.interrupting:
@@ -85,6 +95,7 @@ class Endpoint:
 class Operation:
     """A send or receive under way; only the rank that owns it waits on it."""
 
+    receives: ClassVar[bool] = False
     owner: Endpoint
     peer: int
     what: str
@@ -97,20 +108,32 @@ class Operation:
         """See ``Pending.done``."""
         if not self._settled():
             self.owner.pause(lambda: self.what)
-        return self._settled()
+        settled = self._settled()
+        if settled and self.receives:
+            self._told()
+        return settled
 
     def wait(self, timeout_s: float | None = None) -> int:
         """See ``Pending.wait``."""
         baton = self.owner.net.baton
-        limit_s = self.owner.deadline_s if timeout_s is None else timeout_s
+        limit_s = self.owner.limit_s(self.peer) if timeout_s is None else timeout_s
         until_s = baton.time_s + max(limit_s, POLL_S[0])  # a wait of no time is a poll and costs as much
         self.owner.interrupt()
+        watcher, waited = self.owner.watcher, False
+        if watcher is not None:
+            watcher.enters(self.peer)
         while not self._settled():
             if baton.time_s >= until_s:
                 note = self.owner.net.idle_note()
                 raise PeerTimeout(self.peer, f"let {limit_s:g} s pass: no {self.what}{note}")
-            self.owner.net.park(self.owner.rank, until_s, lambda: self.what)
+            look_s = until_s if watcher is None else min(until_s, baton.time_s + LOOK_S)
+            self.owner.net.park(self.owner.rank, look_s, lambda: self.what)
             self.owner.interrupt()
+            if watcher is not None:
+                watcher.waits(self.peer)
+                waited = True
+        if waited or self.receives:
+            self._told()
         return self.n_bytes
 
     def cancel(self) -> None:
@@ -128,6 +151,11 @@ class Operation:
             raise PeerLost(self.peer, f"is gone ({known[self.peer]}): no {self.what}")
         return self.complete
 
+    def _told(self) -> None:
+        """The peer has sent or taken this: whoever watches knows."""
+        if self.owner.watcher is not None:
+            self.owner.watcher.heard(self.peer)
+
     def _withdraw(self) -> None:
         """A send stays in flight after it was cancelled."""
 
@@ -136,6 +164,7 @@ class Operation:
 class Receive(Operation):
     """A posted receive."""
 
+    receives: ClassVar[bool] = True
     key: Key = (0, Stream.GOSSIP, 0, 0)
 
     def take(self, message: Message) -> None:
@@ -186,6 +215,7 @@ class Network:
     trace: list[TraceEvent] | None
     real_clock: bool = False
     deaths: Mapping[int, Death] | None = None
+    pauses: Mapping[int, Pause] | None = None
     baton: Baton = field(init=False)
     arrived: defaultdict[Key, deque[Message]] = field(default_factory=lambda: defaultdict(deque))
     posted: defaultdict[Key, deque[Receive]] = field(default_factory=lambda: defaultdict(deque))
@@ -196,6 +226,7 @@ class Network:
     killed: set[int] = field(default_factory=set)
     interrupts: dict[int, Callable[[], None]] = field(default_factory=dict)
     interrupting: set[int] = field(default_factory=set)
+    watchers: dict[int, Watcher] = field(default_factory=dict)
     backgrounds: dict[int, list[Callable[[], bool]]] = field(default_factory=dict)
     over: set[int] = field(default_factory=set)  # ranks whose program has ended
     _cut: dict[tuple[int, int], bool] = field(default_factory=dict)  # (dead, receiver): whether it keeps
@@ -214,12 +245,22 @@ class Network:
         """Give the baton away, as ``Baton.park``; whoever was killed meanwhile does not come back."""
         self.check_alive(rank)
         self.baton.park(rank, until_s, what)
+        while self._paused(rank):
+            self.baton.park(rank, self._pause_ends_s(rank), lambda: "the end of a pause")
         self.check_alive(rank)
 
     def check_alive(self, rank: int) -> None:
         """Raise Killed in the thread of a rank that was killed."""
         if rank in self.killed:
             raise Killed
+
+    def _paused(self, rank: int) -> bool:
+        return self.baton.time_s < self._pause_ends_s(rank)
+
+    def _pause_ends_s(self, rank: int) -> float:
+        """When the pause ends that a rank is in; 0 if it is in none."""
+        pause = (self.pauses or {}).get(rank)
+        return pause.end_s if pause is not None and pause.at_s <= self.baton.time_s else 0.0
 
     def _kill(self, rank: int, death: Death) -> None:
         if rank in self.over:
@@ -253,6 +294,9 @@ class Network:
             self.baton.at(self.baton.time_s, lambda: self._run_background(rank))
 
     def _run_background(self, rank: int) -> None:
+        if self._paused(rank):
+            self.baton.at(self._pause_ends_s(rank), lambda: self._run_background(rank))
+            return
         self._stirred.discard(rank)
         with self.undisturbed(rank):
             for tick in tuple(self.backgrounds.get(rank, ())):

@@ -11,8 +11,8 @@ neighbour, and leaves when it has heard theirs: no message is then under way. Wh
 neighbour that the transport's deadline passes without a sign of it raises PeerTimeout.
 
 **A peer that is gone** (``PeerLost``) is waited for by nobody, nor are ranks that could only be heard through
-it; its weight returns to the own model. A peer that is
-only silent leaves its last copy.
+it; its weight returns to the own model. A peer that is only silent leaves its last copy, until it counts as
+dead (``Transport.attend``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
@@ -28,9 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydec.comm.frames import Frame, Kind
-from pydec.comm.transport import Background, Pending, Transport
+from pydec.comm.transport import Background, Transport
 from pydec.errors import FrameError, PeerLost, PeerTimeout, ProtocolError
 from pydec.gossip.ending import Ending
+from pydec.gossip.links import Sink, Source
 from pydec.gossip.memory import Slots
 from pydec.gossip.packets import read_frame
 from pydec.topology.base import Topology
@@ -40,29 +41,6 @@ _NAP_S = 20e-3  # how long a rank that has ended waits before it looks round
 _SIGNS = 4  # signs of life per deadline, once a rank has ended
 
 _opened: WeakKeyDictionary[Transport, itertools.count[int]] = WeakKeyDictionary()
-
-
-@dataclass
-class _Source:
-    """What is received from one neighbour."""
-
-    slot: int
-    receive: Pending | None = None
-    held: bool = False  # the message in the slot waits to be looked at again
-    heard_s: float = 0.0
-    last: bool = False
-
-
-@dataclass
-class _Sink:
-    """What is sent to one neighbour."""
-
-    send: Pending | None = None
-    content: int | None = None  # what ``delivered`` is told
-    told: int = -1  # the ranks that it was told to have ended
-    sent_s: float = 0.0
-    begun: int = 0  # calls of ``begin`` when it was told so
-    last: bool = False
 
 
 class Asynchronous(ABC):
@@ -104,8 +82,8 @@ class Asynchronous(ABC):
         self.lock = threading.Lock()
         # Two exchanges on one stream must not take one another's messages; all ranks count alike.
         self._tag = next(_opened.setdefault(transport, itertools.count(_FIRST_TAG)))
-        self._sources = {peer: _Source(self.slots.free.pop()) for peer in self.weights}
-        self._sinks = {peer: _Sink() for peer in self.listeners}
+        self._sources = {peer: Source(self.slots.free.pop()) for peer in self.weights}
+        self._sinks = {peer: Sink() for peer in self.listeners}
         self._work: Background | None = None
         self._open = self._ending = False
         self._begun = 0
@@ -179,6 +157,7 @@ class Asynchronous(ABC):
             raise RuntimeError("nothing has been published")
         self._move_unless_background()
         self._raise()
+        self._attend()
         if mix:
             self.mix()
         self.pending = False
@@ -286,11 +265,11 @@ class Asynchronous(ABC):
         happened = [self._look(*item) for item in self._sources.items()]
         return any(happened + [self._serve(*item) for item in self._sinks.items()])
 
-    def _receive(self, peer: int, source: _Source) -> None:
+    def _receive(self, peer: int, source: Source) -> None:
         source.held = False
         source.receive = self.transport.irecv(peer, self._tag, memoryview(self.slots[source.slot]))
 
-    def _look(self, peer: int, source: _Source) -> bool:
+    def _look(self, peer: int, source: Source) -> bool:
         if source.receive is None:
             return False
         try:
@@ -322,7 +301,7 @@ class Asynchronous(ABC):
         self._receive(peer, source)
         return True
 
-    def _serve(self, peer: int, sink: _Sink) -> bool:
+    def _serve(self, peer: int, sink: Sink) -> bool:
         if peer in self.gone:
             return False
         try:
@@ -344,12 +323,12 @@ class Asynchronous(ABC):
         sink.send = self.transport.isend(peer, self._tag, memoryview(message), matched=True)
         return True
 
-    def _sent(self, peer: int, sink: _Sink) -> None:
+    def _sent(self, peer: int, sink: Sink) -> None:
         sink.send, content = None, sink.content
         if content is not None:
             self.delivered(peer, content)
 
-    def _note(self, sink: _Sink) -> NDArray[np.uint8] | None:
+    def _note(self, sink: Sink) -> NDArray[np.uint8] | None:
         """Which ranks have ended: once this rank has, as news; else, while others wait, as a sign of life."""
         last, known = self._ends.complete, self._ends.known
         news = self._ending and sink.told != known
@@ -359,6 +338,13 @@ class Asynchronous(ABC):
             return None
         sink.told, sink.last, sink.begun = known, last, self._begun
         return self._ends.note(last=last)
+
+    def _attend(self) -> None:
+        """Who hangs is waited for at the end, and its copy is mixed, for as long as it has grace."""
+        waiting = {peer for peer, source in self._sources.items() if source.receive is not None}
+        waiting |= {peer for peer, sink in self._sinks.items() if sink.send is not None}
+        for peer in sorted(waiting - self.gone):
+            self.transport.attend(peer)
 
     def _lose(self, peer: int) -> None:
         self.gone.add(peer)
@@ -384,17 +370,15 @@ class Asynchronous(ABC):
 
     def _await(self) -> None:
         """Sleep until something may have happened."""
+        self._attend()
         now_s = self.transport.now()
         for peer, source in self._sources.items():
             waited_s = now_s - source.heard_s
-            if peer not in self.gone and not source.last and waited_s > self.transport.deadline_s:
+            if peer not in self.gone and not source.last and waited_s > self.transport.limit_s(peer):
                 raise PeerTimeout(peer, f"has not ended, and sent nothing for {waited_s:.3g} s")
         waits = [source.receive for source in self._sources.values() if not source.held]
         waits += [sink.send for sink in self._sinks.values()]
-        for pending in waits:
-            if pending is not None:
-                try:
-                    pending.wait(_NAP_S)
-                except (PeerTimeout, PeerLost):
-                    pass
-                return
+        for pending in filter(None, waits):
+            with suppress(PeerTimeout, PeerLost):
+                pending.wait(_NAP_S)
+            return

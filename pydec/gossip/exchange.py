@@ -47,8 +47,8 @@ class Exchange:
         mixers: one per vector; empty vectors are skipped.
         budget: model-sized buffers that mixers, outbox and inbox may use together; the inbox gets
             what the others leave, at least an eighth of a model.
-        late: what to do when a neighbour misses the transport's deadline: "raise" PeerTimeout, or
-            "drop" it for this round (its weight returns to the own model).
+        late: what to do when a neighbour does not come: "raise" PeerTimeout after the transport's deadline,
+            or "drop" it for this round (its weight returns to the own model) once it is late, by ``limit_s``.
         lost: what to do when a neighbour is dead: "raise" PeerLost, or "drop" it for good, in this round and
             all that follow; see ``neighbourhood``.
         epoch: written into every frame; packets of another epoch are refused.
@@ -349,7 +349,7 @@ class Exchange:
         while True:
             receive = self._receives.pop((number, place))
             try:
-                arrived = self._wait(receive)
+                arrived = self._wait(receive, late=self.late == "drop")
             except PeerTimeout:
                 receive.cancel()
                 if self.late == "raise":
@@ -387,11 +387,11 @@ class Exchange:
         packet.check(frame, peer, self.round, self.epoch, Kind.GOSSIP)
         raise ProtocolError(peer, f"sent a packet with flags {frame.flags} on stream {frame.stream.name}")
 
-    def _wait(self, pending: Pending) -> int:
+    def _wait(self, pending: Pending, *, late: bool = False) -> int:
         if pending.done():
             return pending.wait(0)
         started = self.transport.now()
         try:
-            return pending.wait()
+            return pending.wait(self.transport.limit_s(pending.peer, late=True) if late else None)
         finally:
             self.wait_s += self.transport.now() - started

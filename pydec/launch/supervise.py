@@ -122,6 +122,8 @@ class Supervisor:
         self._env = {**env, VARIABLE: "1"}
         self._patience = (stop_s, kill_s)
         self._next_step_s = float("inf")
+        self._finished_s = float("inf")  # when only ranks were left that the others had left out
+        self._swept = False
         self._steps = 0
         self._signals = Signals()
         self._heard = Listener()
@@ -169,6 +171,7 @@ class Supervisor:
             self._step(mpirun)
             if self._desk is not None:
                 self._desk.replace_lost(self._heard.out, self._signals)
+            self._sweep(mpirun)
             ready, _, _ = select.select(open_ends, [], [], 0.2)
             if wake in ready:
                 os.read(wake, 4096)
@@ -211,6 +214,17 @@ class Supervisor:
         with suppress(OSError):  # it has ended meanwhile
             os.write(mpirun.stdin.fileno(), order(0 if change is None else change.after.ranks))
 
+    def _sweep(self, mpirun: subprocess.Popen[bytes]) -> None:
+        """End ranks that hang when all others have finished without them."""
+        heard, now_s = self._heard, time.monotonic()
+        if not heard.out - heard.left or heard.begun - heard.left - heard.out:
+            self._finished_s = float("inf")
+            return
+        self._finished_s = min(self._finished_s, now_s)
+        if now_s - self._finished_s > self._patience[0] and not self._swept:
+            self._swept = True
+            kill_session(mpirun.pid)
+
     @property
     def _leaving(self) -> bool:
         """Whether the ranks are to write what they have so that another number of them goes on."""
@@ -229,7 +243,8 @@ class Supervisor:
         if self._leaving and (status == _LEFT or self._all_left(noise)):
             return Outcome(status, "pydec: stopped for another number of ranks", left=True)
         lost, killed = self._heard.lost(), noise.killed()
-        if status == 0 and not noise.node_lost and (self._heard.left or not lost):
+        well = status == 0 or (self._swept and self._heard.left)
+        if well and not noise.node_lost and (self._heard.left or not lost):
             return Outcome(0, lost=tuple(lost))
         what = noise.node_lost or noise.mpirun_reason()
         if status == 0 and not what:

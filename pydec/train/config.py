@@ -49,6 +49,7 @@ class TrainConfig:
         alpha: Dirichlet concentration of the split by label; 0 splits iid.
         seed: decides initial values, split, batches and random schedules.
         deadline_s: how long to wait for a peer.
+        grace_s: silence after which a rank that hangs counts as dead; 0 follows what is measured.
         log_every: steps between reports; 0 means about 50 in a run.
         eval_every: steps between evaluations of the averaged model; 0 means 5 in a run.
         checkpoint_every: steps between checkpoints of every rank's state; 0 makes one at a stop and at the
@@ -86,6 +87,7 @@ class TrainConfig:
     alpha: float = 0.0
     seed: int = 0
     deadline_s: float = 60.0
+    grace_s: float = 0.0
     log_every: int = 0
     eval_every: int = 0
     threads: int = 0
@@ -107,7 +109,7 @@ class TrainConfig:
                 raise ConfigError(f"{flag(name)} must be at least 0, got {getattr(self, name)}")
         if self.checkpoint_every and not self.keep_last:
             raise ConfigError("--checkpoint-every with --keep-last 0 would keep none; leave one of them out")
-        for name in ("epochs", "duration_s", "lr", "clip_norm", "alpha"):
+        for name in ("epochs", "duration_s", "lr", "clip_norm", "alpha", "grace_s"):
             value = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):
                 raise ConfigError(f"{flag(name)} must be above 0 and finite, got {value}")

@@ -78,13 +78,17 @@ def evaluate_together(task: Task, model: nn.Module, peer: Member) -> Score:
     """
     members = living(peer.transport).members
     part = slice(members.index(peer.rank), None, len(members))
-    rows = table(peer, _finite(sums(task, model, part)))
+    with peer.busy():
+        mine = sums(task, model, part)
+    rows = table(peer, _finite(mine))
     return score(task, *rows.sum(axis=0).tolist())
 
 
 def worst(task: Task, model: nn.Module, peer: Member) -> dict[str, float | int]:
     """Rank whose own model has the highest loss, with its score; all ranks call it together."""
-    rows = table(peer, _finite(sums(task, model, slice(None))))
+    with peer.busy():
+        mine = sums(task, model, slice(None))
+    rows = table(peer, _finite(mine))
     if not rows[:, 2].any():
         return {}
     losses = np.divide(rows[:, 0], rows[:, 2], out=np.full(len(rows), -np.inf), where=rows[:, 2] > 0)

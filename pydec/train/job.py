@@ -19,7 +19,7 @@ from torch import nn
 
 from pydec.comm.living import agree_who_lives, living
 from pydec.comm.orders import Orders
-from pydec.errors import PeerError, SetupError, Stopped
+from pydec.errors import CutOff, Evicted, LeftOut, PeerError, SetupError, Stopped
 from pydec.optim import DecentralizedOptimizer
 from pydec.peer import Peer
 from pydec.train import display, split, tasks
@@ -100,20 +100,22 @@ def run(
             if not setup.config.checkpoint_every:
                 loop.keep = partial(_keep, peer, setup, loop, directory, ledger)
         saver = saver_of(peer, setup.config, loop, Store(directory), setup.point, certify)
-        if setup.point is not None:
-            for words in setup.point.said:
-                shown.say(words)
+        for words in setup.point.said if setup.point is not None else ():
+            shown.say(words)
         started_s = time.perf_counter()
         try:
             deferred = peer.defer(lambda: loop.under_way) if loop.saver else nullcontext()
             with shown, saver, deferred:
                 loop.run()
                 train_s = time.perf_counter() - started_s
-                saver.last(loop.progress.step)
+                with peer.busy():
+                    saver.last(loop.progress.step)
             missing = saver.complete(loop.progress.step)
             result = _finish(peer, setup, loop, directory, train_s, ledger)
             if setup.config.compare_solo and 0 in living(peer.transport).members:
                 result = _compare(peer, setup, directory, result, quiet=quiet)
+        except (Evicted, LeftOut):
+            raise  # the others go on, and write what comes of it
         except BaseException as caught:
             error = (ledger.minority() if ledger and isinstance(caught, PeerError) else None) or caught
             _save_what_is_there(peer, setup, loop, directory, error, time.perf_counter() - started_s)
@@ -301,7 +303,8 @@ def _finish(
 
     def save() -> None:
         nonlocal root
-        root = keep(directory, "final.pt", setup.task.model, 0 if speaks(peer) else peer.rank)
+        with peer.busy():
+            root = keep(directory, "final.pt", setup.task.model, 0 if speaks(peer) else peer.rank)
 
     while True:
         speaker = living(peer.transport).first
@@ -344,6 +347,7 @@ def _written(peer: Peer, directory: RunDir, result: dict[str, Any]) -> dict[str,
     """Have the rank that speaks write the summary, or the next one if that dies; empty on all others."""
     while True:
         speaker = living(peer.transport).first
+        peer.check()  # who hung may believe that it speaks
         if peer.rank == speaker:
             directory.write("summary.json", result)
         if speaker in agree_who_lives(peer.transport):
@@ -372,7 +376,8 @@ def _save_what_is_there(
 ) -> None:
     """Write a summary of a run that was cut short; the lowest rank that knows why has the word."""
     stopped = isinstance(error, (Stopped, KeyboardInterrupt))
-    if stopped and not speaks(peer):
+    others_finished = isinstance(error, CutOff) and (directory.path / "summary.json").exists()
+    if others_finished or (stopped and not speaks(peer)):
         return
     known = failed_reason(directory.path)
     reason = known if stopped and known else f"rank {peer.rank}: {str(error) or type(error).__name__}"

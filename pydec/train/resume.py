@@ -35,6 +35,7 @@ FREE = frozenset(
         "steps",
         "data",
         "deadline_s",
+        "grace_s",
         "log_every",
         "eval_every",
         "checkpoint_every",

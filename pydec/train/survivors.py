@@ -25,7 +25,7 @@ class Loss:
         rank: who.
         step: steps that the observer had done.
         time_s: seconds since its first step.
-        reason: in the dead rank's own words, if it had any.
+        reason: in the dead rank's own words, if it had any; "silent" and for how long, of one that hung.
     """
 
     rank: int

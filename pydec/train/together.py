@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar, cast
 
 import numpy as np
@@ -34,7 +35,10 @@ class Member(Protocol):
     transport: Transport
 
     def last_words(self, rank: int) -> str:
-        """Why a rank that is gone has ended alone, if it said so."""
+        """Why a rank that is gone has ended alone, if it said so, or was left out."""
+
+    def busy(self, most_s: float | None = None) -> AbstractContextManager[None]:
+        """Within, this rank may answer nobody for long without being held for dead."""
 
     def check(self) -> None:
         """Raise Stopped when the job is being stopped."""

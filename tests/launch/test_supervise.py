@@ -108,6 +108,19 @@ def test_who_died_on_the_way_is_named_and_the_job_is_done(capfd):
     assert capfd.readouterr().err == "pydec: rank 1 died on the way; the others have finished\n"
 
 
+HANG = "from pydec.comm.words import say_out; import time; say_out(1); "
+
+
+def test_who_hangs_when_all_others_have_finished_is_ended(capfd):
+    assert supervise(SAY + HANG + "say(0, begins=False); time.sleep(600)", stop_s=0.3) == 0
+    assert capfd.readouterr().err == "pydec: rank 1 died on the way; the others have finished\n"
+
+
+def test_a_job_whose_ranks_are_all_cut_off_has_failed(capfd):
+    assert supervise(SAY + HANG + "say_out(0); time.sleep(600)", stop_s=0.3) == 1
+    assert capfd.readouterr().err == "pydec: error: mpirun was killed by signal 9\n"
+
+
 def test_a_job_whose_ranks_all_died_has_failed_whatever_mpirun_says(capfd):
     assert supervise(SAY) == 1
     assert capfd.readouterr().err == "pydec: error: no rank has finished: all died, or a host was lost\n"

@@ -125,6 +125,10 @@ class Chaos:
         self.living.remove(rank)
         self.signal(rank, signal.SIGKILL)
 
+    def hang(self, rank: int) -> None:
+        self.living.remove(rank)
+        self.signal(rank, signal.SIGSTOP)
+
     def stop(self, rank: int, for_s: float) -> None:
         self.signal(rank, signal.SIGSTOP)
         time.sleep(for_s)
@@ -228,6 +232,24 @@ def test_a_run_that_is_disturbed_ends_as_if_it_were_not(chaos, seed, ranks, step
         else:
             run.stop(rank, drawn.uniform(0.2, 1.5))
     run.finish(process, 600.0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mpirun")
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("hung", [0, 2])
+def test_a_rank_that_hangs_is_out_for_all_and_leaves_when_it_wakes(chaos, hung):
+    """Training and ledger go on without it; it goes on when the others have taken their last step."""
+    run = chaos(4, 150)
+    process = run.start([*run.words(), "--grace", "5"])
+    run.until(40, process)
+    run.hang(hung)
+    run.until(run.steps - 1, process)
+    run.signal(hung, signal.SIGCONT)
+    said = run.finish(process, 600.0)
+    assert f"pydec: rank {hung} was silent for" in said
+    lost = json.loads((run.folder / "run/summary.json").read_text())["lost"]
+    assert lost[0]["reason"].startswith("silent: rank ")
 
 
 lab = bench.load("netlab.lab")
