@@ -10,17 +10,15 @@ held anywhere:
 - Requests that cross: the higher rank takes back its own and answers; the lower one ignores what it got.
 
 One message is under way in each direction of a link, and is taken before the next is sent: they never
-overtake one another. Requests are numbered, so that a doubled one is dropped. One more than ``WINDOW``
-above the last, or more than ``LATE`` below it, is refused with an error: a neighbour that is restarted must
-come in another epoch, as nobody can tell whether an average that it had begun took place.
+overtake one another. Requests are numbered, so that a doubled one is told apart and a lost one is repeated;
+``gossip/requests.py`` says how, for how long, and what a neighbour that is restarted has to expect.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -33,32 +31,13 @@ from pydec.errors import FrameError, ProtocolError
 from pydec.gossip.asynchronous import Asynchronous
 from pydec.gossip.base import Mixer
 from pydec.gossip.ending import Ending
-from pydec.gossip.packets import Packet, check_window, malformed, packets_of
+from pydec.gossip.packets import Packet, malformed, packets_of
 from pydec.gossip.pair_mixer import Momentum, PairMixer
+from pydec.gossip.requests import Heard, Request, Word
 from pydec.topology.base import Topology
 
 _OWN = -1  # content of a request; that of an answer is its peer, a refusal has none
-LATE = 64
-"""How far below the last request of a neighbour a doubled one may be."""
 _TRIES = 2  # requests per neighbour and step before the rest of a step's averages is left out
-
-
-class Word(IntEnum):
-    """What a message of kind PAIR is; its flags."""
-
-    REQUEST = 1
-    ANSWER = 2
-    REFUSAL = 3
-
-
-@dataclass
-class _Request:
-    """An average that this rank has started."""
-
-    peer: int
-    number: int
-    sequence: int
-    length: int
 
 
 class PairwiseExchange(Asynchronous):
@@ -112,9 +91,9 @@ class PairwiseExchange(Asynchronous):
         self._waiting: set[int] = set()
         self._outbox: dict[int, list[tuple[NDArray[np.uint8], int | None]]] = {p: [] for p in neighbours}
         self._drawn = 0
-        self._seen = dict.fromkeys(neighbours, 0)
+        self._heard = {peer: Heard(peer) for peer in neighbours}
         self._sequence = 0
-        self._request: _Request | None = None
+        self._request: Request | None = None
         self._partner: int | None = None
         self._queue: list[int] = []
         self._tries = 0
@@ -166,19 +145,24 @@ class PairwiseExchange(Asynchronous):
     def outgoing(self, peer: int) -> tuple[NDArray[np.uint8], int | None] | None:
         """What is ready for the neighbour; a step's first request is encoded here, beside the program."""
         self._initiate()
+        self._repeat()
         return self._outbox[peer].pop(0) if self._outbox[peer] else None
 
     def delivered(self, peer: int, content: int) -> None:
         """The slot of the own request, or of an answer, is free."""
         if content == _OWN:
             self._own_free = True
+            if self._request is not None:
+                self._request.taken_s = self.transport.now()
             self._initiate()
         else:
             self._answering.discard(content)
 
     def arrived(self, peer: int, frame: Frame, slot: int) -> int | None:
         """Answer a request, refuse it or keep it for later; take in an answer."""
-        if frame.kind is not self.kind or frame.bucket >= len(self._packets) or not 1 <= frame.flags <= 3:
+        word, claim = frame.flags & 3, frame.flags >> 2
+        known = word == Word.REQUEST or (word and not claim)
+        if frame.kind is not self.kind or frame.bucket >= len(self._packets) or not known:
             raise ProtocolError(
                 peer, f"sent a {frame.kind.name} packet with flags {frame.flags}, bucket {frame.bucket} of "
                 f"{frame.buckets}; expected {self.kind.name} and {len(self._packets)} buckets"
@@ -188,7 +172,7 @@ class PairwiseExchange(Asynchronous):
         if self._frozen:
             return None
         body = self.slots[slot][HEADER_BYTES : HEADER_BYTES + frame.length]
-        if frame.flags == Word.REQUEST:
+        if word == Word.REQUEST:
             return self._hear_request(peer, frame, packet, body, slot)
         request = self._request
         if request is None or (request.peer, request.sequence, request.number) != (
@@ -197,7 +181,7 @@ class PairwiseExchange(Asynchronous):
             self.dropped += 1
             return slot
         self._request = None
-        if frame.flags == Word.ANSWER:
+        if word == Word.ANSWER:
             own = self.slots[self._own_slot][HEADER_BYTES : request.length]
             self._age(packet, self._local_time())
             self._average(packet, peer, own, body)
@@ -224,9 +208,11 @@ class PairwiseExchange(Asynchronous):
     def _hear_request(
         self, peer: int, frame: Frame, packet: Packet, body: NDArray[np.uint8], slot: int
     ) -> int | None:
-        check_window(peer, "request", frame.round, self._seen[peer], late=LATE)
-        if frame.round <= self._seen[peer]:
+        heard = self._heard[peer]
+        if not heard.is_new(frame.round, body):
             self.dropped += 1
+            if frame.round == heard.sequence:
+                self._say_again(peer, packet, heard)
             return slot
         request = self._request
         if request is not None and request.peer != peer and peer < self.transport.rank:
@@ -234,15 +220,13 @@ class PairwiseExchange(Asynchronous):
             return None
         if peer in self._answering:
             return None  # taken, as the new request shows, and about to be noticed
-        self._seen[peer] = frame.round
+        heard.take(frame.round, body)
         self._waiting.discard(peer)
         if request is None:
             self._answer(peer, frame.round, packet, body)
             self._initiate()
-        elif request.peer != peer:
-            refusal = np.empty(HEADER_BYTES, np.uint8)
-            self._label(refusal, packet, Word.REFUSAL, frame.round, 0)
-            self._outbox[peer].append((refusal, None))
+        elif request.peer != peer or request.is_claimed(frame.flags >> 2):
+            self._refuse(peer, frame.round, packet)
         elif peer < self.transport.rank:  # crossed; else the peer takes back what it asked
             self._take_back(request)
             self._answer(peer, frame.round, packet, body)
@@ -254,8 +238,30 @@ class PairwiseExchange(Asynchronous):
         slot = self._answers[peer]
         message = self._write(slot, packet, Word.ANSWER, sequence)
         self._average(packet, peer, message[HEADER_BYTES:], body)
+        self._heard[peer].answer = message
         self._answering.add(peer)
         self._outbox[peer].append((message, peer))
+
+    def _refuse(self, peer: int, sequence: int, packet: Packet) -> None:
+        refusal = np.empty(HEADER_BYTES, np.uint8)
+        self._label(refusal, packet, Word.REFUSAL, sequence, 0)
+        self._outbox[peer].append((refusal, None))
+
+    def _say_again(self, peer: int, packet: Packet, heard: Heard) -> None:
+        """The neighbour's newest request came again: perhaps what it was told was lost."""
+        if heard.answer is None:
+            self._refuse(peer, heard.sequence, packet)
+        elif peer not in self._answering:
+            self._answering.add(peer)
+            self._outbox[peer].append((heard.answer, peer))
+
+    def _repeat(self) -> None:
+        """Send the own request again if it was taken long ago."""
+        request = self._request
+        if request is not None and request.due(self.transport.now(), self.transport.deadline_s):
+            self._own_free = False
+            message = self.slots[self._own_slot][: request.length]
+            self._outbox[request.peer].append((message, _OWN))
 
     def _initiate(self) -> None:
         """Ask the next neighbour, if this rank is free to."""
@@ -272,12 +278,13 @@ class PairwiseExchange(Asynchronous):
         packet = self._packets[self._queue.pop()]
         self._sequence += 1
         self._age(packet, self._local_time())
-        message = self._write(self._own_slot, packet, Word.REQUEST, self._sequence)
-        self._request = _Request(self._partner, packet.number, self._sequence, message.size)
+        flags = Word.REQUEST | self._heard[self._partner].claim << 2
+        message = self._write(self._own_slot, packet, flags, self._sequence)
+        self._request = Request(self._partner, packet.number, self._sequence, message.size)
         self._own_free = False
         self._outbox[self._partner].append((message, _OWN))
 
-    def _take_back(self, request: _Request) -> None:
+    def _take_back(self, request: Request) -> None:
         outbox = self._outbox[request.peer]
         kept = [entry for entry in outbox if entry[1] != _OWN]
         if len(kept) < len(outbox):  # never sent
@@ -292,21 +299,21 @@ class PairwiseExchange(Asynchronous):
             raise malformed(packet, [peer], [theirs], "in an average of two", error) from error
         self.averages += 1
 
-    def _write(self, slot: int, packet: Packet, word: Word, sequence: int) -> NDArray[np.uint8]:
+    def _write(self, slot: int, packet: Packet, flags: int, sequence: int) -> NDArray[np.uint8]:
         """The public model's bucket as a message in that slot."""
         memory = self.slots[slot]
         self._drawn += 1
         key = draw_key(self.seed, self.transport.rank, self._drawn, packet.number)
         body = memory[HEADER_BYTES : HEADER_BYTES + packet.capacity]
         length = packet.mixer.encode(packet.bucket, body, key)
-        self._label(memory, packet, word, sequence, length)
+        self._label(memory, packet, flags, sequence, length)
         return memory[: HEADER_BYTES + length]
 
     def _label(
-        self, memory: NDArray[np.uint8], packet: Packet, word: Word, sequence: int, length: int
+        self, memory: NDArray[np.uint8], packet: Packet, flags: int, sequence: int, length: int
     ) -> None:
         frame = packet.frame(self.kind, self.epoch, self.transport.rank)
-        pack_into(memory, replace(frame, flags=int(word), round=sequence, length=length))
+        pack_into(memory, replace(frame, flags=flags, round=sequence, length=length))
 
     # Time and the model, as the local steps see them.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,17 +12,20 @@ import pytest
 from numpy.typing import NDArray
 
 from pydec import compress, gossip, topology
-from pydec.comm.frames import HEADER_BYTES, Frame, Kind, pack_into
+from pydec.comm.frames import HEADER_BYTES, Frame, Kind, pack_into, unpack
 from pydec.comm.local import LocalCluster, LocalTransport
-from pydec.errors import ConfigError, ProtocolError
+from pydec.errors import ConfigError, PeerError, PeerTimeout, ProtocolError
 from pydec.gossip import ADPSGD
+from pydec.gossip.asynchronous import _opened
 from pydec.gossip.packets import WINDOW
-from pydec.gossip.pairwise import LATE, PairwiseExchange
+from pydec.gossip.pairwise import PairwiseExchange
+from pydec.gossip.requests import LATE
 from pydec.gossip.rule import LocalOptimizer
 
 Vector = NDArray[np.float32]
 N = 24
 SEEN = 100  # requests of the neighbour that came before
+SEEDS = [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 32))]
 ROUGH: dict[str, Any] = {"delay_s": (0.0, 2.0), "duplicate": 0.3, "reorder": 0.3}
 
 
@@ -109,6 +115,75 @@ def test_every_average_takes_place_on_both_sides(seed: int, monkeypatch: pytest.
     assert {number for averages in seen.values() for number, _, _ in averages} == {0, 1}
 
 
+class Lossy:
+    """A transport that loses messages of averages after their sender was told that they were taken."""
+
+    def __init__(self, transport: LocalTransport, share: float, seed: int) -> None:
+        self._transport, self._share = transport, share
+        self._random = random.Random(f"{seed}/{transport.rank}")
+        self.lost = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def isend(self, peer: int, tag: int, data: memoryview, **options: Any) -> Any:
+        if unpack(data).kind is Kind.PAIR and self._random.random() < self._share:
+            self.lost += 1
+            return SimpleNamespace(peer=peer, done=lambda: True, wait=lambda _=None: 0, cancel=lambda: None)
+        return self._transport.isend(peer, tag, data, **options)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_lost_requests_and_answers_cost_time_and_move_no_mean(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pydec.gossip.base._MIN_BUCKET_ELEMENTS", 8)  # several buckets
+    paces, steps = [0.5, 3.0, 1.0, 0.9], 30
+
+    def program(transport: LocalTransport) -> tuple[Vector, NDArray[np.float64], int, int]:
+        lossy: Any = Lossy(transport, 0.2, seed)
+        rank = transport.rank
+        x, added, exchange = average(lossy, paces[rank], steps, 0.01, graph=["ring", "complete"][seed % 2])
+        return x, added, exchange.averages, lossy.lost
+
+    faults: dict[str, Any] = {"delay_s": (0.0, 0.2), "duplicate": 0.1 * (seed % 3)}
+    results = LocalCluster(4, seed, deadline_s=16.0, **faults).run(program)
+    expected = np.mean([start(rank) + results[rank][1] for rank in range(4)], axis=0)
+    np.testing.assert_allclose(np.mean([x for x, _, _, _ in results], axis=0), expected, atol=1e-5)
+    assert sum(averages for _, _, averages, _ in results) >= 40
+    assert sum(lost for _, _, _, lost in results) >= 10
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_rank_that_is_restarted_in_its_epoch_is_named_and_engages_nobody_for_ever(seed: int) -> None:
+    errors: list[tuple[int, Exception]] = []
+    before = 1 + 3 * seed  # steps: far fewer requests than LATE, and about as many
+
+    def program(transport: LocalTransport) -> None:
+        rank = transport.rank
+        exchange = make(transport, start(rank))
+        try:
+            for step in range(400):
+                if rank == 1 and step == before:
+                    exchange.close()
+                    _opened[transport] = itertools.count(exchange._tag)  # as in a new process
+                    exchange = make(transport, start(7))
+                exchange.begin(0)
+                transport.sleep([1.0, 0.7, 1.3][rank])
+                exchange.finish()
+            exchange.flush()
+        except Exception as error:
+            errors.append((rank, error))
+            raise
+
+    with pytest.raises(PeerError):
+        LocalCluster(3, seed, delay_s=(0.0, 0.1), deadline_s=40.0).run(program)
+    rank, first = errors[0]
+    assert isinstance(first, (ProtocolError, PeerTimeout))
+    assert 1 in (rank, first.peer)
+    assert "was it restarted? Restart all ranks" in str(first)
+
+
 @pytest.mark.parametrize("a2cid2", [False, True])
 def test_a_healthy_rank_never_waits_for_the_gradient_of_a_slow_partner(a2cid2: bool) -> None:
     steps, delay_s = 60, 0.01
@@ -194,7 +269,8 @@ def test_momentum_is_refused_for_adam() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"flags": 9}, "flags 9"),
+        ({"flags": 8}, "flags 8"),
+        ({"flags": 6}, "flags 6"),  # an answer claims nothing
         ({"kind": Kind.LATEST}, "LATEST packet"),
         ({"count": 3}, "count is 3"),
         ({"round": SEEN + WINDOW + 1}, f"after {SEEN}, more than {WINDOW} ahead"),
@@ -205,8 +281,9 @@ def test_a_wrong_message_names_the_peer(fields: dict[str, Any], words: str) -> N
     def program(transport: LocalTransport) -> None:
         x = np.zeros(N, np.float32)
         exchange = make(transport, x)
-        exchange._seen[1] = SEEN
-        if transport.rank == 1:
+        if transport.rank == 0:
+            exchange._heard[1].sequence = SEEN
+        else:
             wanted: dict[str, Any] = {"kind": Kind.PAIR, "flags": 1, "count": N, "round": SEEN + 1, **fields}
             wanted.setdefault("wire_id", compress.make("none").wire_id)
             frame = Frame(sender=1, bucket=0, buckets=1, offset=0, length=4 * N, **wanted)
