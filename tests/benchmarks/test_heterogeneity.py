@@ -47,9 +47,10 @@ def test_order_and_distance_are_compared_by_the_worst_rank(runs):
     assert list(suite._beside_published(turned))[-1].ratio < 0.5
 
 
-def test_a_run_on_the_local_cluster_gives_what_a_row_needs(runs):
+def test_a_run_on_the_local_cluster_gives_what_a_row_needs(runs, tmp_path):
+    suite.write_first({"train": 300, "t10k": 100}, tmp_path)
     dpsgd = next(run for run in runs if run.name == "dpsgd")
-    config = suite.replace(dpsgd.configs[0], task=suite.QUICK_TASK, steps=2, alpha=0.1)
+    config = suite.replace(dpsgd.configs[0], task=suite.QUICK_TASK, data=str(tmp_path), steps=2, alpha=0.1)
     found = suite._train(config, 4)
     assert found["steps"] == 2
     assert 0.0 <= found["worst_rank"]["accuracy"] <= 1.0

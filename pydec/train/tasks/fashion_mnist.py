@@ -26,9 +26,7 @@ _MEAN, _DEVIATION = 0.2860, 0.3530  # of the training pixels
 
 
 @tasks.register("fashion-mnist")
-def fashion_mnist(
-    data: str | None = None, samples: int = 0, dense: int = 128, channels: int = 32, test_samples: int = 0
-) -> Task:
+def fashion_mnist(data: str | None = None, samples: int = 0, dense: int = 128, channels: int = 32) -> Task:
     """Image classification: 10 classes, a CNN of 421,642 parameters, accuracy on 10,000 images.
 
     Args:
@@ -36,7 +34,6 @@ def fashion_mnist(
         samples: use only the first so many training images; 0 uses all 60,000.
         dense: width of the dense layer, at least 1; 3,172 makes a model of 10 M parameters.
         channels: of the first convolution, at least 1; the second has twice as many.
-        test_samples: use only the first so many test images; 0 uses all 10,000.
 
     Raises:
         SetupError: a file is missing or damaged.
@@ -46,8 +43,11 @@ def fashion_mnist(
     for name, value in (("dense", dense), ("channels", channels)):
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
-    images, labels = _first("samples", samples, images, labels)
-    test_images, test_labels = _first("test_samples", test_samples, *_part(root, "t10k"))
+    if samples < 0 or samples > len(images):
+        raise ConfigError(f"samples must be in [0, {len(images)}], got {samples}")
+    if samples:
+        images, labels = images[:samples], labels[:samples]
+    test_images, test_labels = _part(root, "t10k")
     return Task(
         model=SmallCNN(dense, channels),
         train=TensorDataset(images, labels),
@@ -127,12 +127,6 @@ def _part(root: Path, name: str) -> tuple[Tensor, Tensor]:
         )
     x = torch.from_numpy(images.astype(np.float32)).div_(255.0).sub_(_MEAN).div_(_DEVIATION)
     return x.unsqueeze(1), torch.from_numpy(labels.astype(np.int64))
-
-
-def _first(name: str, wanted: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    if wanted < 0 or wanted > len(images):
-        raise ConfigError(f"{name} must be in [0, {len(images)}], got {wanted}")
-    return (images[:wanted], labels[:wanted]) if wanted else (images, labels)
 
 
 def _find(root: Path, name: str) -> Path:
