@@ -13,12 +13,15 @@ def flat(data: memoryview, *, writable: bool) -> memoryview:
     """The bytes of ``data`` as a one-dimensional view of unsigned bytes; copies nothing.
 
     Args:
-        data: anything with the buffer protocol, C-contiguous, of any shape and element type.
+        data: anything with the buffer protocol, C-contiguous, of any shape and element type; a CUDA tensor is
+            taken as it is, for an MPI that ``takes_gpu_memory``.
         writable: whether the memory will be written.
 
     Raises:
         TypeError: no buffer, not C-contiguous, or read-only although it will be written.
     """
+    if hasattr(data, "__cuda_array_interface__"):
+        return data
     try:
         view = memoryview(data)
     except TypeError:

@@ -28,6 +28,7 @@ class Group:
     """
 
     tolerant = False
+    takes_gpu_memory = False
 
     def __init__(self, link: Transport, members: tuple[int, ...], *, tag: int | None = None) -> None:
         self.link = link

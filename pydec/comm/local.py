@@ -61,6 +61,11 @@ class LocalTransport(Endpoint):
         """See ``Transport.tolerant``: whether the cluster kills or stops anybody."""
         return self.net.deaths is not None or self.net.pauses is not None
 
+    @property
+    def takes_gpu_memory(self) -> bool:
+        """See ``Transport.takes_gpu_memory``."""
+        return False
+
     def isend(self, peer: int, tag: int, data: memoryview, *, matched: bool = False) -> Pending:
         """See ``Transport.isend``."""
         check_peer(peer, self.size)

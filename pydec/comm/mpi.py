@@ -26,6 +26,7 @@ from pydec.comm.bell import hang
 from pydec.comm.buffers import check_peer, check_post, check_tag, flat
 from pydec.comm.detect import check_world, first_line, launch, no_mpi, watches_silence
 from pydec.comm.failing import install_excepthook
+from pydec.comm.gpu import takes_gpu_memory
 from pydec.comm.mpi_posts import Posts
 from pydec.comm.mpi_requests import MpiPending, Requests
 from pydec.comm.progress import Engine
@@ -134,6 +135,11 @@ class MpiTransport:
     def tolerant(self) -> bool:
         """See ``Transport.tolerant``; ``mpirun --with-ft ulfm`` makes it so."""
         return self.job.requests.tolerant
+
+    @property
+    def takes_gpu_memory(self) -> bool:
+        """See ``Transport.takes_gpu_memory``; asked of the MPI that is loaded."""
+        return takes_gpu_memory()
 
     @property
     def thread_level(self) -> str:

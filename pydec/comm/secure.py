@@ -65,6 +65,11 @@ class SecureTransport:
         return self.inner.tolerant
 
     @property
+    def takes_gpu_memory(self) -> bool:
+        """See ``Transport.takes_gpu_memory``: messages are sealed in host memory."""
+        return False
+
+    @property
     def identities(self) -> Mapping[int, bytes]:
         """Public key by rank of the others, each proved when this transport was made."""
         return self.sessions.identities

@@ -100,6 +100,10 @@ class Transport(Protocol):
     def tolerant(self) -> bool:
         """Whether the others live on when a rank dies, as they do under Open MPI's fault tolerance."""
 
+    @property
+    def takes_gpu_memory(self) -> bool:
+        """Whether ``isend`` and ``irecv`` also take CUDA tensors, uint8 of shape (n,), where they lie."""
+
     def isend(self, peer: int, tag: int, data: memoryview, *, matched: bool = False) -> Pending:
         """Start to send ``data`` to ``peer``; 0 <= tag < 2**TAG_BITS.
 

@@ -60,19 +60,22 @@ class Mixer(ABC):
     """State of one gossip algorithm on one vector ``x``, which it changes in place.
 
     Args:
-        x: float32 array of shape (n,), C-contiguous; borrowed for the mixer's life.
-        compressor: how packets are encoded.
+        x: float32 array of shape (n,), C-contiguous, or, of algorithms that are ``on_gpu``, a tensor on a
+            GPU; borrowed for the mixer's life.
+        compressor: how packets are encoded; for a tensor one of ``compress.gpu``.
         degree: the most neighbours heard in one round.
     """
 
     move_scale: float = 0.0
     """What makes ||W x - x||^2 of the squared distance by which a round moves x from the own packet; 0 where
     packets do not hold the vector itself."""
+    prefix: ClassVar[int] = 0
+    """Bytes that the mixer writes itself, in front of the compressor's payload."""
 
     def __init__(self, x: Vector, compressor: Compressor, degree: int) -> None:
         self.x = x
         self.compressor = compressor
-        self.buckets = bucket_bounds(x.size, compressor.block, degree)
+        self.buckets = bucket_bounds(len(x), compressor.block, degree)
         self.round = 0
         """The round under way."""
 
@@ -177,6 +180,8 @@ class Algorithm(ABC):
     """Whether ranks step at their own pace, by ``connect``'s exchange, in place of rounds."""
     windowed: ClassVar[bool] = False
     """Whether a round is on its way for ``local_steps`` steps, until the next one begins."""
+    on_gpu: ClassVar[bool] = False
+    """Whether the vectors of rules and mixers may lie on a GPU: all that touches them runs there too."""
     adaptive: ClassVar[bool] = False
     """Whether the rule itself scales every coordinate by its own gradients."""
     order: Order = "atc"

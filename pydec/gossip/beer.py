@@ -53,6 +53,7 @@ class Beer(Algorithm):
     tolerates_loss: ClassVar[bool] = False
     after_death: ClassVar[AfterDeath] = "restart"
     needs_gradient: ClassVar[bool] = True
+    on_gpu: ClassVar[bool] = True
     plain_mixing: ClassVar[bool] = False
     order: ClassVar[Order] = "cta"  # type: ignore[misc]  # the equations' own
     gamma: float | None = None

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from pydec import kernels
 from pydec.compress.base import Bytes, Compressor, Vector
+from pydec.compress.gpu import GpuQuantiser
 from pydec.compress.quantiser import Quantiser
 from pydec.errors import ConfigError
 from pydec.gossip.base import AfterDeath, Algorithm, Mixer, Order, algorithms
 from pydec.gossip.checks import BIG, check_order
-from pydec.gossip.memory import aligned_floats
+from pydec.gossip.memory import floats_beside, subtract
 from pydec.topology.base import Topology
 
 
@@ -32,13 +33,13 @@ class ChocoMixer(Mixer):
     def __init__(self, x: Vector, compressor: Compressor, degree: int, gamma: float) -> None:
         super().__init__(x, compressor, degree)
         self.gamma = gamma
-        self.estimate = aligned_floats(x.size)
-        self.mixed = aligned_floats(x.size)
+        self.estimate: Vector = floats_beside(x, len(x))
+        self.mixed: Vector = floats_beside(x, len(x))
         self._rank = 0
         self._topology: Topology | None = None
         self._still = 0.0
         longest = max((stop - start for start, stop in self.buckets), default=0) if self.stages else 0
-        self._difference = aligned_floats(longest)
+        self._difference: Vector = floats_beside(x, longest)
 
     def place(self, rank: int, topology: Topology) -> None:
         """The weights of all rounds are those of the first."""
@@ -62,7 +63,7 @@ class ChocoMixer(Mixer):
         """Encode x - x_hat."""
         start, stop = self.buckets[bucket]
         difference = self._difference[: stop - start]
-        np.subtract(self.x[start:stop], self.estimate[start:stop], out=difference)
+        subtract(self.x[start:stop], self.estimate[start:stop], difference)
         return self.compressor.keyed(key).encode_into(difference, out)
 
     def absorb(self, bucket: int, own: Bytes, packets: Sequence[Bytes], weights: Sequence[float]) -> None:
@@ -75,8 +76,8 @@ class ChocoMixer(Mixer):
 
     def restart(self) -> None:
         """What the dead were thought to be is still in ``mixed``: estimate anew, from 0, as all others do."""
-        self.estimate.fill(0.0)
-        self.mixed.fill(0.0)
+        self.estimate[:] = 0.0
+        self.mixed[:] = 0.0
         self._still = 0.0
 
     def state(self) -> Mapping[str, NDArray[np.float32]]:
@@ -129,6 +130,7 @@ class Choco(Algorithm):
     tolerates_loss: ClassVar[bool] = False
     after_death: ClassVar[AfterDeath] = "restart"
     name: ClassVar[str] = "choco"
+    on_gpu: ClassVar[bool] = True
     gamma: float | None = None
     order: Order = "atc"
 
@@ -165,7 +167,7 @@ class Choco(Algorithm):
 
     def mixer(self, x: Vector, compressor: Compressor, degree: int) -> Mixer:
         """Estimates that start at zero, as all ranks' do."""
-        gamma = self.step_size(compressor, x.size)
-        if isinstance(compressor, Quantiser):
+        gamma = self.step_size(compressor, len(x))
+        if isinstance(compressor, (Quantiser, GpuQuantiser)):
             return QuantisedChocoMixer(x, compressor, degree, gamma)
         return ChocoMixer(x, compressor, degree, gamma)

@@ -15,7 +15,7 @@ from pydec.errors import ConfigError, PeerLost
 from pydec.gossip.base import AfterDeath, Mixer, Order, algorithms
 from pydec.gossip.checks import require_doubly_stochastic
 from pydec.gossip.choco import Choco
-from pydec.gossip.memory import aligned_floats
+from pydec.gossip.memory import floats_beside, subtract
 from pydec.topology.base import Topology
 
 
@@ -36,7 +36,7 @@ class PeerMixer(Mixer):
         self._rank = 0
         self._topology: Topology | None = None
         longest = max((stop - start for start, stop in self.buckets), default=0)
-        self._difference = aligned_floats(longest)
+        self._difference: Vector = floats_beside(x, longest)
 
     def place(self, rank: int, topology: Topology) -> None:
         """Make room for everyone who will be met: the partners of one period, or all ranks."""
@@ -45,8 +45,8 @@ class PeerMixer(Mixer):
         rounds = range(topology.period)
         listeners = {peer for t in rounds for peer in topology.listeners(rank, t)} if rounds else others
         heard = {peer for t in rounds for peer in topology.neighbors(rank, t)} if rounds else others
-        self.told = {peer: aligned_floats(self.x.size) for peer in sorted(listeners)}
-        self.known = {peer: aligned_floats(self.x.size) for peer in sorted(heard)}
+        self.told = {peer: floats_beside(self.x, len(self.x)) for peer in sorted(listeners)}
+        self.known = {peer: floats_beside(self.x, len(self.x)) for peer in sorted(heard)}
 
     def lose(self, peer: int) -> None:
         """The link's copies are never used again, and both ends rest when they would have met.
@@ -73,7 +73,7 @@ class PeerMixer(Mixer):
         start, stop = self.buckets[bucket]
         (listener,) = self._topology.listeners(self._rank, self.round)
         difference = self._difference[: stop - start]
-        np.subtract(self.x[start:stop], self.told[listener][start:stop], out=difference)
+        subtract(self.x[start:stop], self.told[listener][start:stop], difference)
         return self.compressor.keyed(key).encode_into(difference, out)
 
     def absorb(self, bucket: int, own: Bytes, packets: Sequence[Bytes], weights: Sequence[float]) -> None:
@@ -131,4 +131,4 @@ class ChocoPeers(Choco):
 
     def mixer(self, x: Vector, compressor: Compressor, degree: int) -> Mixer:
         """Copies that start at zero, as all ranks' do."""
-        return PeerMixer(x, compressor, degree, self.step_size(compressor, x.size))
+        return PeerMixer(x, compressor, degree, self.step_size(compressor, len(x)))

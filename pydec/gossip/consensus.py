@@ -6,11 +6,13 @@ import math
 import struct
 from collections import deque
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
 from pydec import compress
 from pydec.compress.base import Bytes
+from pydec.compress.mirror import head_of
 from pydec.errors import FrameError
 from pydec.gossip.base import Mixer
 from pydec.topology.base import Topology
@@ -21,6 +23,8 @@ _EXACT_SIZE = 1024  # up to here a static graph's constant is a singular value; 
 
 class NumbersMixer(Mixer):
     """Two numbers that travel with every round: one is averaged, of the other the largest survives."""
+
+    prefix: ClassVar[int] = _NUMBERS.size
 
     def __init__(self) -> None:
         super().__init__(np.zeros(1, np.float32), compress.make("none"), 1)
@@ -33,7 +37,7 @@ class NumbersMixer(Mixer):
 
     def encode(self, bucket: int, out: Bytes, key: int = 0) -> int:
         """Both numbers."""
-        _NUMBERS.pack_into(out, 0, self.average, self.largest)
+        _NUMBERS.pack_into(head_of(out), 0, self.average, self.largest)
         return _NUMBERS.size
 
     def absorb(self, bucket: int, own: Bytes, packets: Sequence[Bytes], weights: Sequence[float]) -> None:
@@ -56,7 +60,7 @@ class NumbersMixer(Mixer):
 def _numbers(packet: Bytes) -> tuple[float, float]:
     if packet.size != _NUMBERS.size:
         raise FrameError(f"expected {_NUMBERS.size} bytes with two numbers, got {packet.size}")
-    average, largest = _NUMBERS.unpack(packet)
+    average, largest = _NUMBERS.unpack_from(head_of(packet))
     if not (math.isfinite(average) and math.isfinite(largest)):
         raise FrameError(f"expected two finite numbers, got {average} and {largest}")
     return average, largest

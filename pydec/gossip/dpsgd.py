@@ -35,7 +35,7 @@ class AverageMixer(Mixer):
         start, stop = self.buckets[bucket]
         x = self.x[start:stop]
         heard = sum(weights)
-        if (vectors := self.compressor.views([own, *packets], x.size)) is not None:
+        if (vectors := self.compressor.views([own, *packets], len(x))) is not None:
             kernels.mix([x, *vectors[1:]], [1.0 - heard, *weights], out=x)
         else:
             self.compressor.accumulate_own(own, -heard, packets, weights, x)
@@ -57,6 +57,7 @@ class DPSGD(Algorithm):
     """
 
     budget: ClassVar[int] = 2
+    on_gpu: ClassVar[bool] = True
     order: Order = "cta"
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from pydec.compress.base import Bytes
 from pydec.errors import FrameError, PeerLost, PeerTimeout, ProtocolError
 from pydec.gossip.base import Mixer
 from pydec.gossip.edges import EdgeMixer
+from pydec.gossip.inbox import Inbox
 from pydec.gossip.memory import align, aligned_bytes
 from pydec.gossip.neighbourhood import elsewhere, neighbourhood
 from pydec.gossip.packets import BUCKET_TAG_BITS, Packet, lay_out, malformed, packets_of, read_frame
@@ -78,7 +79,7 @@ class Exchange:
     ) -> None:
         self.transport = transport
         self.topology = topology
-        self.mixers = [mixer for mixer in mixers if mixer.x.size]
+        self.mixers = [mixer for mixer in mixers if len(mixer.x)]
         self.late = late
         self.lost = lost if transport.tolerant else "raise"  # else the job is ending, and says why
         self.gone: set[int] = set()
@@ -101,28 +102,29 @@ class Exchange:
         self._capacities = [packet.capacity for packet in self._packets]
         self._slot = max((align(HEADER_BYTES + capacity) for capacity in self._capacities), default=0)
         self._offsets, length = lay_out(self._packets, len(self._packets) if overlap else _RING)
-        self._outbox = aligned_bytes(length)
         rank = transport.rank
         self._headers = [Template(packet.frame(Kind.GOSSIP, epoch, rank)) for packet in self._packets]
         self._lengths = [0] * len(self._packets)
         self._sends: dict[int, list[Pending]] = {}  # by offset in the outbox
         self._heard: dict[int, float] = {}
-        self._torn = False  # whether the inbox must not be used again
         self._listeners: list[int] = []
         self._missing: set[int] = set()
-        self._plan_inbox(budget)
+        self._plan_memory(budget, length)
 
-    def _plan_inbox(self, budget: int) -> None:
+    def _plan_memory(self, budget: int, outbox_bytes: int) -> None:
         """As many packets ahead as the memory budget allows, at least one of every neighbour."""
         degree = max(1, self.topology.degree)
         slot = self._slot
-        model = 4 * sum(mixer.x.size for mixer in self.mixers)
-        used = self._outbox.nbytes + sum(mixer.state_bytes for mixer in self.mixers)
+        model = 4 * sum(len(mixer.x) for mixer in self.mixers)
+        used = outbox_bytes + sum(mixer.state_bytes for mixer in self.mixers)
         spare = max(model // 8, budget * model - used)
         most = len(self._packets) if self._overlap else min(_RING, len(self._packets))
         self._window = max(1, min(most, spare // max(1, slot * degree)))
-        self._inbox = aligned_bytes(self._window * degree * slot)
+        self._outbox, self._inbox = self._memory(outbox_bytes, (self._window, degree, slot))
         self._receives: dict[tuple[int, int], Pending] = {}
+
+    def _memory(self, outbox_bytes: int, inbox: tuple[int, int, int]) -> tuple[Bytes, Inbox]:
+        return aligned_bytes(outbox_bytes), Inbox(*inbox)
 
     @property
     def buffer_bytes(self) -> int:
@@ -191,8 +193,7 @@ class Exchange:
         self.round = round
         self.pending = True
         self._missing.clear()
-        if self._torn:  # MPI may still know it as the place of what the dead were sending
-            self._inbox, self._torn = aligned_bytes(self._inbox.nbytes), False
+        self._inbox.mend()
         if self.lost == "drop":
             self._bury(self.transport.lost())
         who = self.topology, self.transport.rank, round
@@ -213,7 +214,7 @@ class Exchange:
             if peer in self._listeners:
                 self._listeners.remove(peer)
             if peer in self._heard:
-                self._torn = True
+                self._inbox.torn = True
                 self._forget(list(self._heard).index(peer), peer)
 
     def restart(self, living: Collection[int]) -> None:
@@ -262,8 +263,7 @@ class Exchange:
 
     def _absorb(self, number: int, heard: list[int], bodies: list[Bytes]) -> None:
         packet = self._packets[number]
-        start = self._offsets[number] + HEADER_BYTES
-        own = self._outbox[start : start + self._lengths[number]]
+        own = self._own(number)
         weights = [self._heard[peer] for peer in heard]
         try:
             if isinstance(packet.mixer, EdgeMixer):
@@ -276,6 +276,10 @@ class Exchange:
             first, last = packet.span
             moved = packet.mixer.compressor.sqdist(own, packet.mixer.x[first:last])
             self.moved += packet.mixer.move_scale * moved
+
+    def _own(self, number: int) -> Bytes:
+        start = self._offsets[number] + HEADER_BYTES
+        return self._outbox[start : start + self._lengths[number]]
 
     def flush(self) -> None:
         """Wait until everything that was sent has left the outbox; what ran beside the program ends."""
@@ -333,16 +337,15 @@ class Exchange:
         self._outbox[offset:start] = self._headers[number].fill(self.transport.rank, self.round, length)
         return memoryview(self._outbox[offset : start + length])
 
-    def _slot_of(self, number: int, place: int) -> Bytes:
-        start = ((number % self._window) * max(1, self.topology.degree) + place) * self._slot
-        return self._inbox[start : start + HEADER_BYTES + self._capacities[number]]
-
     def _post(self, number: int) -> None:
         """Post the receives of one packet from every neighbour."""
         for place, peer in enumerate(self._heard):
             if peer not in self._missing:
-                into = memoryview(self._slot_of(number, place))
-                self._receives[number, place] = self.transport.irecv(peer, self._tag(number), into)
+                self._listen(number, place, peer)
+
+    def _listen(self, number: int, place: int, peer: int) -> None:
+        into = self._inbox.landing(number, place, HEADER_BYTES + self._capacities[number])
+        self._receives[number, place] = self.transport.irecv(peer, self._tag(number), into)
 
     def _take(self, number: int, place: int, peer: int) -> Bytes | None:
         """One neighbour's packet without its header, or None if the neighbour is late and dropped."""
@@ -359,17 +362,16 @@ class Exchange:
             except PeerLost as error:
                 self._lose(error)
                 return None
-            slot = self._slot_of(number, place)[:arrived]
+            seen = self._inbox.seen(number, place, arrived)
             expected = self._headers[number].fill(peer, self.round, arrived - HEADER_BYTES)
-            if arrived >= HEADER_BYTES and np.array_equal(slot[:HEADER_BYTES], expected):
-                return slot[HEADER_BYTES:]
-            if elsewhere(peer, slot, self.epoch, self.round):
+            if arrived >= HEADER_BYTES and np.array_equal(seen[:HEADER_BYTES], expected):
+                return self._inbox.body(number, place, arrived)
+            if elsewhere(peer, seen, self.epoch, self.round):
                 self._forget(place, peer)
                 return None
-            self._refuse(number, peer, slot)
+            self._refuse(number, peer, seen)
             self.dropped += 1
-            into = memoryview(self._slot_of(number, place))
-            self._receives[number, place] = self.transport.irecv(peer, self._tag(number), into)
+            self._listen(number, place, peer)
 
     def _forget(self, place: int, peer: int) -> None:
         """Cancel what is posted for a neighbour that is left out of the rest of the round."""

@@ -1,9 +1,17 @@
-"""Aligned buffers for the training path: allocated once, never inside a step."""
+"""Aligned buffers for the training path: allocated once, never inside a step.
+
+Vectors are NumPy arrays or, where a model is averaged on its GPU, tensors there. What mixers and rules
+do to either beside calling kernels is here; arrays take the way that they always took.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from pydec import kernels
 
 ALIGNMENT = 64  # bytes: one cache line, and the widest vector register
 
@@ -23,6 +31,32 @@ def aligned_bytes(n_bytes: int) -> NDArray[np.uint8]:
 def aligned_floats(n: int) -> NDArray[np.float32]:
     """Zeroed float32 array of shape (n,) whose first byte lies on a 64-byte boundary."""
     return aligned_bytes(4 * n).view(np.float32)
+
+
+def floats_beside(x: Any, n: int) -> Any:
+    """Zeroed float32 vector of shape (n,) of the kind of x: ``aligned_floats``, or a tensor on its device."""
+    return aligned_floats(n) if isinstance(x, np.ndarray) else x.new_zeros(n)
+
+
+def subtract(a: Any, b: Any, out: Any) -> Any:
+    """``out = a - b``, element by element; returns ``out``, which may be either. All of one kind."""
+    if isinstance(out, np.ndarray):
+        return np.subtract(a, b, out=out)
+    import torch
+
+    return torch.sub(a, b, out=out)
+
+
+def divide(a: Any, divisor: float, out: Any) -> Any:
+    """``out = a / float32(divisor)``; returns ``out``, which is not a.
+
+    On a GPU by the kernel that push-sum uses: torch's own division by a number multiplies by its inverse
+    there.
+    """
+    if isinstance(out, np.ndarray):
+        return np.divide(a, np.float32(divisor), out=out)
+    kernels.push_sum_mix([a], [1.0], divisor, a, out)
+    return out
 
 
 class Slots:

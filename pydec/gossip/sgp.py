@@ -14,7 +14,7 @@ from pydec.compress.base import Bytes, Compressor, Vector
 from pydec.errors import FrameError
 from pydec.gossip.base import Algorithm, Mixer, Order, algorithms
 from pydec.gossip.checks import check_order, require_whole_model
-from pydec.gossip.memory import aligned_floats
+from pydec.gossip.memory import divide, floats_beside, subtract
 from pydec.gossip.rule import Rule
 from pydec.gossip.weighted import PREFIX_BYTES, read_weight, write_weight
 from pydec.topology.base import Topology
@@ -29,14 +29,16 @@ class PushSumMixer(Mixer):
     packet that is missing goes to the own s and w alike, so z stays a weighted average of models.
     """
 
+    prefix: ClassVar[int] = PREFIX_BYTES
+
     def __init__(self, x: Vector, compressor: Compressor, degree: int) -> None:
         super().__init__(x, compressor, degree)
-        self.numerator = aligned_floats(x.size)
+        self.numerator: Vector = floats_beside(x, len(x))
         self.weights = [1.0] * len(self.buckets)
         self._total = 1.0
         longest = max((stop - start for start, stop in self.buckets), default=0)
-        self._before = aligned_floats(longest)
-        np.copyto(self.numerator, x)
+        self._before: Vector = floats_beside(x, longest)
+        self.numerator[:] = x
 
     @property
     def state_bytes(self) -> int:
@@ -45,7 +47,7 @@ class PushSumMixer(Mixer):
 
     def rebase(self) -> None:
         """Start from z with weight 1."""
-        np.copyto(self.numerator, self.x)
+        self.numerator[:] = self.x
         self.weights = [1.0] * len(self.buckets)
 
     def moved(self) -> None:
@@ -53,13 +55,11 @@ class PushSumMixer(Mixer):
         for (start, stop), weight in zip(self.buckets, self.weights, strict=True):
             x, numerator = self.x[start:stop], self.numerator[start:stop]
             if weight == 1.0:
-                np.copyto(numerator, x)
+                numerator[:] = x
                 continue
-            divisor = np.float32(weight)
-            change = np.divide(numerator, divisor, out=self._before[: stop - start])
-            np.subtract(x, change, out=change)
-            np.add(numerator, change, out=numerator)
-            np.divide(numerator, divisor, out=x)
+            change = divide(numerator, weight, self._before[: stop - start])
+            numerator += subtract(x, change, change)
+            divide(numerator, weight, x)
 
     def open(self, total: float) -> None:
         """Remember what the own weight and those of all neighbours add up to."""
@@ -85,7 +85,7 @@ class PushSumMixer(Mixer):
         for packet, weight in zip(packets, weights, strict=True):
             mixed += weight * _weight(packet)
         bodies = [packet[PREFIX_BYTES:] for packet in packets]
-        if (vectors := self.compressor.views([own[PREFIX_BYTES:], *bodies], x.size)) is not None:
+        if (vectors := self.compressor.views([own[PREFIX_BYTES:], *bodies], len(x))) is not None:
             kernels.push_sum_mix([numerator, *vectors[1:]], [kept, *weights], mixed, numerator, x)
         else:
             self.compressor.accumulate_own(own[PREFIX_BYTES:], kept - 1.0, bodies, weights, numerator)
@@ -158,6 +158,7 @@ class SGP(Algorithm):
     """
 
     budget: ClassVar[int] = 3
+    on_gpu: ClassVar[bool] = True
     order: Order = "atc"
 
     def __post_init__(self) -> None:

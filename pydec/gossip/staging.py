@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pydec.errors import ConfigError
+from pydec.gossip.place import Place
 
 if TYPE_CHECKING:
     import torch
+
+HEAD_BYTES = 128
+"""What is looked at of a message that arrived on a GPU: more than any headers."""
 
 
 class Staging:
@@ -20,20 +27,23 @@ class Staging:
 
     Args:
         n_bytes: of the largest payload.
-        like: a tensor on the GPU.
+        place: the GPU.
         direct: the MPI takes GPU memory (``comm.gpu.takes_gpu_memory``): no copies; the room is on the GPU.
     """
 
-    def __init__(self, n_bytes: int, like: torch.Tensor, *, direct: bool) -> None:
+    def __init__(self, n_bytes: int, place: Place, *, direct: bool) -> None:
         import torch
 
         self.direct = direct
-        self._device = like.device
-        on_gpu = like.device.type == "cuda"
-        device = like.device if direct else "cpu"
-        self._room = torch.empty(n_bytes, dtype=torch.uint8, device=device, pin_memory=on_gpu and not direct)
-        # Copies from memory that is not on a GPU wait by themselves.
-        self._event: Any = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
+        self._place = place
+        self._room = place.zeros(n_bytes, torch.uint8) if direct else place.pinned(n_bytes)
+        self._head = place.pinned(min(n_bytes, HEAD_BYTES)) if direct else self._room
+        self._event = place.event()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the room."""
+        return self._room.nbytes
 
     def leave(self, payload: torch.Tensor) -> torch.Tensor:
         """What to send: uint8, of the payload's length; MPI may read it once it is settled.
@@ -44,8 +54,8 @@ class Staging:
         sent = payload
         if not self.direct:
             sent = self.room(payload.numel())
-            sent.copy_(payload, non_blocking=True)
-        self._mark()
+            self._place.down(sent, payload)
+        self.mark()
         return sent
 
     def room(self, n_bytes: int) -> torch.Tensor:
@@ -60,28 +70,44 @@ class Staging:
             )
         return self._room[:n_bytes]
 
+    def head(self, n_bytes: int) -> NDArray[np.uint8]:
+        """The received payload of ``n_bytes`` as far as the host can see it: all, or its first 128 bytes.
+
+        Those of a room on the GPU are fetched, and waited for.
+        """
+        seen = self._head[:n_bytes]
+        if self.direct:
+            self._place.down(seen, self._room[: len(seen)])
+            self.mark()
+            self.wait()
+        return seen.numpy()
+
+    @property
+    def shown(self) -> NDArray[np.uint8]:
+        """What ``head`` gave, of any length."""
+        return self._head.numpy()
+
     def arrive(self, out: torch.Tensor) -> torch.Tensor:
         """The received payload of ``out``'s length, on the GPU: in ``out``, or in the room itself."""
         received = self.room(out.numel())
         if self.direct:
             return received
-        out.copy_(received, non_blocking=True)
-        self._mark()
+        self._place.up(out, received)
+        self.mark()
         return out
+
+    def message(self, tensor: torch.Tensor) -> Any:
+        """What ``leave`` returned, or a room, as the transport takes it."""
+        return self._place.message(tensor) if self.direct else memoryview(tensor.numpy())
 
     def settled(self) -> bool:
         """Whether the last copy is done; does not wait."""
-        return self._event is None or bool(self._event.query())
+        return self._event.done()
 
     def wait(self) -> None:
         """Wait for the last copy."""
-        if self._event is not None:
-            self._event.synchronize()
+        self._event.wait()
 
-    def _mark(self) -> None:
-        if self._event is not None:
-            import torch
-
-            self._event.record(
-                torch.cuda.current_stream(self._device)
-            )  # where torch queues copies of its tensors
+    def mark(self) -> None:
+        """What was queued before has to be done before the room is free: it may read the room."""
+        self._event.record()

@@ -14,7 +14,7 @@ from pydec.compress.base import Compressor, Vector
 from pydec.gossip.base import AfterDeath, Algorithm, Mixer, algorithms
 from pydec.gossip.checks import check_momentum, require_doubly_stochastic, require_lossless
 from pydec.gossip.dpsgd import AverageMixer
-from pydec.gossip.memory import aligned_floats
+from pydec.gossip.memory import floats_beside
 from pydec.gossip.rule import Gradients, LocalOptimizer, Rule
 from pydec.topology.base import Topology
 
@@ -30,31 +30,31 @@ class TrackingRule(Rule):
 
     def __init__(self, x: Vector, mixer: Callable[[Vector], Mixer], momentum: float = 0.0) -> None:
         self.momentum = momentum
-        self.tracker = aligned_floats(x.size)
-        self.previous = aligned_floats(x.size)
-        self._scratch: Vector = np.empty(0, np.float32)
+        self.tracker: Vector = floats_beside(x, len(x))
+        self.previous: Vector = floats_beside(x, len(x))
+        self._scratch: Vector = floats_beside(x, 0)
         first, second = mixer(x), mixer(self.tracker)
         second.move_scale = 0.0  # it is the tracker, whose moves say nothing about the models
         super().__init__(x, [first, second])
 
     def gradient(self, gradients: Gradients) -> None:
         """y <- (y + u) - u of the step before, with y mixed since; the optimiser sees y."""
-        for first, last, gradient in gradients.pieces(0, self.x.size, write=True):
+        for first, last, gradient in gradients.pieces(0, len(self.x), write=True):
             tracker, previous = self.tracker[first:last], self.previous[first:last]
             new = self._accumulated(gradient, previous) if self.momentum else gradient
             kernels.tracking_mix([tracker], [1.0], new, previous, tracker)
-            np.copyto(gradient, tracker)
+            gradient[:] = tracker
 
     def _accumulated(self, gradient: Vector, previous: Vector) -> Vector:
-        if self._scratch.size < gradient.size:
-            self._scratch = aligned_floats(gradient.size)  # grows to the largest tensor in the first step
-        out = self._scratch[: gradient.size]
+        if len(self._scratch) < len(gradient):
+            self._scratch = floats_beside(gradient, len(gradient))  # grows in the first step
+        out = self._scratch[: len(gradient)]
         return kernels.mix([previous, gradient], [self.momentum, 1.0], out=out)
 
     def restart(self) -> None:
         """y <- u: the sum over the survivors is that of their own gradients again."""
         super().restart()
-        np.copyto(self.tracker, self.previous)
+        self.tracker[:] = self.previous
 
     def own_state(self) -> Mapping[str, NDArray[np.float32]]:
         """The tracker and what it was last given."""
@@ -69,6 +69,7 @@ class _Tracking(Algorithm):
     tolerates_loss: ClassVar[bool] = False
     after_death: ClassVar[AfterDeath] = "restart"
     lossless: ClassVar[bool] = True
+    on_gpu: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = True
     plain_mixing: ClassVar[bool] = False
     name: ClassVar[str] = ""

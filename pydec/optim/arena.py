@@ -6,12 +6,16 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pydec.compress.base import Vector
 from pydec.errors import ConfigError
 from pydec.gossip.memory import ALIGNMENT, aligned_bytes, aligned_floats
+from pydec.gossip.place import Place
 from pydec.gossip.staging import Staging
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -80,15 +84,18 @@ class Arena:
     Each tensor keeps its shape, strides and identity; only its storage changes, so optimisers,
     hooks and modules that hold it see nothing. Gaps between tensors are zero on all ranks.
 
-    Tensors on a GPU stay there; what gossip sees is a copy in pinned host memory, whatever memory the MPI
-    takes, because packets are encoded and mixed by the CPU. ``load`` and ``store`` wait
-    for the copy alone, by an event, which lies behind what the GPU was given before.
+    Tensors on a GPU stay there. With a ``place``, what gossip sees is a vector there, too: the buffer itself,
+    or its float32 copy; packets are encoded and mixed by the GPU, and ``load`` and ``store`` queue their
+    copies and wait for nothing. Without one, for what has no CUDA kernels, it is a copy in pinned host
+    memory, whatever memory the MPI takes, and ``load`` and ``store`` wait for the copy alone, by an event,
+    which lies behind what the GPU was given before.
 
     Args:
         tensors: (name, tensor) pairs, all of one dtype and device, distinct.
+        place: their device, if gossip works there; None if it works in host memory.
     """
 
-    def __init__(self, tensors: Sequence[tuple[str, torch.Tensor]]) -> None:
+    def __init__(self, tensors: Sequence[tuple[str, torch.Tensor]], place: Place | None = None) -> None:
         first = tensors[0][1]
         self.dtype = first.dtype
         per_line = ALIGNMENT // self.dtype.itemsize
@@ -97,23 +104,33 @@ class Arena:
         for name, tensor in tensors:
             self.spans.append(Span(tensor, name, used))
             used += -(-tensor.numel() // per_line) * per_line
+        self.place = place
         self._staging: Staging | None = None
-        if in_host_memory(first):
+        if place is not None:
+            self.flat = torch.zeros(used, dtype=self.dtype, device=first.device)
+        elif in_host_memory(first):
             self.flat = torch.from_numpy(aligned_bytes(used * self.dtype.itemsize)).view(self.dtype)
         else:
             self.flat = torch.zeros(used, dtype=self.dtype, device=first.device)
-            self._staging = Staging(4 * used, self.flat, direct=False)
+            self._staging = Staging(4 * used, Place(self.flat.device), direct=False)
         with torch.no_grad():
             for span in self.spans:
                 self._adopt(span)
         self.vector: Vector
-        """The same numbers in float32: the buffer itself, or a copy that load and store keep up."""
-        if self._staging is not None:
+        """The same numbers in float32: the buffer itself, or a copy that load and store keep up; a tensor
+        where there is a place."""
+        self._copy: torch.Tensor | None = None  # of another type, where the buffer is
+        if place is not None:
+            if self.dtype is not torch.float32:
+                self._copy = place.zeros(used, torch.float32)
+            self.vector = cast(Vector, place.seen(self.flat if self._copy is None else self._copy))
+        elif self._staging is not None:
             self.vector = self._staging.room(4 * used).view(torch.float32).numpy()
         elif self.dtype is torch.float32:
             self.vector = self.flat.numpy()
         else:
             self.vector = aligned_floats(used)
+            self._copy = torch.from_numpy(self.vector)
 
     def _adopt(self, span: Span) -> None:
         tensor = span.tensor
@@ -130,12 +147,12 @@ class Arena:
         )
 
     def load(self) -> None:
-        """Bring ``vector`` up to date with the tensors; nothing to do for float32 in host memory."""
+        """Bring ``vector`` up to date with the tensors; nothing to do for float32 where gossip works."""
         if self._staging is not None:
             self._staging.leave(self.flat.float().view(torch.uint8))
             self._staging.wait()
-        elif self.dtype is not torch.float32:
-            torch.from_numpy(self.vector).copy_(self.flat)
+        elif self._copy is not None:
+            self._copy.copy_(self.flat)
 
     def store(self) -> None:
         """Bring the tensors up to date with ``vector``, which ``load`` filled and gossip changed.
@@ -143,14 +160,13 @@ class Arena:
         float64 tensors receive the change, not the rounded value, so that what float32 cannot
         hold is kept.
         """
+        mixed = self._copy
         if self._staging is not None:
             same = self.dtype is torch.float32
             mixed = self.flat if same else torch.empty_like(self.flat, dtype=torch.float32)
             self._staging.arrive(mixed.view(torch.uint8))
             self._staging.wait()  # before anybody writes to the vector
-        else:
-            mixed = torch.from_numpy(self.vector)
-        if self.dtype is torch.float32:
+        if mixed is None or self.dtype is torch.float32:
             return
         if self.dtype is not torch.float64:
             self.flat.copy_(mixed)
@@ -162,19 +178,36 @@ class Arena:
     @contextmanager
     def exact(self) -> Iterator[torch.Tensor]:
         """The numbers themselves, in their dtype and in host memory; what is written to them stays."""
-        here = self.flat.to("cpu", copy=self._staging is not None)
+        here = self.flat.to("cpu", copy=self._staging is not None or self.place is not None)
         yield here
         if here is not self.flat:
             self.flat.copy_(here)
 
+    def in_host(self) -> NDArray[np.float32]:
+        """``vector`` in host memory: itself, or a copy of one on a GPU, which is waited for."""
+        if self.place is None:
+            return self.vector
+        there = self.flat if self._copy is None else self._copy
+        copied: NDArray[np.float32] = there.to("cpu", copy=True).numpy()
+        return copied
+
+    def replace(self, mean: NDArray[np.float32]) -> None:
+        """Give ``vector`` the numbers of what ``in_host`` returned, if that was a copy."""
+        if self.place is not None:
+            (self.flat if self._copy is None else self._copy).copy_(torch.from_numpy(mean))
+
     @property
     def staging_bytes(self) -> int:
-        """Bytes held beyond the tensors themselves, in host memory."""
-        return 0 if self._staging is None and self.dtype is torch.float32 else self.vector.nbytes
+        """Bytes held beyond the tensors themselves."""
+        return 0 if self._staging is None and self._copy is None else self.vector.nbytes
 
 
-def make_arenas(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[Arena]:
+def make_arenas(tensors: Iterable[tuple[str, torch.Tensor]], place: Place | None = None) -> list[Arena]:
     """One arena per dtype and device, in the order of ``DTYPES``; a tensor named twice is kept once.
+
+    Args:
+        tensors: (name, tensor) pairs.
+        place: the device of all, if gossip works there; see ``Arena``.
 
     Raises:
         ConfigError: a tensor that cannot be averaged, or two that share memory without being the
@@ -196,7 +229,7 @@ def make_arenas(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[Arena]:
     groups: dict[tuple[int, torch.device], list[tuple[str, torch.Tensor]]] = {}
     for pair in sorted(unique.values(), key=lambda pair: DTYPES.index(pair[1].dtype)):
         groups.setdefault((DTYPES.index(pair[1].dtype), pair[1].device), []).append(pair)
-    return [Arena(group) for group in groups.values()]
+    return [Arena(group, place) for group in groups.values()]
 
 
 def _extent(tensor: torch.Tensor) -> int:

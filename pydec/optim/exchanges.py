@@ -10,6 +10,8 @@ from pydec.comm.transport import Stream
 from pydec.errors import ConfigError
 from pydec.gossip import Algorithm, Asynchronous, Exchange, Mixer
 from pydec.gossip.exchange import Late, Lost
+from pydec.gossip.gpu import GpuExchange
+from pydec.gossip.place import Place
 from pydec.gossip.switch import exchange_of
 from pydec.gossip.two_level import LeaderExchange, can_lead
 from pydec.optim.facts import PeerLike
@@ -29,6 +31,7 @@ def make_exchange(
     lost: Lost,
     measure: bool,
     background: bool,
+    place: Place | None = None,
 ) -> AnyExchange:
     """The exchange of checked parts, on the peer's GOSSIP stream.
 
@@ -41,6 +44,7 @@ def make_exchange(
         measure: whether mixing is measured.
         background: whether packets move beside the program between two steps; those of asynchronous
             algorithms do in any case.
+        place: the GPU that the vectors lie on; None for host memory.
 
     Raises:
         ConfigError: mixing is to be measured, and no packet holds a model.
@@ -56,7 +60,22 @@ def make_exchange(
         )
     budget, overlap = algorithm.budget, algorithm.order == "cta"
     exchange: Exchange | LeaderExchange
-    if can_lead(topology, mixers, measure=measure):
+    if place is not None:
+        exchange = GpuExchange(
+            link,
+            topology,
+            mixers,
+            place=place,
+            direct=link.takes_gpu_memory,
+            budget=budget,
+            late=late,
+            lost=lost,
+            epoch=epoch,
+            seed=seed,
+            overlap=overlap,
+            measure=measure,
+        )
+    elif can_lead(topology, mixers, measure=measure):
         nodes = cast(Hierarchical, topology)
         exchange = LeaderExchange(
             link, nodes, mixers, budget=budget, late=late, lost=lost, epoch=epoch, seed=seed, overlap=overlap

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from pydec.comm.collect import ring_mean
 from pydec.comm.transport import Transport
 from pydec.compress.base import Vector
 from pydec.errors import ConfigError, NonFiniteError
+from pydec.gossip.place import Place
 from pydec.optim.arena import Span, in_host_memory, is_dense
 
 Named = tuple[str, torch.Tensor]
@@ -60,17 +62,25 @@ def first_nonfinite(parameters: Iterable[Named]) -> tuple[str, int] | None:
 class FlatGradients:
     """The gradients of an arena's tensors, as parts of a vector in the arena's order.
 
-    A float32 gradient that lies in host memory as its parameter does is used where it is; another one is
-    copied to a buffer of the largest such tensor. A missing gradient counts as zero.
+    A float32 gradient that lies where the vector does, as its parameter does, is used where it is; another
+    one is copied to a buffer of the largest such tensor. A missing gradient counts as zero.
 
     Args:
         spans: the tensors, in order.
         start: where the vector begins, in elements of the arena.
+        place: the vector's device, as of the arena; None for host memory.
     """
 
-    def __init__(self, spans: Sequence[Span], start: int) -> None:
+    def __init__(self, spans: Sequence[Span], start: int, place: Place | None = None) -> None:
         self._spans = [(span, span.start - start) for span in spans if span.tensor.numel()]
-        self._buffer = torch.empty(0)
+        self._place = place
+        self._buffer = self._room(0)
+
+    def _room(self, n: int) -> torch.Tensor:
+        return torch.empty(n) if self._place is None else self._place.zeros(n, torch.float32)
+
+    def _seen(self, flat: torch.Tensor) -> Vector:
+        return flat.numpy() if self._place is None else cast(Vector, self._place.seen(flat))
 
     def pieces(self, start: int, stop: int, *, write: bool = False) -> Iterator[tuple[int, int, Vector]]:
         """See ``pydec.gossip.Gradients``."""
@@ -93,20 +103,20 @@ class FlatGradients:
         if (
             gradient is not None
             and gradient.dtype is torch.float32
-            and in_host_memory(gradient)
+            and (self._place is not None or in_host_memory(gradient))
             and gradient.stride() == strides
             and is_dense(gradient)
         ):
-            return gradient.detach().as_strided((n,), (1,)).numpy(), None
+            return self._seen(gradient.detach().as_strided((n,), (1,))), None
         if self._buffer.numel() < n:
-            self._buffer = torch.empty(n)
+            self._buffer = self._room(n)
         flat = self._buffer[:n]
         staged = flat.as_strided(parameter.shape, strides)
         if gradient is None:
             flat.zero_()
         else:
             staged.copy_(gradient)
-        return flat.numpy(), staged
+        return self._seen(flat), staged
 
 
 class GradientAverager:

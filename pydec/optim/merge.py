@@ -26,7 +26,9 @@ def average(transport: Transport, arena: Arena, mean: Mean) -> None:
             mean_of_living(transport, flat.numpy(), mean)
     else:
         arena.load()
-        mean_of_living(transport, arena.vector, mean)
+        vector = arena.in_host()
+        mean_of_living(transport, vector, mean)
+        arena.replace(vector)
         arena.store()
 
 
@@ -40,8 +42,9 @@ def distance(transport: Transport, arenas: Sequence[Arena]) -> float:
     total = np.zeros(1)
     for arena in arenas:
         arena.load()
-        mean = arena.vector.copy()
+        vector = arena.in_host()
+        mean = vector.copy()
         mean_of_living(transport, mean)
-        total += kernels.sqdist(arena.vector, mean)
+        total += kernels.sqdist(vector, mean)
     mean_of_living(transport, total)
     return float(total[0] ** 0.5)

@@ -16,6 +16,7 @@ from pydec.errors import ConfigError, NonFiniteError, PeerLost
 from pydec.gossip.base import Algorithm
 from pydec.gossip.control import Control, controls
 from pydec.gossip.exchange import Late, Lost
+from pydec.gossip.place import Place
 from pydec.optim.arena import Arena, make_arenas
 from pydec.optim.facts import (
     PeerLike,
@@ -29,6 +30,7 @@ from pydec.optim.gradients import GradientAverager, look_at
 from pydec.optim.layout import Layout
 from pydec.optim.local import describe, warn_if_biased
 from pydec.optim.merge import average, distance
+from pydec.optim.places import GossipDevice, choose
 from pydec.optim.plan import Plan, check_choice
 from pydec.optim.rounds import Rounds
 from pydec.optim.views import Views
@@ -48,8 +50,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     Args:
         optimizer: any ``torch.optim.Optimizer``; its dense, real parameters with ``requires_grad`` are
-            averaged, frozen ones are left alone. Those on a CUDA device are copied to pinned host memory, are
-            averaged there, and return.
+            averaged, frozen ones are left alone.
         peer: what ``pydec.init()`` returned.
         topology: specification or object: who averages with whom, per round.
         compressor: specification or object: how models travel.
@@ -72,6 +73,10 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         lost: what to do when a neighbour is dead and the MPI lets the others live: "raise" PeerLost, or
             "drop" it for good; None drops it wherever the algorithm can go on. See ``heal``.
         iid: whether all ranks' data are of one distribution; silences HeterogeneityWarning.
+        gossip_device: where models on a GPU are averaged, with the same bits: "cuda" there, so that only
+        packets
+            leave it, "cpu" in host memory, or "auto"; ``pydec.optim.places`` says what can be. The attribute
+            of that name has the choice and its reason.
         background: whether a thread moves the packets of order="cta" while gradients are computed, where
             the MPI allows it; large ones wait for the next ``step`` otherwise. Asynchronous algorithms
             have it in any case.
@@ -106,6 +111,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         late: Late = "raise",
         lost: Lost | None = None,
         iid: bool = False,
+        gossip_device: GossipDevice | Place = "auto",
         background: bool = False,
     ) -> None:
         choices = ("buffers", buffers, Buffers), ("nan_policy", nan_policy, NanPolicy), ("init", init, Init)
@@ -144,17 +150,11 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
                 "the optimizer has no parameter with requires_grad=True; there is nothing to train or average"
             )
         self._layout = Layout(optimizer)
-        self._arenas = make_arenas(self._parameters)
-        self._buffer_arenas = make_arenas(float_buffers(model)) if buffers == "average" else []
-        policies = {
-            "buffers": buffers,
-            "late": late,
-            "lost": str(lost),
-            "init": init,
-            "local steps": str(local_steps),
-            "mixing": repr(control),
-            "estimate": str(estimate),
-        }
+        extra = float_buffers(model) if buffers == "average" else []
+        place, self.gossip_device = choose(gossip_device, plan, [*self._parameters, *extra])
+        self._arenas, self._buffer_arenas = make_arenas(self._parameters, place), make_arenas(extra, place)
+        policies = {"buffers": buffers, "late": late, "lost": str(lost), "init": init}
+        policies |= {"local steps": str(local_steps), "mixing": repr(control), "estimate": str(estimate)}
         for page in facts(self.topology, self.compressor, self.algorithm, policies, self._all_arenas):
             peer.agree(page)
         if init == "broadcast":

@@ -21,6 +21,7 @@ from pydec.optim.arena import Arena
 from pydec.optim.exchanges import AnyExchange, end, leave, make_exchange, quiet
 from pydec.optim.facts import PeerLike
 from pydec.optim.gradients import FlatGradients
+from pydec.optim.places import compressor_at
 from pydec.optim.plan import Plan
 from pydec.optim.views import Views
 from pydec.topology.base import Topology
@@ -56,11 +57,13 @@ def _parts(plan: Plan, arenas: Sequence[Arena], groups: Sequence[dict[str, Any]]
         cuts = [i for i in range(len(of)) if i == 0 or of[i] != of[i - 1]] + [len(of)]
         for first, last in itertools.pairwise(cuts):
             spans, start = arena.spans[first:last], arena.spans[first].start
-            stop = arena.spans[last].start if last < len(of) else arena.vector.size
+            stop = arena.spans[last].start if last < len(of) else len(arena.vector)
             x = arena.vector[start:stop]
-            rule = plan.algorithm.rule(x, plan.compressor, plan.topology.degree, plan.local_steps)
+            compressor = compressor_at(arena.place, plan.compressor)
+            rule = plan.algorithm.rule(x, compressor, plan.topology.degree, plan.local_steps)
             rule.arrange([(span.start - start, *span.matrix) for span in spans])
-            parts.append(Part(rule, of[first], groups[of[first]], FlatGradients(spans, start)))
+            gradients = FlatGradients(spans, start, arena.place)
+            parts.append(Part(rule, of[first], groups[of[first]], gradients))
     return parts
 
 
@@ -97,9 +100,11 @@ class Rounds:
         for arena in self._arenas:
             arena.load()
         self.parts = _parts(plan, arenas, groups)
-        plain, degree = compress.make("none"), plan.topology.degree
+        degree = plan.topology.degree
         kind = HeldMixer if plan.algorithm.windowed else gossip.AverageMixer
-        self._buffers = [kind(arena.vector, plain, degree) for arena in buffers]
+        self._buffers = [
+            kind(arena.vector, compressor_at(arena.place, compress.make("none")), degree) for arena in buffers
+        ]
         for mixer in self._buffers:
             mixer.move_scale = 0.0  # the consensus distance is that of the parameters
         self._numbers = NumbersMixer() if plan.measures else None
@@ -131,6 +136,7 @@ class Rounds:
             lost=plan.losing,
             measure=plan.measures,
             background=plan.background,
+            place=self._arenas[0].place,
         )
 
     @property
@@ -342,7 +348,7 @@ class Rounds:
     def check_state(self, saved: dict[str, Any]) -> None:
         """Raise ConfigError unless ``load_state`` can take it."""
         shapes = {name: tuple(vector.shape) for name, vector in saved["vectors"].items()}
-        if shapes != {name: vector.shape for name, vector in self._vectors().items()}:
+        if shapes != {name: tuple(vector.shape) for name, vector in self._vectors().items()}:
             raise ConfigError(f"the state's vectors {shapes} do not fit this model")
         measuring = {"estimator": self.estimator, "controller": self.controller, "switch": self._switch}
         for name, part in measuring.items():
@@ -361,7 +367,7 @@ class Rounds:
         leave(self.exchange)
         vectors = self._vectors()
         for name, vector in saved["vectors"].items():
-            vectors[name][...] = vector.numpy()
+            torch.as_tensor(vectors[name]).copy_(vector)
         self.load()
         for part, numbers in zip(self.parts, saved["numbers"], strict=True):
             part.rule.load_numbers(numbers)
@@ -390,4 +396,4 @@ class Rounds:
 
 def _tensors(vectors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The same memory as tensors."""
-    return {name: torch.from_numpy(vector) for name, vector in vectors.items()}
+    return {name: torch.as_tensor(vector) for name, vector in vectors.items()}

@@ -31,8 +31,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[torch.Tensor], None]
     device: set[int] = set()
     make, numpy = Arena.__init__, torch.Tensor.numpy
 
-    def made(self: Arena, tensors: Any) -> None:
-        make(self, tensors)
+    def made(self: Arena, tensors: Any, place: None = None) -> None:
+        make(self, tensors, place)
         device.add(self.flat.untyped_storage().data_ptr())
 
     def seen(tensor: torch.Tensor, **options: Any) -> Any:

@@ -1,74 +1,22 @@
 """The CUDA kernels run on an emulator, always, and on a GPU where there is one: the same tests.
 
-The emulator is the kernels and their bindings, compiled as C++ (csrc/cuda/emulate); the build lies in
-``build/emulate`` and is brought up to date when the first of these tests asks for it. The emulator runs the
-threads of a block in an order that it draws; each test runs under two of them.
+The emulator (``tests/emulated.py``) runs the threads of a block in an order that it draws; each test runs
+under two of them.
 """
 
 from __future__ import annotations
 
-import fcntl
-import functools
-import importlib.util
-import os
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from pydec.kernels.cuda import _module
+from tests.emulated import Emulated, load_emulated
 
 torch = pytest.importorskip("torch")
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-def sanitized() -> bool:
-    """Whether this program runs under AddressSanitizer, which the module then must be built for."""
-    return "libasan" in os.environ.get("LD_PRELOAD", "")
-
-
-@functools.cache
-def load_emulated() -> ModuleType:
-    """The module; raises RuntimeError with the compiler's words if it cannot be built."""
-    pybind11 = pytest.importorskip(
-        "pybind11", reason="`make install` and the dev extra bring the build tools"
-    )
-    build = ROOT / "build" / ("emulate-sanitized" if sanitized() else "emulate")
-    tools = Path(sys.executable).parent
-    path = os.pathsep.join([str(tools), os.environ.get("PATH", "")])
-    # The compiler is not to run under the sanitizers, nor Python to look where they send it.
-    hidden = ("LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS", "PYTHONPATH", "PYTHONMALLOC")
-    environment = {key: value for key, value in os.environ.items() if key not in hidden} | {"PATH": path}
-    generator = ["-G", "Ninja"] if shutil.which("ninja", path=path) else []
-    options = [
-        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-        f"-DPython_EXECUTABLE={sys.executable}",
-        f"-DPYDEC_SANITIZE={'ON' if sanitized() else 'OFF'}",
-    ]
-    source = str(ROOT / "csrc" / "cuda" / "emulate")
-    build.mkdir(parents=True, exist_ok=True)
-    with (build / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # other test processes wait, and find it built
-        for command in (
-            ["cmake", "-S", source, "-B", str(build), *generator, *options],
-            ["cmake", "--build", str(build), "--parallel"],
-        ):
-            done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-            if done.returncode != 0:
-                raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
-    (library,) = build.glob("_emulated_cuda.*.so")
-    spec = importlib.util.spec_from_file_location("_emulated_cuda", library)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def pytest_collection_modifyitems(items):
@@ -77,13 +25,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.timeout(120, func_only=True))
-
-
-class Emulated(torch.Tensor):  # type: ignore[name-defined,misc]
-    """A tensor in the host's memory that says it is on a GPU, which is what the emulator takes."""
-
-    __dlpack_c_exchange_api__ = None  # which knows better
-    device = SimpleNamespace(type="cuda", index=0)
 
 
 @dataclass(frozen=True)
