@@ -1,4 +1,6 @@
-"""CUDA kernels on one GPU beside torch, torch.compile, Triton and CuPy, and their share of a copy's speed."""
+"""CUDA kernels on one GPU beside torch, torch.compile, Triton and CuPy, and their share of a copy's speed;
+and whole rounds of gossip with a model on the GPU, averaged there or in host memory.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import torch
 from pydec.errors import SetupError
 from pydec.kernels import cuda, cuda_status
 
+from . import cases_cuda_round
 from .cases_cuda import MAKERS, Action, Device, GpuCase, feedback_int8
 from .cases_cuda_coded import MAKERS as CODED
 from .harness import Options, Row
@@ -39,6 +42,7 @@ def rows(options: Options) -> Iterator[Row]:
         torch.cuda.empty_cache()
     for small in SMALL:
         yield from replayed(feedback_int8(device), small, rounds)
+    yield from cases_cuda_round.rows(1 << 20 if options.quick else cases_cuda_round.ELEMENTS, rounds)
 
 
 def measured(case: GpuCase, n: int, rounds: int) -> Iterator[Row]:

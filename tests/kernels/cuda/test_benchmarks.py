@@ -10,6 +10,7 @@ import pytest
 
 from pydec.cli import bench
 from pydec.errors import SetupError
+from tests.emulated import EmulatedPlace
 
 torch = pytest.importorskip("torch")
 
@@ -45,6 +46,20 @@ def test_cases_are_right(gpu, cases, number):
     assert case.bytes_per_element > 4
     eager = next(name for name in case.peers if name.startswith("torch ") or name == "torch.topk")
     case.peers[eager](case.make(20_480, 2))
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_both_ways_of_a_round_agree(gpu, number):
+    timed, (algorithm, compressor) = (
+        module("cases_cuda_round").timed,
+        module("cases_cuda_round").CASES[number],
+    )
+    on_gpu = gpu.device != "cpu"
+    home, device = ("cuda", "cuda") if on_gpu else ("cpu", EmulatedPlace)
+    ours, found = timed(algorithm, compressor, 3000, 2, device, home)
+    _, expected = timed(algorithm, compressor, 3000, 2, "cpu", home)
+    assert ours > 0
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_without_a_gpu_it_says_so():
