@@ -18,6 +18,9 @@ from pathlib import Path
 import pytest
 
 from pydec.cli.main import main
+from pydec.consensus.file_storage import create
+from pydec.consensus.node import founders
+from pydec.crypto.signing import SigningKey
 from pydec.launch.supervise import sessions
 
 ROOT = Path(__file__).parents[2]
@@ -54,13 +57,14 @@ def command_line(pid: int) -> bytes:
         return b""  # it has ended
 
 
-def granted(job: subprocess.Popen[str], run: Path, count: str) -> None:
-    """Ask until the job has taken a step, and is not refused for that."""
+def granted(job: subprocess.Popen[str], run: Path, count: str) -> int:
+    """Ask until the job has taken a step, and is not refused for that; the exit status of the last ask."""
     until_s = time.monotonic() + 120.0
-    while main(["scale", count, "--run-dir", str(run)]):
+    while (status := main(["scale", count, "--run-dir", str(run)])) == 2:
         assert job.poll() is None, job.communicate()
         assert time.monotonic() < until_s
         time.sleep(0.2)
+    return status
 
 
 @pytest.fixture
@@ -97,8 +101,8 @@ def started(tmp_path, monkeypatch):
 def test_two_ranks_then_three_then_one(tmp_path, started, capfd, ledger):
     run = tmp_path / "run"
     job = started("-n 2", "--ledger ledger" if ledger else "")
-    granted(job, run, "+1")
-    granted(job, run, "=1")
+    assert granted(job, run, "+1") == 0
+    assert granted(job, run, "=1") == 0
     _, err = job.communicate(timeout=200)
     assert job.returncode == 0, err
     shown = capfd.readouterr().out
@@ -144,6 +148,26 @@ def test_a_rank_that_is_killed_is_replaced(tmp_path, started):
     assert (summary["status"], summary["ranks_finished"], summary["lost"]) == ("done", 4, [])
     assert sorted(summary["ledger"]["epochs"][-1]["members"]) == [0, 1, 2, 3]
     assert main(["ledger", "verify", str(tmp_path / "ledger")]) == 0
+
+
+@pytest.mark.slow  # three jobs, half a minute
+@pytest.mark.timeout(400)
+@pytest.mark.usefixtures("mpirun")
+def test_a_newcomer_of_another_chain_is_refused_and_the_run_goes_on(tmp_path, started):
+    run = tmp_path / "run"
+    foreign = founders("foreign", [SigningKey.generate().public])
+    (tmp_path / "ledger" / "rank-2").mkdir(parents=True)
+    create(tmp_path / "ledger" / "rank-2", foreign)
+    job = started("-n 2", "--ledger ledger")
+    assert granted(job, run, "+1") == 1
+    _, err = job.communicate(timeout=200)
+    assert job.returncode == 0, err
+    assert "3 ranks did not start (--ledger: rank 0 has chain " in err
+    assert f"rank 2 has chain {foreign.chain_id.hex()[:16]}; use the directories of one run" in err
+    assert "going on with 2 from step " in err
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["steps"], summary["ranks_finished"]) == ("done", 300, 2)
+    assert main(["ledger", "verify", str(tmp_path / "ledger" / "rank-1")]) == 0
 
 
 def rank_3(folder: Path) -> int:
