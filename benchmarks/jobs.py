@@ -67,6 +67,11 @@ class Started:
     def __init__(self, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
         self._process, self._said = process, said
 
+    @property
+    def pid(self) -> int:
+        """Process id of its ``pydec run``."""
+        return self._process.pid
+
     def check(self) -> None:
         """Raise if it has ended.
 

@@ -1,4 +1,4 @@
-"""How soon the others go on when a rank dies, and what it costs to be able to: checkpoints."""
+"""How soon the others go on when a rank dies or more are asked for; what that costs: checkpoints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import recover_kills
+from . import recover_kills, recover_scale
 from .harness import Options, Row
 from .jobs import run_ranks
 
@@ -18,9 +18,10 @@ EVERY = 50
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """What checkpoints cost, then what deaths do."""
+    """What checkpoints cost, then what deaths do, then what it takes to grow."""
     yield from _checkpoints(options)
     yield from recover_kills.rows(options)
+    yield from recover_scale.rows(options)
 
 
 def _checkpoints(options: Options) -> Iterator[Row]:

@@ -124,5 +124,6 @@ HEADLINES = (
     ),
     Headline("the ledger's next epoch without it, worst of 6", "recover", "kill to the epoch .*"),
     Headline("a checkpoint's stall, per step", "recover", "stall of a checkpoint.*"),
+    Headline("two ranks more, 40 MB: request to first step", "recover", "request for more ranks .*40 MB"),
 )
 """In README's order; those that no file holds are left out."""

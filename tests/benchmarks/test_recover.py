@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -23,6 +24,16 @@ def test_both_neighbours_of_a_killed_rank_finish_a_round_without_it():
 @pytest.mark.timeout(240)
 def test_nobody_is_dropped_for_being_slow():
     assert kills.false_alarms(50).value == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mpirun")
+@pytest.mark.timeout(400)
+def test_more_ranks_take_steps_and_the_time_until_then_is_measured():
+    joined, *more = bench.load("recover_scale").rows(bench.load("harness").Options(quick=True))
+    assert joined.value > 0.0
+    assert joined.peer_value > 3.0
+    assert [row.unit for row in more] == (["%"] if (os.cpu_count() or 1) >= 4 else [])
 
 
 @pytest.mark.usefixtures("mpirun")
