@@ -46,6 +46,11 @@ def view_of(state: ChainState, head: bytes, rank_of: Callable[[Account], int] = 
     around a node does); a choice that must be fair needs a beacon of several nodes. Every node that has the
     state computes the same view.
 
+    What looks better and is not: the block's commit certificate (whoever makes the next block chooses which
+    votes are in it, and an idle ledger makes no next block); a signature over chain and epoch in the manner
+    of a verifiable random function (an Ed25519 signer can make any number of valid signatures of one text,
+    see tests/consensus/test_epochs.py; unique ones are those of RFC 9381, or BLS).
+
     Args:
         state: after a committed block.
         head: that block's hash; the chain id at height 0.

@@ -8,7 +8,7 @@ import pytest
 
 from pydec.comm.local import LocalCluster, solo
 from pydec.comm.transport import Stream
-from pydec.consensus import effects
+from pydec.consensus import effects, handover, newcomer
 from pydec.consensus.driver import Driver, Receipt
 from pydec.consensus.file_storage import FileStorage, create
 from pydec.consensus.hello import Greeter
@@ -80,6 +80,28 @@ def test_a_dead_peer_blocks_nobody_and_catches_up_after_its_restart(tmp_path):
     assert heads[3][0] < heads[0][0]
     assert len(set(heads[:3])) == 1
     assert len(set(LocalCluster(4, delay_s=0.001).run(lambda transport: program(transport, None)))) == 1
+
+
+def test_a_rank_far_behind_goes_on_from_a_snapshot(tmp_path, monkeypatch):
+    monkeypatch.setattr(handover, "SPACING", 4)
+    monkeypatch.setattr(newcomer, "FAR", 8)
+    serve = Driver._serve  # blocks before the snapshot are lost, as if there were very many of them
+    monkeypatch.setattr(Driver, "_serve", lambda self, wanted: wanted.first > 8 and serve(self, wanted))
+
+    def program(transport, late):
+        with opened(transport, tmp_path) as driver:
+            while transport.rank != late and driver.head[0] < 10:
+                driver.wait([driver.submit(beacon(driver, transport.rank))], 60.0)
+            linger(driver, transport, 3.0)
+            return driver.head, driver.state.root(), tuple(driver.reports)
+
+    LocalCluster(4, delay_s=0.001).run(lambda transport: transport.rank == 3 or program(transport, 3))
+    found = LocalCluster(4, delay_s=0.001).run(lambda transport: program(transport, 3))
+    assert len(set(found)) == 1
+    assert found[0][2] == ()
+    with FileStorage(tmp_path / "rank-3", KEYS[3].public) as storage:
+        assert storage.base.height >= 8
+        assert storage.head == found[0][0][0]
 
 
 def test_an_idle_ledger_sends_nothing(tmp_path):

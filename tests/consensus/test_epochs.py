@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
+from nacl import bindings
 
 from pydec.consensus.epochs import Epochs, members, view_of
 from pydec.consensus.roles import Role
 from pydec.consensus.rules import Rules
 from pydec.consensus.state import snapshot
 from pydec.consensus.transactions import Beacon, Join, Leave, Transfer
+from pydec.crypto.signing import SigningKey, verify
 from pydec.errors import LedgerError
 from tests.consensus.world import World, account, genesis, key
 
@@ -69,6 +72,28 @@ def test_a_change_takes_effect_at_its_round():
     assert (view.epoch, view.start_round, len(view.members)) == (1, 110, 3)
     assert epochs.committed(world.state, head(world)) is None
     assert [epochs.at(round).epoch for round in (0, 109, 110, 111)] == [0, 0, 1, 1]
+
+
+def test_a_signer_has_many_signatures_of_one_text():
+    """Why a member's signature over the epoch is no fair draw: it signs until it likes the seed."""
+    secret, text = hashlib.sha256(b"a seed").digest(), b"chain and epoch"
+    signer = SigningKey(secret)
+    digest = bytearray(hashlib.sha512(secret).digest()[:32])
+    digest[0] &= 248
+    digest[31] = digest[31] & 63 | 64
+    scalar = bindings.crypto_core_ed25519_scalar_reduce(bytes(digest) + bytes(32))
+    found = {signer.sign(text)}
+    for number in range(5):
+        nonce = bindings.crypto_core_ed25519_scalar_reduce(hashlib.sha512(b"%d" % number).digest())
+        point = bindings.crypto_scalarmult_ed25519_base_noclamp(nonce)
+        challenge = hashlib.sha512(point + signer.public + text).digest()
+        product = bindings.crypto_core_ed25519_scalar_mul(
+            bindings.crypto_core_ed25519_scalar_reduce(challenge), scalar
+        )
+        found.add(point + bindings.crypto_core_ed25519_scalar_add(nonce, product))
+    for signature in found:
+        verify(signer.public, text, signature)
+    assert len(found) == 6
 
 
 def test_bad_addresses_are_named():
