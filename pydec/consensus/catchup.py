@@ -112,8 +112,12 @@ class Allowance:
 class Bar:
     """Where a node without its safety record may vote again (rule 15).
 
-    It may have signed anything in heights that were open when the record was lost. A quorum of the others
-    knows how far the chain had come; one height more may have been in progress; beyond that nothing was.
+    It may have signed anything in heights that were open when the record was lost. Let h be the highest that
+    any of a quorum of the others has decided. Nobody of them signed beyond h + 1; but this node may have been
+    the only one that the COMMITs of h + 1 reached, have decided it, and have signed at h + 2, which it led.
+    Beyond that nothing was, because nothing is without a quorum. The specification's rule 15 bars h + 1 only,
+    which is enough where this node still has its blocks; see tests/consensus/test_catchup.py.
+
     Heads of another epoch's validators do not say that: who has left may not have followed any more.
 
     Args:
@@ -148,7 +152,7 @@ class Bar:
         self._heads[node] = max(decided, self._heads.get(node, 0))
         if table.quorum(table.weight(index for index in map(table.index, self._heads) if index is not None)):
             self._resolved, self._epoch = True, table.epoch
-            self._until = max(self._until, max(self._heads.values()) + 1)
+            self._until = max(self._until, max(self._heads.values()) + 2)
             self._heads.clear()
 
     def entered(self, epoch: int, height: int) -> bool:

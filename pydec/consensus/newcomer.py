@@ -200,8 +200,9 @@ class Newcomer:
     def _on_offer(self, now_s: float, offer: Offer) -> None:
         light, header = self._light, offer.proof.header
         assert light is not None
-        if header.height < light.height or header.height <= self._replica.state.height:
-            self._next(now_s)  # it is behind; that is no lie
+        claimed = self._ahead.get(self._source or b"", 0) - handover.KEPT * handover.SPACING
+        if header.height < light.height or header.height <= max(self._replica.state.height, claimed):
+            self._next(now_s)  # it is behind, or offers an older state than it must have: no lie, and no use
         elif header.epoch > light.table.epoch or self._unknown(header):
             self._offer, self._replica.follow.paused = None, False
             self._ask(now_s)  # steps are missing

@@ -12,6 +12,7 @@ from pydec.consensus import effects as fx
 from pydec.consensus.certificate import Verifier
 from pydec.consensus.file_storage import FileStorage, create
 from pydec.consensus.genesis import Genesis
+from pydec.consensus.handover import Shelf
 from pydec.consensus.joining import Joining
 from pydec.consensus.messages import encode
 from pydec.consensus.pacemaker import Pacemaker
@@ -41,6 +42,7 @@ class Node:
         self.accused: list[tuple[bytes, str]] = []
         self.rejoin: Rejoin | None = None
         self.joining: Joining | None = None
+        self.shelf = Shelf()
         self.pins: dict[int, bytes] = {}
         self.ticking = False
 
@@ -77,7 +79,8 @@ class Cluster:
         found = recover(node.storage, self.genesis, _shared)
         member = Member(self.genesis.chain_id, node.key.public, node.key, _shared.check)
         node.replica = Replica(member, found.state, (found.head, found.commit), Pacemaker(PACE_S, PACE_S / 8))
-        node.joining = Joining(node.replica, node.storage, found.shelf, node.pins)
+        node.shelf = found.shelf
+        node.joining = Joining(node.replica, node.storage, node.shelf, node.pins)
         self._carry_out(node, node.replica.start(node.storage.load()))
 
     def crash(self, name: str) -> None:

@@ -48,7 +48,12 @@ def test_answers_are_rationed_for_each_node():
     assert allowance.take(b"a")
 
 
-def test_a_lost_record_bars_one_height_more_than_a_quorum_knows():
+def test_a_lost_record_bars_two_heights_more_than_a_quorum_knows():
+    """Counter-example to one: height 10 is open. Three nodes send COMMITs of it, and only this one gets them.
+
+    It decides 10, leads 11 and proposes a block, and loses its disk. The others say 9; with 10 barred, it
+    would propose another block at 11, and be slashed.
+    """
     bar = Bar(lost=True)
     assert not bar.allows(1 << 60)
     bar.heard(TABLE, TABLE[0].node_id, 7)
@@ -58,13 +63,13 @@ def test_a_lost_record_bars_one_height_more_than_a_quorum_knows():
     assert bar.waiting
     bar.heard(TABLE, TABLE[2].node_id, 3)
     assert not bar.waiting
-    assert [bar.allows(height) for height in (9, 10, 11)] == [False, False, True]
+    assert [bar.allows(height) for height in (9, 10, 11, 12)] == [False, False, False, True]
 
 
 def test_heads_of_an_epoch_that_is_over_do_not_lift_the_bar():
     """Counter-example: all but one have left at height 9 and follow no more; the chain is at 100 meanwhile.
 
-    Their heads say 9. A node that replays from the start would vote at 11, and at 101, where its lost record
+    Their heads say 9. A node that replays from the start would vote at 12, and at 101, where its lost record
     may say something else.
     """
     bar = Bar(lost=True)
@@ -76,10 +81,10 @@ def test_heads_of_an_epoch_that_is_over_do_not_lift_the_bar():
     _, after = keys_and_table([1] * 7, TABLE.epoch + 1)
     for validator in after.validators[:5]:
         bar.heard(after, validator.node_id, 100)
-    assert [bar.allows(height) for height in (101, 102)] == [False, True]
-    assert not bar.entered(after.epoch, 102)
-    assert not bar.entered(after.epoch + 1, 103)  # it is lifted for good
-    assert bar.allows(103)
+    assert [bar.allows(height) for height in (102, 103)] == [False, True]
+    assert not bar.entered(after.epoch, 103)
+    assert not bar.entered(after.epoch + 1, 104)  # it is lifted for good
+    assert bar.allows(104)
 
 
 def test_without_a_loss_nothing_is_barred_but_what_the_record_says():

@@ -56,11 +56,11 @@ def late(seed: int = 0, height: int = 13, names: str = "abcde") -> Cluster:
     return cluster
 
 
-def old(data: bytes) -> bool:
+def old(data: bytes, until: int = 12) -> bool:
     """Whether it is a block from before the snapshot: as if the chain were long, they take their time."""
     if data[0] == offers.OFFER or data[1] != Decision.TYPE:
         return False
-    return decision(data).height <= 12
+    return decision(data).height <= until
 
 
 def decision(data: bytes) -> Decision:
@@ -69,9 +69,9 @@ def decision(data: bytes) -> Decision:
     return message
 
 
-def slowly(tell):
+def slowly(tell, until: int = 12):
     """What a network carries on which all old blocks are lost, and some messages are lies."""
-    return lambda sender, target, data: None if old(data) else tell(sender, target, data)
+    return lambda sender, target, data: None if old(data, until) else tell(sender, target, data)
 
 
 def truly(sender: Node, target: Node, data: bytes) -> bytes:
@@ -178,6 +178,19 @@ def test_silent_and_boastful_nodes_hold_nobody_up():
 
     cluster.outgoing = slowly(boast)
     assert joined(cluster, "e", 13).files.base.height == 12
+
+
+def test_a_stale_snapshot_is_left_where_it_is():
+    cluster = late(height=9)
+    stale = cluster.nodes["a"].shelf.at(8)
+    assert stale is not None
+    grow(cluster, 21)
+    for name in "abc":
+        cluster.nodes[name].shelf.kept.clear()
+        cluster.nodes[name].shelf.kept.append(stale)
+    cluster.outgoing = slowly(truly, 20)
+    node = joined(cluster, "e", 21)
+    assert (node.files.base.height, node.accused) == (20, [])
 
 
 @pytest.mark.parametrize("right", [True, False])
