@@ -75,14 +75,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="let a rank that dies end the job; an Open MPI with UCX then uses it",
     )
     add(
-        "--silence",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="a rank or host without a sign of life for so long is dead; by default only those whose "
-        "connections are closed",
-    )
-    add(
         "--launch-agent",
         default="",
         metavar="PROGRAM",
@@ -240,7 +232,7 @@ def _tolerance(args: argparse.Namespace, program: str, kind: str) -> Tolerance |
     """What the job is to survive, as far as this mpirun can; says so where it cannot."""
     from pydec.launch.tolerance import Tolerance, missing
 
-    wanted = Tolerance(args.silence) if args.tolerant else None
+    wanted = Tolerance() if args.tolerant else None
     if wanted is not None and (why := missing(program, kind)):
         print(f"pydec: no fault tolerance: {why}; pydec doctor says more", file=sys.stderr, flush=True)
         return None

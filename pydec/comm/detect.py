@@ -73,15 +73,6 @@ def fault_tolerant(environ: Mapping[str, str] | None = None) -> bool:
     return _asked("OMPI_MCA_mpi_ft_enable", environ)
 
 
-def watches_silence(environ: Mapping[str, str] | None = None) -> bool:
-    """Whether the launcher asked Open MPI for its failure detector: ``--mca mpi_ft_detector true``.
-
-    Args:
-        environ: environment to read; the process's own if None.
-    """
-    return _asked("OMPI_MCA_mpi_ft_detector", environ)
-
-
 def check_world(found: Launch | None, world_size: int | None, library: str) -> None:
     """Raise SetupError if the launcher and the loaded MPI do not belong together.
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import signal
 import sys
 import threading
 import time
@@ -24,7 +23,7 @@ from typing import Any
 from pydec.comm import words
 from pydec.comm.bell import hang
 from pydec.comm.buffers import check_peer, check_post, check_tag, flat
-from pydec.comm.detect import check_world, first_line, launch, no_mpi, watches_silence
+from pydec.comm.detect import check_world, first_line, launch, no_mpi
 from pydec.comm.failing import install_excepthook
 from pydec.comm.gpu import takes_gpu_memory
 from pydec.comm.mpi_posts import Posts
@@ -35,7 +34,6 @@ from pydec.errors import ConfigError, SetupError
 
 _INTERRUPT_S = 1e-3  # how often a wait calls the interrupt function
 _FINALIZE_S = 10.0  # how long MPI_Finalize may take, after everyone said goodbye
-_DETECTOR_S = 1.0  # the same with Open MPI's failure detector, where it hung each time between hosts
 
 
 class Job:
@@ -92,10 +90,6 @@ class Job:
             transport.close()
         if not self.clean or not self.owns_mpi or self.mpi.Is_finalized():
             return
-        # The work is done; only MPI's own farewell hangs. With a failure detector it does so without letting
-        # other threads of Python run, so a signal ends it, after the last word to the supervisor.
-        if watches_silence() and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
-            signal.setitimer(signal.ITIMER_REAL, _DETECTOR_S)
         watchdog = threading.Timer(_FINALIZE_S, os._exit, [0])
         watchdog.daemon = True
         watchdog.start()

@@ -7,8 +7,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydec.errors import ConfigError
-
 _FLAGS = (
     *("--with-ft", "ulfm"),
     # Without it, MPI_Finalize waits for the dead.
@@ -21,43 +19,15 @@ _FLAGS = (
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What a job is to survive.
+    """A job is to survive its ranks. ``pydec.comm.watch`` finds those that hang, or whose host is cut off.
 
-    Args:
-        silence_s: seconds without a sign of life after which a rank or host counts as dead; 0 leaves that to
-            closed connections, which a stopped process and a cut cable do not close.
-
-    Raises:
-        ConfigError: a time below half a second, in which a busy machine may be silent for no reason.
+    Open MPI's own detector (``mpi_ft_detector``) is left off: its thread hung MPI_Finalize between three
+    hosts, each time, and without it a rank that computed for 5 s outside MPI counted as dead after 1.6 s.
     """
 
-    silence_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.silence_s and not self.silence_s >= 0.5:
-            raise ConfigError(
-                f"--silence must be 0 (off) or at least 0.5 seconds, got {self.silence_s:g}; machines that "
-                "share cores are silent for that long without being dead"
-            )
-
     def flags(self) -> list[str]:
-        """Options of mpirun.
-
-        Signs of life come from a thread of MPI's own: without it, a rank that computed for 5 s outside MPI
-        was taken for dead after 1.6 s, and ended itself when it came back; with it, it was not. But with it
-        MPI_Finalize hung between three hosts, each time; so it is off unless asked for, and pydec's own ranks
-        then wait for MPI_Finalize a second only.
-        """
-        if not self.silence_s:
-            return list(_FLAGS)
-        values = {
-            "mpi_ft_detector": "true",
-            "mpi_ft_detector_thread": "true",
-            "mpi_ft_detector_period": f"{self.silence_s / 5:g}",
-            "mpi_ft_detector_timeout": f"{self.silence_s:g}",
-            "mpi_ft_propagator_with_rbcast": "true",
-        }
-        return [*_FLAGS, *(word for name, value in values.items() for word in ("--mca", name, value))]
+        """Options of mpirun."""
+        return list(_FLAGS)
 
 
 def missing(mpirun: str, kind: str) -> str:

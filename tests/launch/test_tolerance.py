@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from pydec.errors import ConfigError
 from pydec.launch.mpirun import Job, arguments
 from pydec.launch.tolerance import Tolerance, missing
 
@@ -13,7 +12,7 @@ def options(argv):
     return {argv[i + 1]: argv[i + 2] for i, word in enumerate(argv) if word in ("--mca", "--prtemca")}
 
 
-def test_the_others_live_on_and_nothing_watches_for_silence():
+def test_the_others_live_on_and_mpi_s_own_detector_is_off():
     argv = arguments(Job(2, ("true",)), "mpirun", "Open MPI", 2, tolerance=Tolerance())
     assert argv[argv.index("--with-ft") + 1] == "ulfm"
     found = options(argv)
@@ -21,21 +20,9 @@ def test_the_others_live_on_and_nothing_watches_for_silence():
     assert not any("detector" in name for name in found)
 
 
-def test_silence_is_watched_for_by_a_thread_of_mpi_s():
-    found = options(Tolerance(2.0).flags())
-    assert found["mpi_ft_detector_thread"] == found["mpi_ft_detector"] == "true"
-    assert (found["mpi_ft_detector_period"], found["mpi_ft_detector_timeout"]) == ("0.4", "2")
-
-
 def test_mpich_gets_none_of_it():
-    argv = arguments(Job(2, ("true",)), "mpirun", "MPICH", 2, tolerance=Tolerance(2.0))
+    argv = arguments(Job(2, ("true",)), "mpirun", "MPICH", 2, tolerance=Tolerance())
     assert argv == ["mpirun", "-n", "2", "true"]
-
-
-@pytest.mark.parametrize("silence_s", [0.1, -1.0, float("nan")])
-def test_a_silence_that_means_nothing_is_refused(silence_s):
-    with pytest.raises(ConfigError, match=r"at least 0\.5 seconds, got"):
-        Tolerance(silence_s)
 
 
 @pytest.mark.parametrize(
