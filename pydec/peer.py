@@ -11,11 +11,12 @@ from pydec.comm.detect import launched_ranks
 from pydec.comm.failing import fail_job
 from pydec.comm.living import living
 from pydec.comm.local import solo
+from pydec.comm.sealing import Sealing, sealed
 from pydec.comm.stop import StopGuard
 from pydec.comm.transport import Transport
 from pydec.comm.view import View
 from pydec.comm.watch import Watch, grace_of
-from pydec.errors import ConfigError, LeftOut, Stopped
+from pydec.errors import ConfigError, LeftOut, PydecError, Stopped
 
 DEADLINE_S = 120.0
 """Seconds without an answer after which a peer is given up; a slow rank's first step counts too."""
@@ -146,6 +147,7 @@ def init(
     transport: Transport | None = None,
     signals: bool = True,
     grace: str | float = "auto",
+    secure: str | Sealing = "auto",
 ) -> Peer:
     """Start this process's peer: one of many under mpirun or srun, alone otherwise.
 
@@ -157,6 +159,8 @@ def init(
             thread, and only for as long as the peer is open.
         grace: seconds of silence after which a rank that hangs counts as dead, or "auto": it follows what is
             measured of each. Only where ranks outlive others, as under ``pydec run``.
+        secure: whether messages between ranks are sealed: "on", "off", or "auto", which seals where ranks are
+            on more than one host; a ``Sealing`` says with which keys. The same on all ranks.
 
     Returns:
         The peer; use it as a context manager so that a failure ends the job on all ranks.
@@ -165,6 +169,7 @@ def init(
         ConfigError: a deadline or a grace that is not positive.
         SetupError: no MPI library, or another MPI than the one that launched this process.
         MismatchError: the ranks were given different seeds.
+        ProtocolError: a rank is not to be let in, and the MPI does not live on without it.
     """
     if not deadline_s > 0:
         raise ConfigError(f"deadline_s must be positive, got {deadline_s}")
@@ -174,6 +179,14 @@ def init(
         from pydec.comm.mpi import open_mpi  # a peer that runs alone needs no MPI
 
         transport = open_mpi(deadline_s=deadline_s)
-    peer = Peer(transport or solo(deadline_s), seed=seed, signals=signals, in_job=in_job, grace_s=grace_s)
+    asked = Sealing(secure) if isinstance(secure, str) else secure
+    transport = transport or solo(deadline_s)
+    try:
+        transport = sealed(asked, transport, in_job=in_job)
+    except PydecError as error:
+        if in_job:  # the others may go on without this rank, or must not wait for it
+            fail_job(error)
+        raise
+    peer = Peer(transport, seed=seed, signals=signals, in_job=in_job, grace_s=grace_s)
     peer.agree({"seed": str(seed)})
     return peer

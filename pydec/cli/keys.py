@@ -3,7 +3,7 @@
     pydec keys new node.key     make a key; others may never read the file, and it is never replaced
     pydec keys show node.key    print the public key, which is the node's name on the ledger
 
-The passphrase is asked for on the terminal, or read from an open file descriptor.
+The passphrase is asked for on the terminal, or read from an open file descriptor or an environment variable.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--passphrase-fd", metavar="FD", type=int, help="read the passphrase from this open file descriptor"
+    )
+    parser.add_argument(
+        "--passphrase-from", metavar="SOURCE", help="where the passphrase is: env:NAME or fd:NUMBER"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -66,6 +69,10 @@ def _passphrase(args: argparse.Namespace, twice: bool) -> str | None:
                 return file.read(_MOST_PASSPHRASE_BYTES).decode().rstrip("\r\n")
         except (OSError, ValueError) as error:
             raise ConfigError(f"--passphrase-fd {args.passphrase_fd} cannot be read: {error}") from None
+    if args.passphrase_from is not None:
+        from pydec.crypto.keyfile import secret_from
+
+        return secret_from(args.passphrase_from)
     if not args.passphrase:
         return None
     import getpass

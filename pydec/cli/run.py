@@ -74,6 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="let a rank that dies end the job; an Open MPI with UCX then uses it",
     )
+    add("--secure", choices=("on", "off", "auto"), help="as of pydec train, which it is handed to")
     add(
         "--launch-agent",
         default="",
@@ -108,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
         )
     words = args.command[1:] if args.command[:1] == ["--"] else args.command
     command = mpirun.expand(words, [name for name in COMMANDS if name != "run"])
+    if args.secure:
+        command = _secured(command, args.secure)
     if args.hosts and args.hostfile:
         raise ConfigError("--hosts and --hostfile exclude each other; give one of them")
     slurm = not args.hosts and not args.hostfile and bool(os.environ.get("SLURM_JOB_NODELIST"))
@@ -203,6 +206,15 @@ class Again:
         store = Store(RunDir(Path(self._run_dir)))
         whole = (step for step in store.steps() if {*store.members(step)} <= {*store.ranks(step)})
         return next(whole, -1) + 1
+
+
+def _secured(command: Sequence[str], mode: str) -> tuple[str, ...]:
+    """The command with ``--secure``, which only ``pydec train`` has."""
+    if list(command[1:4]) != ["-m", "pydec", "train"]:
+        raise ConfigError(
+            f"pydec run --secure {mode} is for pydec train; others ask with pydec.init(secure={mode!r})"
+        )
+    return (*command, "--secure", mode)
 
 
 def _desk(

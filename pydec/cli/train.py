@@ -112,6 +112,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="ranks that must live for training to go on when others die (1)",
     )
+    _secure(parser)
     run_ = parser.add_argument_group("run")
     run_.add_argument("--seed", type=int, metavar="N", help="decides everything random (0)")
     run_.add_argument("--run-dir", metavar="DIR", default="", help="where to write (runs/TASK-TIME)")
@@ -166,18 +167,48 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run_.add_argument("--quiet", action="store_true", help="print nothing unless something fails")
 
 
+def _secure(parser: argparse.ArgumentParser) -> None:
+    secure = parser.add_argument_group("secure")
+    secure.add_argument(
+        "--secure",
+        choices=("on", "off", "auto"),
+        help="seal all messages between ranks; auto: where they are on more than one host (auto)",
+    )
+    secure.add_argument(
+        "--key",
+        metavar="SOURCE",
+        help="this job's key: a file of pydec keys, env:NAME or fd:NUMBER; only its holders are let in. With "
+        "{rank} in it each rank has its own, see --peers. Without it, fresh keys; with --ledger, its keys",
+    )
+    secure.add_argument(
+        "--peers", metavar="FILE", help="public keys of all ranks, one a line, in their order (with --key)"
+    )
+    secure.add_argument(
+        "--passphrase-from", metavar="SOURCE", help="passphrase of the key file: env:NAME or fd:NUMBER"
+    )
+    secure.add_argument(
+        "--pad",
+        action="store_true",
+        default=None,
+        help="hide the lengths of messages, at most 12 %% more bytes",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Train this rank's part of the job."""
     config = config_of(args)
     from pydec.peer import init
-    from pydec.train import job
+    from pydec.train import job, sealing
     from pydec.train.determinism import reproducible
     from pydec.train.together import SharedError, speaks_alone
 
     shared: SharedError | None = None
     speaks = True
-    deadline_s, grace = config.deadline_s, config.grace_s or "auto"
-    with reproducible(config.threads), init(deadline_s=deadline_s, seed=config.seed, grace=grace) as peer:
+    deadline_s, grace, keys = config.deadline_s, config.grace_s or "auto", sealing.asked(config)
+    with (
+        reproducible(config.threads),
+        init(deadline_s=deadline_s, seed=config.seed, grace=grace, secure=keys) as peer,
+    ):
         try:
             job.run(peer, config, args.resume or args.run_dir, quiet=args.quiet, resume=bool(args.resume))
         except SharedError as error:
@@ -244,6 +275,11 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "admission": args.admission,
         "puzzle": args.puzzle,
         "min_ranks": args.min_ranks,
+        "secure": args.secure,
+        "key": args.key,
+        "peers": args.peers,
+        "passphrase_from": args.passphrase_from,
+        "pad": args.pad,
     }
     given = {name: value for name, value in given.items() if value is not None}
     return configuration(args.resume, given) if args.resume else TrainConfig(**given)

@@ -148,7 +148,7 @@ def _die_alone(job: Job, error: BaseException) -> NoReturn:
         sys.stderr.flush()
         os.write(2, describe(error, job.rank).encode())
         text = f"{type(error).__name__}: {error}"
-        last_words(job.transports[Stream.CONTROL], text)
+        last_words((job.sealed or job.transports[Stream.GOSSIP]).stream(Stream.CONTROL), text)
         time.sleep(_LINGER_S)
     finally:
         os.kill(os.getpid(), signal.SIGKILL)

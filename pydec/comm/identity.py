@@ -129,15 +129,7 @@ def given(key: str, peers: str, passphrase: str, rank: int) -> Identity:
     phrase = keyfile.secret_from(passphrase) if passphrase else None
     mine = keyfile.from_source(key.replace(RANK, str(rank)), phrase)
     if peers:
-        keys = _read(Path(peers))
-        if rank >= len(keys) or keys[rank] != mine.public:
-            there = keys[rank].hex()[:16] if rank < len(keys) else "none"
-            raise ConfigError(
-                f"--peers {peers} has key {there} for rank {rank}, --key gave it "
-                f"{mine.public.hex()[:16]}; one line a "
-                "rank, in their order"
-            )
-        return listed(mine, keys, peers)
+        return of_list(mine, peers, rank)
     if RANK in key:
         raise ConfigError(
             f"--key {key} gives every rank a key of its own; --peers FILE must list their public keys "
@@ -145,6 +137,28 @@ def given(key: str, peers: str, passphrase: str, rank: int) -> Identity:
             "show), one a line, in the order of ranks"
         )
     return shared(mine)
+
+
+def of_list(key: SigningKey, peers: str, rank: int) -> Identity:
+    """A key for each rank, the public ones in a file.
+
+    Args:
+        key: of this rank.
+        peers: the file; one key a line, in the order of ranks.
+        rank: of this process.
+
+    Raises:
+        ConfigError, SetupError: the file cannot be used, or has another key for this rank.
+    """
+    keys = _read(Path(peers))
+    if rank >= len(keys) or keys[rank] != key.public:
+        there = keys[rank].hex()[:16] if rank < len(keys) else "none"
+        raise ConfigError(
+            f"--peers {peers} has key {there} for rank {rank}, whose key is {key.public.hex()[:16]}; "
+            f"one line "
+            "a rank, in their order"
+        )
+    return listed(key, keys, peers)
 
 
 def _read(path: Path) -> list[bytes]:

@@ -24,6 +24,7 @@ from pydec.errors import FrameError, PeerError, PeerLost, PeerTimeout, ProtocolE
 _log = logging.getLogger("pydec.secure")
 _TAG = (1 << 22) + (1 << 17)  # and the three above it
 _PHASES = 4
+_FIRST = 0.6  # of the deadline: ranks come here at different times, and answer at once from then on
 _REFUSAL = b"\xff\x01"  # no reason: the other side has proved nothing yet, and might be anybody
 
 
@@ -175,7 +176,7 @@ class _Shaker:
         link, result = self._link, self._result
         if peer in result.shut or peer in result.shut_by:
             return
-        until_s = self._began_s + link.deadline_s * phase / _PHASES
+        until_s = self._began_s + link.deadline_s * (_FIRST + (1 - _FIRST) * phase / _PHASES)
         pending, into = expected.pop(peer)
         try:
             arrived = bytes(into[: pending.wait(max(0.0, until_s - link.now()))])

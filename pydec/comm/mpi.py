@@ -29,7 +29,7 @@ from pydec.comm.gpu import takes_gpu_memory
 from pydec.comm.mpi_posts import Posts
 from pydec.comm.mpi_requests import MpiPending, Requests
 from pydec.comm.progress import Engine
-from pydec.comm.transport import TAG_BITS, Background, Pending, Stream, Watcher
+from pydec.comm.transport import TAG_BITS, Background, Pending, Stream, Transport, Watcher
 from pydec.errors import ConfigError, SetupError
 
 _INTERRUPT_S = 1e-3  # how often a wait calls the interrupt function
@@ -56,6 +56,7 @@ class Job:
         self.interrupt_at_s = 0.0
         self.watcher: Watcher | None = None
         self.opened = 0
+        self.sealed: Transport | None = None  # what the program uses in place of these streams
         self.clean = True  # whether all peers have said goodbye, each time
         self.transports: dict[Stream, MpiTransport] = {}
         self.engines: list[Engine] = []
@@ -237,7 +238,7 @@ class MpiTransport:
             job.engines.pop().close()
         if job.transports:
             job.transports.clear()
-            job.interrupt = job.watcher = None
+            job.interrupt = job.watcher = job.sealed = None
             job.clean = job.posts.goodbye(job.opened, self.deadline_s) and job.clean
             words.say(job.rank, begins=False)
 

@@ -157,7 +157,7 @@ class Receive:
         """See ``Pending.wait``."""
         if self._channel is not None:
             owner = self._channel.owner
-            until_s = owner.now() + (owner.deadline_s if timeout_s is None else timeout_s)
+            until_s = owner.now() + (owner.limit_s(self.peer) if timeout_s is None else timeout_s)
             while self._channel is not None:
                 self._channel.advance(timeout_s)
                 timeout_s = max(0.0, until_s - owner.now())

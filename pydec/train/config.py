@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any, Literal, get_args
 
 from pydec import __version__
+from pydec.comm.sealing import Sealing
 from pydec.consensus.puzzle import PUZZLES
 from pydec.consensus.rules import ADMISSIONS
 from pydec.errors import ConfigError
@@ -59,6 +60,9 @@ class TrainConfig:
         ledger: directory of the ranks' ledger nodes; without it the run keeps none.
         admission: what entry to the ledger costs: "pow", "stake" or "invite"; "" keeps what is ("stake").
         puzzle: what "pow" asks for, "sha256" or "scrypt"; decided once, when the ledger is made.
+        secure: whether messages are sealed: "on", "off", or "auto": where ranks are on more than one host.
+        key, peers, passphrase_from: whose keys seal them, see ``comm.identity.given``; with a ledger, its.
+        pad: whether sealed messages hide their lengths.
         threads: threads of a rank's computations; 0 divides the machine's cores.
         compare_solo: whether rank 0 then trains one peer alone for as many steps.
 
@@ -99,6 +103,11 @@ class TrainConfig:
     puzzle: str = ""
     min_ranks: int = 1
     replicas: int = 1
+    secure: str = "auto"
+    key: str = ""
+    peers: str = ""
+    passphrase_from: str = ""
+    pad: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "eval_every", "threads", "seed"):
@@ -141,6 +150,11 @@ class TrainConfig:
                 raise ConfigError(f"--{name} must be one of {', '.join(known)}, got {value!r}")
             if value and not self.ledger:
                 raise ConfigError(f"--{name} is a rule of the ledger; name its directory with --ledger DIR")
+        Sealing(self.secure, self.key, self.peers, self.passphrase_from, self.pad)
+        if self.key and self.ledger:
+            raise ConfigError(
+                "--key with --ledger: a rank's key is that of its node of the ledger; leave --key out"
+            )
         if self.seed >= 2**32:
             raise ConfigError(f"--seed must be below 2**32, got {self.seed}")
 
@@ -218,7 +232,7 @@ class TrainConfig:
 
     def shared(self) -> dict[str, str]:
         """What all ranks must hold alike, for ``peer.agree``."""
-        own = {"threads", "data"}
+        own = {"threads", "data", "key", "peers", "passphrase_from"}
         return {flag(key): str(value) for key, value in asdict(self).items() if key not in own}
 
     def rate(self, step: int, elapsed_s: float = 0.0) -> float:

@@ -19,6 +19,7 @@ from torch import nn
 
 from pydec.comm.living import agree_who_lives, living
 from pydec.comm.orders import Orders
+from pydec.comm.sealing import protected, protection
 from pydec.errors import CutOff, Evicted, LeftOut, PeerError, SetupError, Stopped
 from pydec.optim import DecentralizedOptimizer
 from pydec.peer import Peer
@@ -42,10 +43,8 @@ from pydec.train.together import await_release, jointly, release, speaks, speaks
 T = TypeVar("T")
 
 _ORDER_S = 2.0  # that the supervisor's order may come later than its signal
-
-_BUILDING = (
-    threading.Lock()
-)  # torch's random state is one for all threads; a local cluster has many ranks in one
+# torch's random state is one for all threads; a local cluster has many ranks in one
+_BUILDING = threading.Lock()
 
 
 @dataclass
@@ -87,7 +86,7 @@ def run(
     directory = _directory(peer, setup, run_dir, started)
     shown = display.make(_title(setup.config.task), setup.config.steps, quiet=quiet or peer.rank > 0)
     if peer.size > 1:
-        shown.say(f"faults          {fault_tolerance(peer)}")
+        shown.say(f"faults          {fault_tolerance(peer)}\nmessages        {protection(peer.transport)}")
     with directory.metrics(peer.rank) as metrics, _ledger(peer, setup, directory) as ledger:
         loop = Loop(setup.config, setup.task, peer, setup.optimizer, setup.batches, metrics, shown)
         if not quiet:
@@ -331,6 +330,7 @@ def _finish(
             peer.size, round(float(rows[:, 4].sum() / len(members))), _parameters(setup.task)
         ),
     }
+    result["secure"] = protected(peer.transport)
     if committed is not None:
         result["ledger"] = {"directory": setup.config.ledger, **committed}
     if setup.optimizer.algorithm.asynchronous:

@@ -27,7 +27,7 @@ from torch import nn
 from pydec.comm.living import living
 from pydec.consensus.attestation import Attestation, attest, collect, verify_share
 from pydec.consensus.driver import Driver, Receipt
-from pydec.consensus.file_storage import GENESIS, create, read_genesis
+from pydec.consensus.file_storage import create
 from pydec.consensus.genesis import Genesis
 from pydec.consensus.node import founders, open_node
 from pydec.consensus.options import OPTIONS
@@ -47,17 +47,16 @@ from pydec.consensus.transactions import (
     statement,
 )
 from pydec.consensus.validators import ValidatorTable
-from pydec.crypto import keyfile
 from pydec.crypto.hashing import DIGEST_BYTES, bytes_root, file_root, sha256
 from pydec.crypto.signing import KEY_BYTES, SIGNATURE_BYTES, SigningKey, verify
-from pydec.errors import ConfigError, LedgerError, SetupError, SignatureError, TransactionError
+from pydec.errors import ConfigError, LedgerError, SignatureError, TransactionError
 from pydec.optim.optimizer import DecentralizedOptimizer
 from pydec.train.membership import Membership, Minority
 from pydec.train.roster import PART_S, Roster, fresh_ranks
 from pydec.train.rundir import RunDir
+from pydec.train.sealing import check_sealed, node_of
 from pydec.train.together import Member, speaks, table, text
 
-KEY_FILE = "key.json"
 _HELLO = b"pydec.train.key.v1"
 _NAME_CHARACTERS = 64
 
@@ -281,19 +280,7 @@ class Opening:
         self._peer, self._puzzle = peer, puzzle
         self._keys: list[bytes] = []
         self._fresh: frozenset[int] = frozenset()
-        self.directory = base / f"rank-{peer.rank}"
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SetupError(
-                f"ledger directory {self.directory} cannot be made: {error.strerror}; choose another "
-                "with --ledger"
-            ) from None
-        path = self.directory / KEY_FILE
-        if not path.exists():
-            keyfile.create(path, SigningKey.generate())
-        self.key = keyfile.load(path)
-        self.genesis = read_genesis(self.directory) if (self.directory / GENESIS).exists() else None
+        self.directory, self.key, self.genesis = node_of(base, peer.rank)
         if self.genesis is not None and puzzle not in ("", self.genesis.rules.puzzle):
             raise ConfigError(
                 f"--puzzle {puzzle}: the ledger in {base} was made with {self.genesis.rules.puzzle}, which "
@@ -318,6 +305,7 @@ class Opening:
                 verify(public, _claim(nonce, rank, peer.size, public, chain), proof)
             except SignatureError as error:
                 raise ConfigError(f"rank {rank} does not prove its key: {error}") from None
+            check_sealed(peer.transport, rank, public)
             keys.append(public)
             chains.append(chain)
         knows = [rank for rank, chain in enumerate(chains) if chain != NO_DIGEST]

@@ -45,6 +45,11 @@ FREE = frozenset(
         "compare_solo",
         "min_ranks",
         "replicas",
+        "secure",
+        "key",
+        "peers",
+        "passphrase_from",
+        "pad",
         "ledger",
     }
 )

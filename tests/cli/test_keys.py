@@ -65,3 +65,13 @@ def test_mistakes_cost_one_line(words, answers, message, status, tmp_path, capsy
     assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "k").exists()
+
+
+def test_a_passphrase_comes_from_the_environment(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "node.key"
+    monkeypatch.setenv("PHRASE", "open sesame")
+    assert main(["keys", "new", str(path), "--passphrase-from", "env:PHRASE"]) == 0
+    assert main(["keys", "show", str(path), "--passphrase-from", "env:PHRASE"]) == 0
+    assert "sesame" not in capsys.readouterr().out
+    assert main(["keys", "show", str(path), "--passphrase-from", "open sesame"]) == 2
+    assert "a secret comes from env:NAME or fd:NUMBER" in capsys.readouterr().err

@@ -113,6 +113,7 @@ def test_a_stop_reaches_every_rank(tmp_path):
         (["-n", "x", "true"], {}, "invalid int value"),
         (["-n", "2"], {}, "no command to run"),
         (["-n", "2", "--hosts", "a:b", "true"], {}, "host:slots"),
+        (["-n", "2", "--secure", "on", "true"], {}, "others ask with pydec.init(secure='on')"),
         (["-n", "2", "nonexistent-program"], {}, "no program 'nonexistent-program'"),
         (
             ["-n", "2", "true"],

@@ -77,8 +77,8 @@ def test_a_run_key_holds_for_a_day_and_for_transport_only():
         ("xyz", "line 1: expected a public key, 64 hexadecimal digits"),
         (f"{KEYS[0].public.hex()} more", "line 1: expected a public key"),
         (f"{KEYS[0].public.hex()}\n{KEYS[0].public.hex()}", "ranks 0 and 1 have one key"),
-        (KEYS[1].public.hex(), "has key .* for rank 0, --key gave it"),
-        ("", "has key none for rank 0, --key gave it"),
+        (KEYS[1].public.hex(), "has key .* for rank 0, whose key is"),
+        ("", "has key none for rank 0, whose key is"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_refused(files, lines, error):

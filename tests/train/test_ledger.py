@@ -21,8 +21,9 @@ from pydec.errors import ConfigError, Stopped
 from pydec.peer import Peer
 from pydec.train import checkpoint, job
 from pydec.train.config import TrainConfig
-from pydec.train.ledger import KEY_FILE, digest
+from pydec.train.ledger import digest
 from pydec.train.resume import configuration
+from pydec.train.sealing import KEY_FILE
 
 from .test_checkpoint import Immediate
 
