@@ -9,8 +9,9 @@
 
 A pinned height on the way is shown by a PROOF (ASK_PROOF). The digests have the block's ``state_root`` as
 their root, so everything is checked when it comes, whoever sends it: who sends what does not follow is
-reported by name and not asked again, who sends nothing is not asked again in this attempt, and what was
-verified before stays. No claim is believed: blocks are replayed meanwhile, until an offer has proved itself.
+reported by name, who sends nothing new three times is left out, neither is asked again in this attempt, and
+what was verified before stays. No claim is believed: blocks are replayed meanwhile, until an offer has proved
+itself.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from pydec.errors import FrameError, LedgerError
 
 FAR = 4 * handover.SPACING  # behind the others by so many heights, a snapshot is fetched
 _STUCK = 16  # base times without a new height while somebody is ahead, and a snapshot is fetched as well
-_PATIENCE = 4  # base times for an answer
+_PATIENCE, _PATIENCE_S = 2, 1.0  # for an answer: base times, and seconds at least, for 1 MiB on a slow link
 _REST = 40  # base times between an attempt that came to nothing and the next
-_IDLE_ASKS = 3  # requests of one node in a row that bring nothing new
+_IDLE_ASKS = 3  # requests of one node in a row that may bring nothing new
 _MOST_STEP_BYTES = 1 << 26  # of one attempt: keys of the past can sign any number of epochs
 
 
@@ -84,7 +85,7 @@ class Newcomer:
         elif self._offer is not None and self._offer.height <= height:
             self._end(now_s)  # the blocks have come by themselves
         elif now_s >= self._until_s:
-            self._next(now_s)
+            self._ask(now_s)  # the request or its answer was lost, for all that is known
         return self._drain()
 
     def receive(self, now_s: float, sender: bytes, message: Step | Proof | Offer | Piece) -> list[Effect]:
@@ -154,16 +155,19 @@ class Newcomer:
             assert self._offer is not None
             message = AskPieces(self._offer.height, first := self._missing())
             self._asked_until = first + handover.AT_ONCE
-        self._until_s = now_s + _PATIENCE * self._replica.pace.base_s
+        self._until_s = now_s + self._patience_s()
         self._asks += 1
         if self._asks > _IDLE_ASKS:
             self._next(now_s)
         else:
             self._done.append(Send(self._source, offers.encode(message, self._chain_id)))
 
+    def _patience_s(self) -> float:
+        return max(_PATIENCE_S, _PATIENCE * self._replica.pace.base_s)
+
     def _advanced(self, now_s: float) -> None:
         self._asks = 0
-        self._until_s = now_s + _PATIENCE * self._replica.pace.base_s
+        self._until_s = now_s + self._patience_s()
 
     # ---------------------------------------------------------------- what comes
 

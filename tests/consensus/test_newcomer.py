@@ -47,7 +47,7 @@ def test_claims_are_bounded_and_silence_costs_a_claim():
         boast(replica, number.to_bytes(32, "big"), 1 << 60)
         asked |= {target for target, _ in sent(node.tick(0.0), replica.member.chain_id)}
     assert len(node) <= 2 * MOST_CLAIMS + 2
-    for second in range(3 * MOST_CLAIMS):
+    for second in range(5 * MOST_CLAIMS):
         asked |= {target for target, _ in sent(node.tick(float(10 * second)), replica.member.chain_id)}
         if not node.active:
             break
