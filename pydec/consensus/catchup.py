@@ -164,6 +164,13 @@ class Bar:
         self.lose()
         return True
 
+    def shown(self, height: int) -> bool:
+        """The chain shows this node's COMMIT of a height, no record here does; whether to ask for heads."""
+        if not self.allows(height):
+            return False
+        self.lose()
+        return True
+
     def allows(self, height: int) -> bool:
         """Whether votes at that height cannot contradict forgotten ones."""
         return self._resolved and height > self._until

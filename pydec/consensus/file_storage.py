@@ -197,8 +197,8 @@ class FileStorage(Closing):
         """The safety record.
 
         It is not sound if it is damaged, or was not there although this directory is not new. A new directory
-        for a key that voted elsewhere cannot be told from here: a node must ask its peers whether they know
-        it.
+        for a key that voted elsewhere cannot be told from here: the replica tells it by the key's COMMITs in
+        the chain, or by a snapshot that it joins by.
         """
         return Restored(self._safety.record, self._safety.standing is not Standing.DAMAGED)
 

@@ -212,13 +212,17 @@ class Newcomer:
             self._ask(now_s)  # steps are missing
         elif self._shown(now_s, header.height):
             light.certify(header, offer.proof.commit)
-            if offer.manifest.root() != header.state_root:
+            if not self._rooted(offer):
                 raise LedgerError(f"height {header.height}: the digests are not those of the block's state")
             if self._offer is None or self._offer.height != offer.height:
                 self._offer, self._pieces = offer, {}
                 self._replica.follow.paused = True
                 self._advanced(now_s)
             self._ask(now_s)
+
+    def _rooted(self, offer: Offer) -> bool:
+        """Whether the digests are those of the block's state."""
+        return offer.manifest.root() == offer.proof.header.state_root
 
     def _unknown(self, header: Header) -> bool:
         """Whether a block begins an epoch whose step has not come."""
@@ -250,7 +254,12 @@ class Newcomer:
     def _install(self, now_s: float, offer: Offer) -> None:
         assert self._light is not None
         data = b"".join(self._pieces[number] for number in range(len(self._pieces)))
-        state = self._light.state(data)
+        try:
+            state = self._light.state(data)
+        except LedgerError as error:  # those that certified it are to blame, and nobody who sent it
+            self._done.append(Report(self._replica.member.node_id, f"a quorum certified no state: {error}"))
+            self._end(now_s)
+            return
         header, commit = offer.proof.header, offer.proof.commit
         record = blob(header.encode()) + blob(commit.encode()) + blob(data)
         voted = voted_until(state, commit.signers(), self._replica.member.node_id)

@@ -87,11 +87,10 @@ class Replica:
     ) -> None:
         self.member, self.pace = member, pace or Pacemaker()
         self.verifier = Verifier(member.verify)
-        self.pool, self.bar = Pool(), Bar(lost=False)
+        self.pool, self.bar, self._early = Pool(), Bar(lost=False), Early()
         self.halted: str | None = None
         self._outbox = Outbox()
         self.follow = Follow(member.chain_id, self.pace, self._outbox)
-        self._early = Early()
         self._kept: SafetyRecord | None = None
         self._signed = 0  # the newest height that this directory's records show signatures of
         self._previous: Height | None = None
@@ -147,15 +146,14 @@ class Replica:
         """A timer has run out."""
         if self.halted:
             return []
-        act = {
+        {
             Timer.ROUND: self.height.expire,
             Timer.FETCH: self.height.ask_again,
             Timer.ALLOWANCE: self.follow.refill,
             Timer.RESEND: self._spread.again,
             Timer.SYNC: lambda: self.follow.expire(self.state.height + 1),
             Timer.HEADS: self._ask_heads,
-        }
-        act[timer]()
+        }[timer]()
         return self._settle()
 
     def submit(self, transaction: bytes) -> list[Effect]:
@@ -212,9 +210,8 @@ class Replica:
         member = self.member
         place = Place(member.chain_id, self.state, *self.head, self.verifier)
         index, signer = place.table.index(member.node_id), member.signer
-        if index is not None and (signer is None or place.table[index].key != signer.public):
-            signer = None
-        if not self.bar.allows(place.height):
+        foreign = index is not None and (signer is None or place.table[index].key != signer.public)
+        if foreign or not self.bar.allows(place.height):
             signer = None
         return self.height_type(place, index, signer, self.pace, self._outbox, self._select, record)
 
@@ -243,6 +240,9 @@ class Replica:
         held, certificate = self.height.decided
         self._compare_last_commit(held.block.header)
         self._accuse(self.height)
+        fresh = not self._signed and not self.height.record.messages()  # rule 15 in a new directory
+        if fresh and self.height.index in certificate.signers() and self.bar.shown(held.block.height):
+            self._ask_heads()
         decision = Decision(held.block.height, certificate, held.encoded)
         self._outbox.appends.append(Append(decision.height, encode(decision, self.member.chain_id)))
         self._outbox.rest.append(Committed(held.block, certificate, held.state))
@@ -370,8 +370,6 @@ class Replica:
         if self.bar.waiting:
             self._broadcast(SyncRequest(self.state.height + 1))
             self._outbox.rest.append(SetTimer(Timer.HEADS, self.pace.delay_s(3)))
-
-    # ---------------------------------------------------------------- transactions
 
     def _compare_last_commit(self, header: Header) -> None:
         """The certificate in the chain may show another COMMIT than the one that this node was sent."""

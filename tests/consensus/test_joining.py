@@ -12,8 +12,10 @@ from functools import partial
 import pytest
 
 from pydec.consensus import handover, newcomer, offers
+from pydec.consensus.catchup import Bar
 from pydec.consensus.effects import Broadcast, Install
 from pydec.consensus.file_storage import FileStorage, create
+from pydec.consensus.light import LightClient
 from pydec.consensus.member import Member
 from pydec.consensus.messages import Decision, Head, Proposal, Vote, decode, encode
 from pydec.consensus.newcomer import voted_until
@@ -152,22 +154,52 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_who_serves_something_wrong_is_named_and_another_is_asked(lie):
+def lied_to(lie: str) -> None:
+    """A newcomer among three liars, who alone are accused, and of what they did."""
     tell, message = LIES[lie]
     cluster = late()
     liars = {key(name).public: name for name in "abc"}
     cluster.outgoing = slowly(
         lambda sender, target, data: tell(data) if sender.name in liars.values() else data
     )
-    node = cluster.nodes["e"]
-    cluster.boot(node)
-    cluster.run(lambda: node.state.height >= 13)
+    node = joined(cluster, "e", 13)
     assert node.files.base.height == 12
-    assert all(sender in liars for sender, _ in node.accused)
     assert node.accused
+    assert all(sender in liars for sender, _ in node.accused)
     assert all(re.search(message, reason) for _, reason in node.accused)
     cluster.audit()
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_who_serves_something_wrong_is_named_and_another_is_asked(lie):
+    lied_to(lie)
+
+
+MUTANTS = {
+    "believes certificates": (
+        "the certificate",
+        lambda patch: patch.setattr(LightClient, "certify", lambda self, h, c: self._accept(h, self.table)),
+    ),
+    "believes digests": (
+        "the digests",
+        lambda patch: patch.setattr(newcomer.Newcomer, "_rooted", lambda self, offer: True),
+    ),
+    "believes steps": (
+        "a step",
+        lambda patch: patch.setattr(
+            LightClient, "follow", lambda self, steps: [self._accept(s.header, s.table) for s in steps]
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_newcomer_that_leaves_out_a_check_is_caught(mutant):
+    lie, seeded = MUTANTS[mutant]
+    with pytest.MonkeyPatch.context() as patch:
+        seeded(patch)
+        with pytest.raises((AssertionError, LedgerError)):
+            lied_to(lie)
 
 
 def test_silent_and_boastful_nodes_hold_nobody_up():
@@ -297,6 +329,38 @@ def test_a_key_whose_votes_are_forgotten_waits_until_a_quorum_has_gone_on():
     assert not replica.bar.waiting
     replica.receive(key("a").public, world().record(9))
     assert (replica.state.height, replica.height.signer is None) == (9, replica.bar.allows(10) is False)
+
+
+class Credulous(Bar):
+    """Takes a new directory for a new key, whatever the chain shows."""
+
+    def shown(self, height):
+        return False
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_so_does_one_that_replays_its_own_votes_into_a_new_directory(forgets):
+    class Forgets(Replica):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.bar = Credulous(lost=False)
+
+    chain, kind = world(), Forgets if forgets else Replica
+    voter = key("d")
+    replica = kind(Member(chain.chain_id, voter.public, voter), chain.genesis.state(), (chain.chain_id, None))
+    replica.start()
+    asked = 0
+    for height in range(1, 10):
+        done = replica.receive(key("a").public, chain.record(height))
+        asked += sum(isinstance(effect, Broadcast) for effect in done)
+    assert replica.state.height == 9
+    assert (replica.height.signer is not None) == forgets
+    assert asked == (0 if forgets else 1)  # once, and again by its timer
+    if not forgets:
+        for name in "abc":
+            head = Head(replica.state.table.epoch, 9, replica.head[0])
+            replica.receive(key(name).public, encode(head, chain.chain_id))
+        assert [replica.bar.allows(height) for height in (10, 11, 12)] == [False, False, True]
 
 
 def test_without_that_rule_it_contradicts_itself():
