@@ -144,7 +144,7 @@ class Supervisor:
         mpirun = subprocess.Popen(
             self._argv,
             env=self._env,
-            stdin=subprocess.PIPE if self._desk is not None else subprocess.DEVNULL,
+            stdin=subprocess.PIPE if self._takes_orders else subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
             preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one prctl, and no thread runs here yet
@@ -224,6 +224,11 @@ class Supervisor:
         if now_s - self._finished_s > self._patience[0] and not self._swept:
             self._swept = True
             kill_session(mpirun.pid)
+
+    @property
+    def _takes_orders(self) -> bool:
+        """Whether the ranks are of ``pydec train``; any other program finds the end of its input."""
+        return self._desk is not None and bool(self._desk.run_dir())
 
     @property
     def _leaving(self) -> bool:

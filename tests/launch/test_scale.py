@@ -146,7 +146,16 @@ class Signals:
     received = ()
 
 
-def test_the_ranks_are_told_how_many_go_on(desk):
+def test_a_program_that_is_no_training_reads_the_end_of_its_input(desk):
+    desk.run_dir = lambda: ""
+    desk.starts(Place(Plan(1), 1, {}))
+    code = "import sys; sys.exit(sys.stdin.read() != '')"
+    with Received() as signals:
+        outcome = Supervisor([sys.executable, "-c", code], os.environ, desk=desk).outcome(signals)
+    assert outcome == Outcome(0)
+
+
+def test_the_ranks_are_told_how_many_go_on(desk, capfd):
     code = (
         "import signal, sys; from pydec.comm.orders import Orders; from pydec.comm.words import say_stepped\n"
         "def leave(*_): print('told', Orders(0).take(20.0), file=sys.stderr); sys.exit(143)\n"
@@ -160,6 +169,7 @@ def test_the_ranks_are_told_how_many_go_on(desk):
         outcome = Supervisor([sys.executable, "-c", code], os.environ, desk=desk).outcome(signals)
     assert outcome.left
     assert desk.change.words == "replacing rank 1: 2 -> 3 ranks"
+    assert "told 3" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("status", "left"), [(143, True), (1, False)])
