@@ -59,12 +59,16 @@ class Bell:
         """
         if not self._poll.poll(math.ceil(1e3 * most_s)):
             return False
+        self.heed()
+        return True
+
+    def heed(self) -> None:
+        """Forget the rings so far; whoever does so looks for messages afterwards."""
         try:
             for _ in range(_DRAINED):
                 self._own.recv(1)
         except BlockingIOError:
             pass
-        return True
 
     def close(self) -> None:
         """Nobody can ring any more; idempotent."""
@@ -78,10 +82,8 @@ def hang(comm: Any) -> Bell | None:
         None, on all ranks, unless everybody's bell can be rung by everybody: the ranks share a machine.
     """
     rank, size = comm.Get_rank(), comm.Get_size()
-    own, token = None, bytes(_TOKEN_BYTES)
-    if platform.system() == "Linux":
-        own, token = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), os.urandom(_TOKEN_BYTES)
-        own.bind(_name(token))
+    token = os.urandom(_TOKEN_BYTES)
+    own = _socket(token)
     tokens, rung = bytearray(size * _TOKEN_BYTES), bytearray(size)
     comm.Allgather(token, tokens)
     names = [_name(bytes(tokens[at : at + _TOKEN_BYTES])) for at in range(0, len(tokens), _TOKEN_BYTES)]
@@ -92,6 +94,19 @@ def hang(comm: Any) -> Bell | None:
         bell.close()
         return None
     return bell
+
+
+def _socket(token: bytes) -> socket.socket | None:
+    """A socket of that name; None where there are no abstract names, or they are forbidden."""
+    if platform.system() != "Linux":
+        return None
+    own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        own.bind(_name(token))
+    except OSError:
+        own.close()
+        return None
+    return own
 
 
 def _name(token: bytes) -> bytes:

@@ -41,6 +41,7 @@ class Posts:
         self._send = comm.Issend if matched else comm.Isend
         self._bell = bell
         self._unrung: set[int] = set()
+        self._dry = False
         self._large: list[Any] = []  # requests that take more than one step to complete
         self._opening = 1
         self._told, self._first = False, True  # about a failure of this rank
@@ -82,20 +83,23 @@ class Posts:
         """The next posted message with this tag, if one has arrived."""
         with self._polling:
             self._requests.watch()
-            self._ring()
-            return self._next(tag)
+            if self._bell is not None:
+                if not self._dry:  # what came since the last look was rung for, and is about to be found
+                    self._bell.heed()
+                for peer in self._unrung:
+                    self._bell.ring(peer)
+                self._unrung.clear()
+            note = self._next(tag)
+            self._dry = note is None
+            return note
 
     def still(self) -> bool:
-        """Whether nothing moves that somebody must look after: what comes next is rung for."""
+        """Whether the last ``poll`` found nothing and nothing moves that must be looked after: the next
+        message is rung for.
+        """
         if self._large:
             self._large = [request for request in self._large if not self._requests.settled(request)]
-        return not self._large and not any(self._arriving.values())
-
-    def _ring(self) -> None:
-        if self._bell is not None and self._unrung:
-            for peer in self._unrung:
-                self._bell.ring(peer)
-            self._unrung.clear()
+        return self._dry and not self._unrung and not self._large and not any(self._arriving.values())
 
     def _next(self, tag: int) -> tuple[int, bytes] | None:
         notes = self._arriving.setdefault(tag, deque())

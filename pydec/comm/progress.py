@@ -27,8 +27,8 @@ class Engine:
         name: of the thread.
         most_s: longest sleep, in seconds; those above a millisecond come only after long silence.
         bell: rung when there is something to do. With it the thread sleeps until then, and else for
-            ``RUNG_S`` or more.
-        patient: whether ringing is enough now; while it says no, the sleeps are those without a bell.
+            ``RUNG_S`` or more, even when ``tick`` has just found something.
+        patient: whether whatever is left to do will be rung for; while it says no, all is as without a bell.
     """
 
     def __init__(
@@ -82,6 +82,8 @@ class Engine:
                 if self._tick():
                     backoff.reset()
                     busy_s = time.monotonic()
+                    if self._bell is not None and self._patient():
+                        self._bell.wait(min(RUNG_S, self._most_s))
                 elif self._kicked.is_set():
                     self._kicked.clear()
                     backoff.reset()

@@ -97,7 +97,9 @@ class Header:
             raise FrameError(f"a block header names round {origin_round}; rounds are below {ROUND_LIMIT}")
         reader.end()
         roots = tx_root, state_root, next_hash
-        return cls(chain_id, epoch, height, parent_hash, last_commit, *roots, origin_round, origin_proposer)
+        header = cls(chain_id, epoch, height, parent_hash, last_commit, *roots, origin_round, origin_proposer)
+        header.__dict__["_encoded"] = data  # a header has one encoding
+        return header
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,7 +178,9 @@ class QuorumCertificate:
         bitmap = reader.take(bitmap_bytes)
         signatures = reader.pieces(_few(reader.u16()), SIGNATURE_BYTES)
         reader.end()
-        return cls(VOTES[kind], epoch, height, round, block_hash, bitmap, signatures)
+        certificate = cls(VOTES[kind], epoch, height, round, block_hash, bitmap, signatures)
+        certificate.__dict__["_encoded"] = data  # a certificate has one encoding
+        return certificate
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,11 +276,11 @@ class Driver:
 
     def _take_submitted(self) -> bool:
         busy = False
-        while True:
+        while not self._submitted.empty():
             try:
                 transaction, future = self._submitted.get_nowait()
             except Empty:
-                return busy
+                break
             busy = True
             if not self._receipts.add(transaction, future):
                 continue
@@ -290,6 +290,7 @@ class Driver:
                 self._receipts.settle(transaction, error)
                 continue
             self._perform(done)
+        return busy
 
     def _show_head(self, node: bytes) -> None:
         """Tell a node how far this one is."""

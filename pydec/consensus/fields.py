@@ -61,10 +61,12 @@ def integer(n_bytes: int, least: int = 0, most: int | None = None) -> Codec[int]
             raise FrameError(f"an integer in [{least}, {limit}] was expected, got {value!r}")
         return value
 
-    return Codec(
-        lambda out, value: out.append(check(value).to_bytes(n_bytes, "big")),
-        lambda reader: check(int.from_bytes(reader.take(n_bytes), "big")),
-    )
+    def write(out: Writer, value: int) -> None:
+        if type(value) is not int or not least <= value <= limit:  # most are: one call for each, not three
+            check(value)
+        out.append(value.to_bytes(n_bytes, "big"))
+
+    return Codec(write, lambda reader: check(int.from_bytes(reader.take(n_bytes), "big")))
 
 
 def fixed(n_bytes: int) -> Codec[bytes]:

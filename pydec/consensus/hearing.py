@@ -10,7 +10,7 @@ from pydec.consensus.certificate import CertificateError, QuorumCertificate, Tim
 from pydec.consensus.effects import Refused
 from pydec.consensus.height import AHEAD, BEHIND, Height
 from pydec.consensus.messages import BlockBody, Decision, NewRound, Proposal, Timeout, Vote
-from pydec.consensus.signed import Kind, SignedStatement, timeout_body
+from pydec.consensus.signed import Kind, SignedStatement, signed_bytes, timeout_body
 from pydec.errors import SignatureError
 
 
@@ -33,12 +33,12 @@ def _author(height: Height, sender: bytes, epoch: int, index: int) -> int:
 def _check(height: Height, index: int, kind: Kind, round: int, body: bytes, signature: bytes) -> None:
     """Verify a signature and look for what it contradicts."""
     place = height.place
-    said = SignedStatement(kind, place.chain_id, place.table.epoch, place.height, round, body, signature)
+    where = (place.chain_id, place.table.epoch, place.height, round)
     try:
-        place.verifier.check(place.table[index].key, said.message(), signature)
+        place.verifier.check(place.table[index].key, signed_bytes(kind, *where, body), signature)
     except SignatureError as error:
         raise Refused(f"a bad signature: {error}") from None
-    height.observe(index, said)
+    height.observe(index, SignedStatement(kind, *where, body, signature))
 
 
 def _learn(height: Height, certificate: QuorumCertificate, kind: Kind = Kind.PREPARE) -> None:
@@ -48,8 +48,16 @@ def _learn(height: Height, certificate: QuorumCertificate, kind: Kind = Kind.PRE
         certificate.verify(place.chain_id, place.table, place.height, kind, place.verifier)
     except CertificateError as error:
         raise Refused(str(error)) from None
-    for index, statement in certificate.statements(place.chain_id):
-        height.observe(index, statement)
+    compare(height, certificate)
+
+
+def compare(height: Height, certificate: QuorumCertificate) -> None:
+    """Look for what the signers of a verified certificate contradict, where it is news."""
+    place, kind, round, body = height.place, certificate.kind, certificate.round, certificate.block_hash
+    for index, signature in zip(certificate.signers(), certificate.signatures, strict=True):
+        if not height.detector.knows(place.table[index].key, kind, round, body):
+            where = (place.chain_id, certificate.epoch, certificate.height, round)
+            height.observe(index, SignedStatement(kind, *where, body, signature))
 
 
 def _prepared(
@@ -143,20 +151,20 @@ def proposal(height: Height, sender: bytes, message: Proposal) -> None:
 
 def vote(height: Height, sender: bytes, message: Vote) -> None:
     """PREPARE and COMMIT (rules 4, 5 and 9)."""
-    index = _author(height, sender, message.epoch, message.index)
-    if not height.place.table[index].stake or not -BEHIND <= message.round - height.round <= AHEAD:
+    index, kind, round = _author(height, sender, message.epoch, message.index), message.kind, message.round
+    if not height.place.table[index].stake or not -BEHIND <= round - height.round <= AHEAD:
         return
-    tally = height.prepares if message.kind is Kind.PREPARE else height.commits
-    before = tally.voted(message.round, index)
+    tally = height.prepares if kind is Kind.PREPARE else height.commits
+    before = tally.voted(round, index)
     if before is not None:
         if before != message.block_hash and index not in height.guilty:
-            _check(height, index, message.kind, message.round, message.block_hash, message.signature)
+            _check(height, index, kind, round, message.block_hash, message.signature)
         return
-    if tally.done(message.round):
+    if tally.done(round):
         return
-    _check(height, index, message.kind, message.round, message.block_hash, message.signature)
+    _check(height, index, kind, round, message.block_hash, message.signature)
     height.arm()
-    height.count(message.kind, message.round, index, message.block_hash, message.signature)
+    height.count(kind, round, index, message.block_hash, message.signature)
 
 
 def timeout(height: Height, sender: bytes, message: Timeout) -> None:

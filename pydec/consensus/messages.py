@@ -301,14 +301,16 @@ def decode(data: bytes, chain_id: bytes) -> Message:
     """
     if len(data) > MAX_MESSAGE_BYTES:
         raise FrameError(f"a message of {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are allowed")
-    reader = Reader(data, "a ledger message")
-    version, kind, tag = reader.unpack(_HEAD)
+    if len(data) < HEAD_BYTES:
+        raise FrameError(f"a ledger message ends after {len(data)} bytes, in its head")
+    version, kind, tag = _HEAD.unpack_from(data)
     if version != VERSION:
         raise FrameError(f"a ledger message has version {version}, this pydec speaks {VERSION}")
     if tag != chain_id[:TAG_BYTES]:
         raise FrameError(f"a message of chain {tag.hex()}..., this is {chain_id[:TAG_BYTES].hex()}...")
     if kind not in _TYPES:
         raise FrameError(f"a ledger message has an unknown type {kind}")
+    reader = Reader(data, "a ledger message", HEAD_BYTES)
     message = _TYPES[kind].read(reader)
     reader.end()
     return message

@@ -374,8 +374,7 @@ class Replica:
     def _compare_last_commit(self, header: Header) -> None:
         """The certificate in the chain may show another COMMIT than the one that this node was sent."""
         if header.last_commit is not None and self._previous is not None:
-            for index, statement in header.last_commit.statements(self.member.chain_id):
-                self._previous.observe(index, statement)
+            hearing.compare(self._previous, header.last_commit)
             self._accuse(self._previous)
         self._previous = self.height
 

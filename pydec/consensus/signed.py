@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Protocol
 
 from pydec.consensus.wire import HASH_BYTES, ROUND_LIMIT, Reader, checked, i32
@@ -27,6 +28,8 @@ class Kind(IntEnum):
     COMMIT = 3  # "a quorum prepared this block in this round, and I had not given the round up"
     TIMEOUT = 4  # "I give this round up; the highest prepared round that I know is ..."
 
+    __hash__ = int.__hash__  # every vote is looked up by its kind, and the hash of an Enum is slow
+
 
 class Signer(Protocol):
     """Holds a private key; ``pydec.crypto.signing.SigningKey`` is one. Signing must be deterministic."""
@@ -41,6 +44,7 @@ class Signer(Protocol):
         ...
 
 
+@lru_cache(maxsize=64)  # a quorum signs the same
 def signed_bytes(kind: int, chain_id: bytes, epoch: int, height: int, round: int, body: bytes) -> bytes:
     """The bytes under a signature: tag, kind, chain, epoch, height, round, and the body.
 

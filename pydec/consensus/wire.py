@@ -61,12 +61,13 @@ class Reader:
     Args:
         data: the bytes; nothing is copied but what is taken.
         what: what they should be, for messages.
+        at: where to begin.
     """
 
     __slots__ = ("_at", "_data", "_what")
 
-    def __init__(self, data: bytes, what: str) -> None:
-        self._data, self._what, self._at = data, what, 0
+    def __init__(self, data: bytes, what: str, at: int = 0) -> None:
+        self._data, self._what, self._at = data, what, at
 
     def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
         """The fields of a fixed layout."""

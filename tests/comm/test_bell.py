@@ -71,6 +71,21 @@ def test_a_thread_sleeps_until_it_is_rung_for(bells):
     engine.close()  # wakes it, too
 
 
+def test_a_thread_does_not_look_again_for_what_is_rung_for(bells):
+    calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def tick() -> bool:
+        calls.put(None)
+        return True
+
+    engine = Engine(tick, bell=bells[0], most_s=3600.0)
+    calls.get(timeout=10.0)
+    for _ in range(50):
+        bells[1].ring(0)
+        calls.get(timeout=10.0)
+    engine.close()
+
+
 def test_a_thread_that_must_look_does_so_unrung(bells):
     looked = threading.Semaphore(0)
 
@@ -139,3 +154,12 @@ def test_nobody_has_a_bell_if_one_is_out_of_reach():
             super().Allgather(os.urandom(16) if len(mine) == 16 else mine, into)
 
     assert hang_two(Elsewhere) == {0: None, 1: None}
+
+
+def test_nobody_has_a_bell_where_they_are_forbidden(monkeypatch):
+    class Forbidden(socket.socket):
+        def bind(self, name):
+            raise PermissionError("no abstract names here")
+
+    monkeypatch.setattr(socket, "socket", Forbidden)
+    assert hang_two() == {0: None, 1: None}

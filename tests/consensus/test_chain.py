@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from pydec.consensus.block import packed_bytes
 from pydec.consensus.rules import Rules
 from pydec.consensus.state.chain import ChainState, rebased
 from pydec.consensus.state.execute import AHEAD
+from pydec.consensus.state.parts import ACCOUNT
 from pydec.consensus.state.snapshot import decode, encode
 from pydec.consensus.transactions import (
     NO_DIGEST,
@@ -223,6 +225,16 @@ def test_rebased_priorities_stay_bounded_and_centred():
         table = new
         assert max(map(abs, priorities)) <= 2 * new.total
         assert len(priorities) == len(new)
+
+
+def test_a_changed_account_is_one_made_anew():
+    before = account("a", BOTH, 100)
+    assert before.encoded == ACCOUNT.encode(before)  # which it remembers
+    after = before.changed(round=7, seen=3)
+    assert after == replace(before, round=7, seen=3)
+    assert after.encoded == ACCOUNT.encode(replace(before, round=7, seen=3)) != before.encoded
+    with pytest.raises(TypeError):
+        before.changed(rounds=7)
 
 
 def test_states_do_not_hold_their_past():

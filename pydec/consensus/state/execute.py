@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +103,7 @@ def apply(draft: Draft, data: bytes) -> None:
     _check_sender(draft, transaction, data)
     _SIGNED[type(body)](draft, transaction.sender, body)
     account = draft.accounts[transaction.sender]
-    draft.put(replace(account, sequence=account.sequence + 1, seen=draft.height))
+    draft.put(account.changed(sequence=account.sequence + 1, seen=draft.height))
     draft.after_evidence = True
 
 

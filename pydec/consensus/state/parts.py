@@ -65,6 +65,12 @@ class Account:
         """Canonical bytes."""
         return ACCOUNT.encode(self)
 
+    def changed(self, **changes: int) -> Account:
+        """With other values in some fields, faster than ``replace``: every transaction changes its sender."""
+        values = self.__dict__ | changes
+        values.pop("encoded", None)
+        return Account(**values)
+
 
 @dataclass(frozen=True)
 class Access:

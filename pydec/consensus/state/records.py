@@ -37,6 +37,8 @@ from pydec.consensus.transactions import (
 )
 from pydec.errors import TransactionError
 
+_TRAINS = int(Role.TRAINER | Role.VALIDATOR)  # a plain integer: flags are slow, and beacons come every step
+
 
 def dataset(draft: Draft, sender: bytes, body: Dataset) -> None:
     """Register a manifest."""
@@ -132,11 +134,11 @@ def config(draft: Draft, sender: bytes, body: Config) -> None:
 def beacon(draft: Draft, sender: bytes, body: Beacon) -> None:
     """Note how far the sender's training is."""
     account = draft.account(sender)
-    if not account.roles & (Role.TRAINER | Role.VALIDATOR):
+    if not account.roles & _TRAINS:
         raise TransactionError(f"{sender.hex()[:16]} does not train")
     if body.round <= account.round:
         raise TransactionError(f"{sender.hex()[:16]} reported round {account.round} before, now {body.round}")
-    draft.put(replace(account, round=body.round))
+    draft.put(account.changed(round=body.round))
 
 
 def begin(draft: Draft, sender: bytes, body: Begin) -> None:
@@ -195,7 +197,7 @@ def _attested(draft: Draft, body: Attested) -> None:
     body.attestation.verify(table, draft.state.chain_id, statement(body))
     for index in from_bitmap(body.attestation.signers):
         account = draft.account(table[index].node_id)
-        draft.put(replace(account, seen=draft.height))
+        draft.put(account.changed(seen=draft.height))
 
 
 def _owned(draft: Draft, sender: bytes, root: bytes) -> DatasetRecord:
