@@ -1,9 +1,32 @@
-"""How a wait gives the processor away: to equals at once, then for longer and longer."""
+"""How a wait gives the processor away, to equals at once, then for longer and longer; and when it ends."""
 
 from __future__ import annotations
 
 import os
 import time
+
+_STILL_S = 1.0  # between two looks of a wait, which come every millisecond: more is no waiting
+
+
+class Limit:
+    """A limit of a wait that does not run on while this process stands still, as between SIGSTOP and SIGCONT.
+
+    Args:
+        now_s: when the wait begins, on any clock.
+        limit_s: seconds that it may take.
+    """
+
+    __slots__ = ("_looked_s", "until_s")
+
+    def __init__(self, now_s: float, limit_s: float) -> None:
+        self._looked_s = now_s
+        self.until_s = now_s + limit_s
+
+    def passed(self, now_s: float) -> bool:
+        """Whether the wait has taken that long; ask in every look."""
+        self.until_s += max(0.0, now_s - self._looked_s - _STILL_S)
+        self._looked_s = now_s
+        return now_s >= self.until_s
 
 
 class Backoff:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pydec.comm.backoff import Limit
 from pydec.comm.transport import Background, Pending, Stream, Transport, Watcher
 from pydec.errors import PeerLost, PeerTimeout
 
@@ -133,13 +134,13 @@ class _Watched:
     def wait(self, timeout_s: float | None = None) -> int:
         """See ``Pending.wait``."""
         limit_s = self._group.link.limit_s(self.peer) if timeout_s is None else timeout_s
-        until_s = self._group.now() + limit_s
+        limit = Limit(self._group.now(), limit_s)
         while True:
             try:
-                return self._pending.wait(max(0.0, min(_LOOK_S, until_s - self._group.now())))
+                return self._pending.wait(max(0.0, min(_LOOK_S, limit.until_s - self._group.now())))
             except PeerTimeout as error:
                 self._group.check()
-                if self._group.now() >= until_s:
+                if limit.passed(self._group.now()):
                     what = str(error).partition(": ")[2]
                     raise PeerTimeout(self.peer, f"let {limit_s:g} s pass: {what}") from None
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pydec.comm.backoff import Backoff
+from pydec.comm.backoff import Backoff, Limit
 from pydec.comm.detect import fault_tolerant, first_line
 from pydec.errors import FrameError, PeerError, PeerLost, PeerTimeout
 
@@ -216,12 +216,12 @@ class MpiPending:
         watcher = job.watcher
         limit_s = self._owner.limit_s(self.peer) if timeout_s is None else timeout_s
         backoff = Backoff()
-        until_s = time.monotonic() + limit_s
+        limit = Limit(time.monotonic(), limit_s)
         if watcher is not None:
             watcher.enters(self.peer)
         while not self.done():
             now_s = time.monotonic()
-            if now_s >= until_s:
+            if limit.passed(now_s):
                 raise PeerTimeout(self.peer, f"let {limit_s:g} s pass: no {self._what()}")
             job.run_interrupt(now_s)
             if watcher is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar, TypeVar
 
+from pydec.comm.backoff import Limit
 from pydec.comm.baton import Baton
 from pydec.comm.faults import EAGER_BYTES, Death, Faults, Killed, Pause
 from pydec.comm.transport import Stream, Watcher
@@ -117,16 +118,17 @@ class Operation:
         """See ``Pending.wait``."""
         baton = self.owner.net.baton
         limit_s = self.owner.limit_s(self.peer) if timeout_s is None else timeout_s
-        until_s = baton.time_s + max(limit_s, POLL_S[0])  # a wait of no time is a poll and costs as much
+        # A wait of no time is a poll and costs as much.
+        limit = Limit(baton.time_s, max(limit_s, POLL_S[0]))
         self.owner.interrupt()
         watcher, waited = self.owner.watcher, False
         if watcher is not None:
             watcher.enters(self.peer)
         while not self._settled():
-            if baton.time_s >= until_s:
+            if baton.time_s >= limit.until_s if watcher is None else limit.passed(baton.time_s):
                 note = self.owner.net.idle_note()
                 raise PeerTimeout(self.peer, f"let {limit_s:g} s pass: no {self.what}{note}")
-            look_s = until_s if watcher is None else min(until_s, baton.time_s + LOOK_S)
+            look_s = limit.until_s if watcher is None else min(limit.until_s, baton.time_s + LOOK_S)
             self.owner.net.park(self.owner.rank, look_s, lambda: self.what)
             self.owner.interrupt()
             if watcher is not None:

@@ -147,12 +147,12 @@ class Watch:
         return self._given_s or min(max(_LEAST_S, _MULTIPLE * longest_s), max(deadline_s, 3 * longest_s))
 
     def limit_s(self, peer: int, *, late: bool = False) -> float:
-        """See ``Watcher.limit_s``: the deadline, or more for a peer that needs it and is alive."""
+        """See ``Watcher.limit_s``: the deadline, or as long as a row of ranks takes that hang one by one."""
         grace_s = self.grace_s(peer)
         if late and self._steps >= _WARM:
             return min(grace_s, max(_LEAST_LATE_S, _LATE * self.longest_s(peer)))
         busy_s = max(0.0, self._peers[peer].busy_until_s - self._link.now())
-        return max(self._link.deadline_s, busy_s + 2 * grace_s)
+        return max(self._link.deadline_s, busy_s + (2 + self._link.size // 2) * grace_s)
 
     def enters(self, peer: int) -> None:
         """See ``Watcher.enters``."""

@@ -38,6 +38,7 @@ from pydec.topology.base import Topology
 
 _FIRST_TAG = 1 << 22  # above those of ``Exchange``
 _NAP_S = 20e-3  # how long a rank that has ended waits before it looks round
+_STILL_S = 1.0  # between two looks of a rank that has ended: more is no waiting
 _SIGNS = 4  # signs of life per deadline, once a rank has ended
 
 _opened: WeakKeyDictionary[Transport, itertools.count[int]] = WeakKeyDictionary()
@@ -86,6 +87,7 @@ class Asynchronous(ABC):
         self._sinks = {peer: Sink() for peer in self.listeners}
         self._work: Background | None = None
         self._open = self._ending = False
+        self._looked_s = 0.0
         self._begun = 0
         self._ends = Ending(transport.rank, topology, epoch)
         self._error: Exception | None = None
@@ -183,7 +185,7 @@ class Asynchronous(ABC):
         started_s = self.transport.now()
         self._stop()
         self._raise()
-        self._ending = True
+        self._ending, self._looked_s = True, started_s
         for source in self._sources.values():
             source.heard_s = started_s
         while not self._over():
@@ -372,7 +374,10 @@ class Asynchronous(ABC):
         """Sleep until something may have happened."""
         self._attend()
         now_s = self.transport.now()
+        still_s = max(0.0, now_s - self._looked_s - _STILL_S)  # this rank itself stood still
+        self._looked_s = now_s
         for peer, source in self._sources.items():
+            source.heard_s += still_s
             waited_s = now_s - source.heard_s
             if peer not in self.gone and not source.last and waited_s > self.transport.limit_s(peer):
                 raise PeerTimeout(peer, f"has not ended, and sent nothing for {waited_s:.3g} s")

@@ -41,11 +41,13 @@ def config(words: str):
 
 def test_words_become_a_configuration():
     found = config(
-        "x --steps 5 --optimizer sgd:nesterov=true --momentum 0.9 --order cta --alpha 0.1 --deadline 9"
+        "x --steps 5 --optimizer sgd:nesterov=true --momentum 0.9 --order cta --alpha 0.1 --deadline 9 "
+        "--grace 2.5"
     )
     assert found.optimizer == "sgd:nesterov=true,momentum=0.9"
     assert found.algorithm == "dpsgd:order=cta"
-    assert (found.steps, found.alpha, found.deadline_s) == (5, 0.1, 9.0)
+    assert (found.steps, found.alpha, found.deadline_s, found.grace_s) == (5, 0.1, 9.0, 2.5)
+    assert config("x --grace auto").grace_s == 0.0
     assert config("x --algorithm choco:gamma=0.5 --order atc").algorithm == "choco:gamma=0.5,order=atc"
 
 
@@ -55,6 +57,7 @@ def test_words_become_a_configuration():
         ("x --steps 5 --epochs 1", "--steps and --epochs exclude each other"),
         ("x --steps many", "argument --steps: invalid integer value: 'many'"),
         ("x --lr 0", "argument --lr: must be above 0 and finite, got 0"),
+        ("x --grace 0", "argument --grace: must be 'auto' or seconds above 0, got '0'"),
         ("x --alpha nan", "argument --alpha: must be above 0 and finite, got nan"),
         ("x --momentum 0.9", "--momentum and --weight-decay need --optimizer"),
         ("x --optimizer adamw --momentum 0.9", "--momentum does not go with optimizer 'adamw'"),

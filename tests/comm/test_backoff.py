@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-from pydec.comm.backoff import Backoff
+import pytest
+
+from pydec.comm.backoff import Backoff, Limit
 
 
 def test_yields_then_sleeps_up_to_the_limit(monkeypatch):
@@ -22,3 +24,14 @@ def test_yields_then_sleeps_up_to_the_limit(monkeypatch):
     backoff.reset()
     backoff.pause(time.monotonic())
     assert len(slept) == 20
+
+
+def test_a_limit_does_not_run_on_while_the_process_stands_still():
+    limit = Limit(10.0, 5.0)
+    assert not limit.passed(10.9)
+    assert not limit.passed(70.9)  # a minute of which one second counts
+    assert not limit.passed(71.5)
+    assert limit.until_s == pytest.approx(74.0)
+    assert not limit.passed(72.5)
+    assert not limit.passed(73.4)
+    assert limit.passed(74.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pydec.comm.faults import EAGER_BYTES, Death, Killed
+from pydec.comm.faults import EAGER_BYTES, Death, Killed, Pause
 from pydec.comm.local import LocalCluster
 from pydec.comm.transport import Stream
 from pydec.errors import ConfigError, PeerLost, PeerTimeout
@@ -92,6 +92,25 @@ def test_a_dead_rank_sends_nothing_more_and_its_background_ends():
 def test_an_ended_program_cannot_be_killed():
     cluster = LocalCluster(2, deaths={1: Death(1.0)})
     assert cluster.run(lambda t: t.rank or lost_after(t, 2.0)) == [frozenset(), 1]
+
+
+def test_who_stands_still_finds_what_was_sent_to_it():
+    def program(transport):
+        if transport.rank == 1:
+            transport.sleep(0.5)
+            into = bytearray(1)
+            transport.irecv(0, 7, memoryview(into)).wait()
+            return transport.now(), bytes(into)
+        transport.sleep(2.0)
+        transport.isend(1, 7, memoryview(b"x")).wait()
+        return transport.now(), b""
+
+    found = LocalCluster(2, pauses={1: Pause(1.0, 3.0)}).run(program)
+    assert found == [(2.0, b""), (4.0, b"x")]
+    with pytest.raises(ConfigError, match="for_s must be finite and at least 0, got -1"):
+        Pause(1.0, -1.0)
+    with pytest.raises(ConfigError, match="rank 2 does not exist"):
+        LocalCluster(2, pauses={2: Pause(1.0, 1.0)})
 
 
 def test_impossible_deaths_are_refused():

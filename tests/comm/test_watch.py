@@ -98,6 +98,23 @@ def test_a_rank_that_wakes_while_it_is_being_left_out_splits_nobody(seeds):
     assert both == {SIZE - 1, SIZE}
 
 
+@SEEDS
+def test_whoever_stands_still_whenever_one_group_goes_on_at_most(seeds):
+    """Up to four of five, at overlapping times: those who end have the same members, and nobody else ends."""
+    ended = 0
+    for seed in range(2 * seeds):
+        draw = np.random.default_rng(seed)
+        ranks = draw.permutation(SIZE)[: draw.integers(1, SIZE)]
+        pauses = {int(rank): Pause(draw.uniform(0.5, 3.0), draw.uniform(0.5, 9.0)) for rank in ranks}
+        cluster = LocalCluster(SIZE, seed, delay_s=(1e-4, 2e-2), pauses=pauses, deadline_s=3.0)
+        found = cluster.run(rounds_of(40, steady, grace_s=3.0, together=5))
+        done = {rank: result for rank, result in enumerate(found) if isinstance(result, tuple)}
+        assert len({members for members, _, _, _ in done.values()}) <= 1
+        assert all(set(members) == done.keys() for members, _, _, _ in done.values())
+        ended += bool(done)
+    assert ended > seeds
+
+
 def test_heavy_jitter_makes_nobody_look_dead():
     """Pareto pauses without a variance (1.5), up to a hundred times the median, over 2 x 600 rounds."""
 
