@@ -155,6 +155,20 @@ def test_a_program_that_is_no_training_reads_the_end_of_its_input(desk):
     assert outcome == Outcome(0)
 
 
+@pytest.mark.parametrize("replaces", [False, True])
+def test_survivors_that_cannot_go_on_alone_are_started_again_with_those_that_replace_the_dead(desk, replaces):
+    code = (
+        "import sys; from pydec.comm.words import say_out, say_stepped\n"
+        "say_stepped(0); say_out(1); sys.exit('pydec: error: 1 of 3 members are gone')"
+    )
+    desk.replaces = replaces
+    desk.starts(Place(Plan(3), 3, {}))
+    desk.replace_lost = lambda gone, signals: None  # it ends before that is asked for
+    with Received() as signals:
+        outcome = Supervisor([sys.executable, "-c", code], os.environ, desk=desk).outcome(signals)
+    assert (outcome.status, outcome.fault) == (1, replaces)
+
+
 def test_the_ranks_are_told_how_many_go_on(desk, capfd):
     code = (
         "import signal, sys; from pydec.comm.orders import Orders; from pydec.comm.words import say_stepped\n"
