@@ -16,7 +16,8 @@ from torch import nn
 
 from pydec import DecentralizedOptimizer
 from pydec.comm.local import LocalCluster, LocalTransport
-from pydec.errors import ConfigError, ProtocolError
+from pydec.comm.view import View
+from pydec.errors import ConfigError, Evicted, ProtocolError
 from pydec.gossip import base
 from pydec.gossip.gpu import GpuExchange
 from pydec.kernels.cuda import _module
@@ -264,6 +265,74 @@ def test_what_cannot_be_is_said(run_peers: Run, case: dict[str, Any], words: str
     assert run_peers(2, lambda peer: run(peer, "cpu"))[0] == "cpu, as asked for"
     with pytest.raises(ConfigError, match="gossip_device must be one of auto, cpu, cuda, got 'gpu'"):
         run_peers(2, lambda peer: run(peer, "gpu"))
+
+
+@pytest.mark.parametrize("case", [CASES[k] for k in (1, 5, 10, 11)], ids=name_of)
+def test_other_members_and_deaths_leave_the_same_bits(
+    run_peers: Run, emulated: Any, case: dict[str, Any]
+) -> None:
+    """A member is evicted in round 2; another is dead after step 4, and what ``heal`` does then is done."""
+    graph = "exponential" if case["topology"] == "leaky" else case["topology"]
+
+    def run(peer: Any, device: Any) -> list[np.ndarray]:
+        x = nn.Parameter(torch.full((1200,), float(peer.rank)))
+        place = device() if callable(device) else device
+        opt = DecentralizedOptimizer(
+            torch.optim.SGD([x], lr=0.1), peer, iid=True, init="keep", gossip_device=place,
+            **case | {"topology": graph},
+        )  # fmt: skip
+        opt.views.change(View(1, (4, 0, 2, 1), seed=9, start_round=2))
+        random, seen = torch.Generator().manual_seed(peer.rank), []
+        for step in range(7):
+            x.grad = torch.randn(1200, generator=random)
+            try:
+                opt.step()
+            except Evicted:
+                return seen
+            seen.append(x.detach().numpy().copy())
+            if step == 4:
+                if peer.rank == 2:
+                    return seen
+                opt._rounds.restart((4, 0, 1))  # type: ignore[union-attr]
+        opt.close()
+        return seen
+
+    same(run_peers(5, lambda peer: run(peer, emulated)), run_peers(5, lambda peer: run(peer, "cpu")))
+
+
+_EMULATED = """
+import sys, numpy as np, torch, pydec
+from torch import nn
+from pydec.comm.mpi import MpiTransport
+from pydec.kernels.cuda import _module
+from tests.emulated import EmulatedPlace, load_emulated
+_module._loaded = load_emulated()
+peer = pydec.init()
+found = []
+for place, direct in (("cpu", False), (EmulatedPlace(), False), (EmulatedPlace(), True)):
+    MpiTransport.takes_gpu_memory = direct
+    torch.manual_seed(peer.rank)
+    model = nn.Linear(70, 300)
+    opt = pydec.DecentralizedOptimizer(
+        torch.optim.SGD(model.parameters(), lr=0.1), peer, topology="ring", algorithm="choco:order=cta",
+        compressor="int8", iid=True, gossip_device=place)
+    for step in range(3):
+        opt.zero_grad()
+        model(torch.randn(16, 70)).square().mean().backward()
+        opt.step()
+    opt.close()
+    found.append(model.weight.detach().numpy())
+    np.testing.assert_array_equal(found[0], found[-1])
+peer.close()
+print("same bits on rank", peer.rank)
+"""
+
+
+@pytest.mark.usefixtures("emulated")
+def test_two_ranks_of_mpi_have_the_same_bits(mpirun: Any) -> None:
+    done = mpirun(_EMULATED, 2, timeout_s=200.0)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("same bits on rank") == 2
 
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
