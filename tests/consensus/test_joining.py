@@ -260,6 +260,9 @@ def run_seed(seed: int) -> None:
             cluster.boot(node)
             act()
     cluster.audit()
+    assert {sender for sender, _ in node.accused} <= {
+        key(liar).public
+    }  # the honest never are, whatever is lost
     for name in "abcd":
         assert not cluster.nodes[name].reports
 

@@ -21,6 +21,8 @@ from pydec.cli import bench
 from pydec.cli.main import main
 from pydec.comm.agree import agree
 from pydec.consensus.file_storage import create, read_blocks, read_genesis, read_snapshot, read_steps
+from pydec.consensus.handover import SPACING
+from pydec.consensus.newcomer import FAR
 from pydec.consensus.node import founders, open_node
 from pydec.consensus.replay import Replay
 from pydec.consensus.transactions import Beacon, sign
@@ -192,6 +194,32 @@ def test_a_killed_rank_stops_nobody_and_goes_on_in_the_next_job(mpirun, tmp_path
     assert mpirun(program(), 4, act=go_on).returncode == 0
     assert min(map(len, watch.chains())) >= before + 3
     assert main(["ledger", "verify", str(tmp_path / "rank-2")]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_rank_that_missed_a_thousand_blocks_comes_back_by_a_snapshot(mpirun, tmp_path):
+    watch = Watch(tmp_path, 4)
+
+    def kill(job):
+        watch.reach(range(4), 3, job)
+        watch.signal(2, signal.SIGKILL)
+        missed = watch.height(2) + FAR + 2 * SPACING
+        watch.until(lambda: min(watch.height(rank) for rank in (0, 1, 3)) >= missed, limit_s=400.0)
+        watch.end((0, 1, 3))
+
+    mpirun(program(survives=True), 4, flags=FAULT_TOLERANT, act=kill, timeout_s=500.0)
+    before = max(map(len, watch.chains()))
+    watch = Watch(tmp_path, 4)
+
+    def go_on(job):
+        watch.reach(range(4), before + 3, job)
+        watch.end()
+
+    assert mpirun(program(), 4, act=go_on, timeout_s=200.0).returncode == 0
+    assert read_snapshot(tmp_path / "rank-2", read_genesis(tmp_path / "rank-2").chain_id).height >= SPACING
+    assert min(map(len, watch.chains())) >= before + 3
+    assert main(["ledger", "verify", str(tmp_path)]) == 0
 
 
 @pytest.mark.slow
