@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from types import TracebackType
 
 from pydec.comm.agree import agree
@@ -13,7 +15,7 @@ from pydec.comm.living import living
 from pydec.comm.local import solo
 from pydec.comm.sealing import Sealing, sealed
 from pydec.comm.stop import StopGuard
-from pydec.comm.transport import Transport
+from pydec.comm.transport import Stream, Transport
 from pydec.comm.view import View
 from pydec.comm.watch import Watch, grace_of
 from pydec.errors import ConfigError, LeftOut, PydecError, Stopped
@@ -63,6 +65,16 @@ class Peer:
         self._in_job = in_job
         self._closed = False
 
+    def configure(self, *, seed: int, deadline_s: float) -> None:
+        """Take a seed and a deadline that were found out once all peers were there; all take the same.
+
+        Args:
+            seed, deadline_s: see ``init``.
+        """
+        self.view = replace(self.view, seed=seed)
+        for stream in Stream:
+            self.transport.stream(stream).deadline_s = deadline_s
+
     def check(self) -> None:
         """Call once a step: raises Stopped once any rank has received SIGINT or SIGTERM.
 
@@ -95,6 +107,10 @@ class Peer:
     def reached(self, step: int) -> bool:
         """Whether all ranks stop after this step; see ``StopGuard.reached``."""
         return self._guard.reached(step)
+
+    def ask_to_stop(self) -> bool:
+        """Have all ranks end at one step, as at a SIGTERM, if a stop is deferred; whether they will."""
+        return self._guard.request_deferred(signal.SIGTERM)
 
     def agree(self, facts: Mapping[str, str]) -> None:
         """Compare facts that all ranks must share; all living ranks call it together.

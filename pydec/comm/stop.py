@@ -4,9 +4,9 @@ The signal handler only sets a flag. The flag is looked at inside waits and wher
 calls ``check``; the rank that sees it tells the others with a posted message.
 
 A program that counts steps may end at a step instead (``defer``): every rank then tells every other which
-step it is in when it hears of the stop, and all go on to the latest of these. Nobody waits for a rank that
-waits for it: who is ahead stays where it is, with all that it owes sent, until the others have told, and
-they tell from inside their waits.
+step it is in when it hears of the stop, and all go on to the latest of these (``last_step``). Nobody waits
+for a rank that waits for it: who is ahead stays where it is, with all that it owes sent, until the others
+have told, and they tell from inside their waits.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from __future__ import annotations
 import signal
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
+from pydec.comm.last_step import AT_ONCE, LastStep
 from pydec.comm.transport import Pending, Stream, Transport
 from pydec.comm.watch import Watch
-from pydec.errors import PeerLost, PeerTimeout, Stopped
+from pydec.errors import FrameError, PeerLost, PeerTimeout, Stopped
 
 _MEANS = {
     # What mpirun is told to forward: on SIGTERM itself it kills all ranks within half a second.
@@ -31,11 +33,9 @@ _MEANS = {
 _NOTE = struct.Struct("<4sBI")  # b"stop", signal, rank that received it
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _FAREWELL_TAG = (1 << 22) + 1_000_000
-_STEP_TAG = _FAREWELL_TAG + 1
 _LAST_WORDS = b"gone"
 _MOST_WORDS = 2000  # bytes
-_STEP = struct.Struct("<q")
-_AT_ONCE = -1  # in place of a step: this rank does not defer
+_NAP_S = 0.001
 
 
 class StopGuard:
@@ -63,9 +63,7 @@ class StopGuard:
         self._received: int | None = None  # set by the handler, which does nothing else
         self._stopped: Stopped | None = None
         self._step: Callable[[], int] | None = None
-        self._announced = _AT_ONCE
-        self._sends: list[tuple[Pending, bytes]] = []  # with what must not go away before it has left
-        self._last: int | None = None
+        self._agreement = LastStep(transport.rank, transport.size)
         self.last_words: dict[int, str] = {}
         """Why ranks said that they end alone, by rank."""
 
@@ -89,6 +87,13 @@ class StopGuard:
         """Do what the arrival of signal ``signum`` at this rank does."""
         if self._received is None:
             self._received = _meaning(signum)
+
+    def request_deferred(self, signum: int) -> bool:
+        """Do the same where a stop is deferred, so that all ranks end at one step; whether that is so."""
+        if self._step is None:
+            return False
+        self.request(signum)
+        return True
 
     def check(self) -> None:
         """Raise Stopped if this rank received a signal or another announced a stop, unless it is deferred.
@@ -128,12 +133,11 @@ class StopGuard:
         self._look()
         if self._stopped is None:
             return False
-        if self._last is None:
-            self._last = self._latest()
-        if self._last < 0:
+        last = self._latest()
+        if last < 0:
             self._step = None
             raise self._stopped
-        if step < self._last:
+        if step < last:
             return False
         self._step = None
         return True
@@ -171,56 +175,56 @@ class StopGuard:
             self._look()
 
     def _look(self) -> None:
+        """See what has come: a signal, notes of other ranks, deaths; and tell what they are to know."""
         link = self._control
-        if self._received is not None and self._stopped is None:
+        if self._stopped is None and self._received is not None:
             note = _NOTE.pack(b"stop", self._received, link.rank)
             for peer in range(link.size):
                 if peer != link.rank:
-                    try:
+                    with suppress(PeerTimeout):  # a peer that takes nothing cannot be told
                         link.post(peer, note)
-                    except PeerTimeout:  # a peer that takes nothing cannot be told
-                        continue
             self._know(Stopped(self._received, link.rank))
         while (arrived := link.poll()) is not None:
-            data = arrived[1]
+            sender, data = arrived
             if data[:4] == _LAST_WORDS:
-                self.last_words[arrived[0]] = data[4:].decode(errors="replace")
+                self.last_words[sender] = data[4:].decode(errors="replace")
             elif self._watch is not None and self._watch.hears(data):
-                self._watch.hear(arrived[0], data)
-            elif len(data) == _NOTE.size and data[:4] == b"stop" and self._stopped is None:
+                self._watch.hear(sender, data)
+            elif len(data) == _NOTE.size and data[:4] == b"stop":
                 _, signum, origin = _NOTE.unpack(data)
                 self._know(Stopped(signum, origin))
+            elif data[:4] == b"step":
+                with suppress(FrameError):
+                    self._know(Stopped(*self._agreement.hear(sender, data)))
+        if self._stopped is not None:
+            self._agree(self._stopped)
         if self._watch is not None:
             self._watch.check()
 
     def _know(self, stopped: Stopped) -> None:
-        """A stop is known: say to all where this rank is."""
-        self._stopped = stopped
-        self._announced = _AT_ONCE if self._step is None else self._step()
+        """A stop is known, perhaps from one that was told before its origin died."""
+        if self._stopped is None:
+            self._stopped = stopped
+            self._agreement.announce(AT_ONCE if self._step is None else self._step())
+
+    def _agree(self, stopped: Stopped) -> None:
+        """Tell all others where this rank is, and what else they need to agree on the last step."""
         link = self._control
-        for peer in range(link.size):
-            if peer != link.rank:
-                data = _STEP.pack(self._announced)
+        self._agreement.lose(link.lost())
+        for note in self._agreement.notes(stopped.signum, stopped.origin):
+            for peer in self._agreement.others:
                 with suppress(PeerTimeout, PeerLost):  # who is gone needs to know nothing
-                    self._sends.append((link.isend(peer, _STEP_TAG, memoryview(data)), data))
+                    link.post(peer, note)
 
     def _latest(self) -> int:
-        """The latest step that any rank is in, or ``_AT_ONCE``."""
+        """The latest step that any rank is in, or ``AT_ONCE``; waits until it is agreed on."""
         link = self._control
         until_s = link.now() + link.deadline_s
-        others = set(range(link.size)) - {link.rank} - link.lost()
-        rooms = {peer: bytearray(_STEP.size) for peer in sorted(others)}
-        receives = [link.irecv(peer, _STEP_TAG, memoryview(room)) for peer, room in rooms.items()]
-        steps = [self._announced]
-        for receive, room in zip(receives, rooms.values(), strict=True):
-            try:
-                receive.wait(max(0.0, until_s - link.now()))
-            except PeerLost:  # who is dead is in no step
-                continue
-            except PeerTimeout:
-                return _AT_ONCE
-            steps.append(_STEP.unpack(room)[0])
-        return max(steps) if min(steps) >= 0 else _AT_ONCE
+        while self._agreement.last is None and link.now() < until_s:
+            self._look()
+            if self._agreement.last is None:
+                time.sleep(_NAP_S)
+        return AT_ONCE if self._agreement.last is None else self._agreement.last
 
 
 def last_words(link: Transport, words: str) -> None:

@@ -1,4 +1,5 @@
-"""What a rank tells the supervisor of its job: that it has begun, taken a step, left in order, who is out.
+"""What a rank tells the supervisor of its job: that it has begun, taken a step, left in order, who is out;
+and which checkpoint counts, because its files may be on disks that the supervisor does not see.
 
 No launcher tells: Open MPI with fault tolerance says nothing of a rank that was killed, and ends with
 status 0 even if all were. A word goes to standard error, which launchers carry from every host, between two
@@ -12,9 +13,9 @@ import re
 
 VARIABLE = "PYDEC_SUPERVISED"
 """Environment variable that ``pydec run`` sets; without it nothing is said."""
-_WORD = re.compile(rb"\x1epydec (\d{1,9}) (?:([+-])\x1f|([*!])\x1f\n)")
+_WORD = re.compile(rb"\x1epydec (\d{1,9}) (?:([+-])\x1f|([*!])\x1f\n|=(\d{1,18})\x1f\n)")
 _START = b"\x1epydec "
-_LONGEST = 24
+_LONGEST = 40
 
 
 def say(rank: int, *, begins: bool) -> None:
@@ -35,6 +36,11 @@ def say_out(rank: int) -> None:
     _write(rank, b"!\x1f\n")
 
 
+def say_counted(rank: int, step: int) -> None:
+    """Tell the supervisor, if there is one, that all ranks have the checkpoint of a step, with its copies."""
+    _write(rank, b"=%d\x1f\n" % step)
+
+
 def _write(rank: int, mark: bytes) -> None:
     if os.environ.get(VARIABLE):
         try:
@@ -51,6 +57,7 @@ class Listener:
         left: of these, the ranks that have left in order since.
         stepped: ranks that have taken a step of training.
         out: ranks that others have left out because they were silent.
+        counted: step of the newest checkpoint that all ranks have; -1 before the first.
     """
 
     def __init__(self) -> None:
@@ -58,6 +65,7 @@ class Listener:
         self.left: set[int] = set()
         self.stepped: set[int] = set()
         self.out: set[int] = set()
+        self.counted = -1
         self._kept = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -80,6 +88,9 @@ class Listener:
 
     def _hear(self, word: re.Match[bytes]) -> bytes:
         rank = int(word[1])
+        if word[4]:
+            self.counted = max(self.counted, int(word[4]))
+            return b""
         if not word[2]:
             (self.stepped if word[3] == b"*" else self.out).add(rank)
             return b""

@@ -22,6 +22,7 @@ import numpy as np
 from torch import Tensor
 
 from pydec.comm.living import living
+from pydec.comm.words import say_counted
 from pydec.crypto.hashing import DIGEST_BYTES, merkle_root
 from pydec.errors import PydecError, SetupError
 from pydec.train.checkpoint_files import Layout, Store
@@ -107,6 +108,8 @@ class Saver:
     def go_on(self, step: int) -> None:
         """The run goes on from this step's checkpoint, which counts; what came later is removed."""
         self._counts = [step]
+        if speaks(self._peer):
+            say_counted(self._peer.rank, step)
         for later in self._store.folders():
             if later > step:
                 self._remove(later)
@@ -155,12 +158,7 @@ class Saver:
             else:
                 self._written(step, digest)
         self._copied()
-
-    def last(self, step: int) -> None:
-        """Write the last checkpoint of a run; all ranks together."""
-        self.now(step)
-        if self._keep:
-            self._settle(busy=False)
+        self._settle(busy=False)
 
     def wait(self) -> None:
         """Until nothing is being written."""
@@ -169,7 +167,7 @@ class Saver:
             self._look()
 
     def complete(self, step: int) -> SetupError | None:
-        """Whether all living ranks have this step's checkpoint; all together, after ``last``."""
+        """Whether all living ranks have this step's checkpoint; all together, after ``now``."""
         if not self._keep:
             return None
         rows = table(self._peer, [self.newest])[:, 0]
@@ -189,6 +187,8 @@ class Saver:
         step = int(rows[:, 1].min())
         if step > (self._counts[-1] if self._counts else NOTHING) and (rows[:, 1] == step).all():
             self._counts.append(step)
+            if speaks(self._peer):
+                say_counted(self._peer.rank, step)
             whole = self._replicated(step, round(float(rows[:, 2].min())))
             if self._certify is not None and whole:
                 digests = np.rint(rows[:, 3:]).astype(np.uint8)

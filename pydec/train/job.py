@@ -20,7 +20,7 @@ from torch import nn
 from pydec.comm.living import agree_who_lives, living
 from pydec.comm.orders import Orders
 from pydec.comm.sealing import protected, protection
-from pydec.errors import CutOff, Evicted, LeftOut, PeerError, SetupError, Stopped
+from pydec.errors import CutOff, Evicted, LeftOut, SetupError, Stopped
 from pydec.optim import DecentralizedOptimizer
 from pydec.peer import Peer
 from pydec.train import display, split, tasks
@@ -108,7 +108,7 @@ def run(
                 loop.run()
                 train_s = time.perf_counter() - started_s
                 with peer.busy():
-                    saver.last(loop.progress.step)
+                    saver.now(loop.progress.step)
             missing = saver.complete(loop.progress.step)
             result = _finish(peer, setup, loop, directory, train_s, ledger)
             if setup.config.compare_solo and 0 in living(peer.transport).members:
@@ -116,7 +116,7 @@ def run(
         except (Evicted, LeftOut):
             raise  # the others go on, and write what comes of it
         except BaseException as caught:
-            error = (ledger.minority() if ledger and isinstance(caught, PeerError) else None) or caught
+            error = (ledger.minority(caught) if ledger else None) or caught
             _save_what_is_there(peer, setup, loop, directory, error, time.perf_counter() - started_s)
             last = _voice(shown, peer, quiet=quiet)
             last.say(f"run directory   {directory.path} (up to step {loop.progress.step})")
@@ -380,11 +380,11 @@ def _save_what_is_there(
     if others_finished or (stopped and not speaks(peer)):
         return
     known = failed_reason(directory.path)
-    reason = known if stopped and known else f"rank {peer.rank}: {str(error) or type(error).__name__}"
+    reason = (known or str(error)) if stopped else f"rank {peer.rank}: {str(error) or type(error).__name__}"
     status = "stopped" if stopped and not known else "failed"
     cut = summary(setup.config, setup.task, peer.size, loop.progress, status=status, wall_s=wall_s)
-    cut |= {"reason": str(error) if stopped and not known else reason, **loop.progress.score}
-    cut["lost"] = loop.survivors.rows()
+    ended = peer.size - len(peer.transport.lost()) if isinstance(error, (TooFewRanks, Minority)) else 0
+    cut |= {"reason": reason, **loop.progress.score, "lost": loop.survivors.rows(), "ranks_finished": ended}
     try:
         directory.write("summary.json", cut)
     except SetupError:

@@ -49,7 +49,7 @@ from pydec.consensus.transactions import (
 from pydec.consensus.validators import ValidatorTable
 from pydec.crypto.hashing import DIGEST_BYTES, bytes_root, file_root, sha256
 from pydec.crypto.signing import KEY_BYTES, SIGNATURE_BYTES, SigningKey, verify
-from pydec.errors import ConfigError, LedgerError, SignatureError, TransactionError
+from pydec.errors import ConfigError, LedgerError, PeerError, SignatureError, Stopped, TransactionError
 from pydec.optim.optimizer import DecentralizedOptimizer
 from pydec.train.membership import Membership, Minority
 from pydec.train.roster import PART_S, Roster, fresh_ranks
@@ -118,9 +118,10 @@ class RunLedger:
                 flush=True,
             )
 
-    def minority(self) -> Minority | None:
-        """See ``Membership.minority``."""
-        return self._membership.minority() if self._membership else None
+    def minority(self, error: BaseException) -> Minority | None:
+        """What made a rank stop, or miss another, if it is that: see ``Membership.minority``."""
+        may_be = isinstance(error, (PeerError, Stopped))
+        return self._membership.minority() if self._membership and may_be else None
 
     @property
     def state(self) -> ChainState:

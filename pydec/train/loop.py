@@ -23,7 +23,7 @@ from pydec.train.config import TrainConfig
 from pydec.train.display import Display
 from pydec.train.evaluate import Score, evaluate, evaluate_together
 from pydec.train.rundir import Metrics
-from pydec.train.survivors import Survivors
+from pydec.train.survivors import Survivors, TooFewRanks
 from pydec.train.task import Task
 from pydec.train.together import Member, speaks, table
 
@@ -159,7 +159,12 @@ class Loop:
                 row["bits_per_byte"] = loss / math.log(2.0)
             self._losses.append(loss)
             if step % self.config.log_every == 0 or step == self.config.steps:
-                self._report(alone)
+                try:
+                    self._report(alone)
+                except TooFewRanks:  # on all of them, after this step
+                    if self.saver is not None:
+                        self.saver.now(step)
+                    raise
                 if not alone:
                     row["consensus_distance"] = self.progress.consensus_distance
             self.metrics.add(row)

@@ -3,7 +3,8 @@
 A rank tells its ledger node whom it sees dead, with the round that it will not begin before that is decided,
 about ``_AHEAD_S`` ahead. Usually the decision is there long before, and all members enter the view without
 the dead in its round. Otherwise they pause at theirs; if the living are no quorum, or it does not answer in
-time, training stops with one error, because nobody could tell it from the smaller part of two.
+time, training stops with one error, because nobody could tell it from the smaller part of two. Where it makes
+checkpoints, the living that are no quorum end at one step and save it first.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Membership:
         self._round, self._round_s = round, now_s
         self._look()
         self._take_views()
-        while self._must_wait(round):
+        while self._must_wait(round) and not self._ends():
             self._wait_for_a_decision()
         self._take_views()
 
@@ -175,6 +176,12 @@ class Membership:
         ]
         return self._driver.failure is None and table.quorum(table.weight(living))
 
+    def _ends(self) -> bool:
+        """Whether those who live cannot decide, and therefore end, all at one step, which they save."""
+        if self._driver.failure is not None or not self._undecided() or self._deciding():
+            return False
+        return self._peer.ask_to_stop()
+
     def _wait_for_a_decision(self) -> None:
         transport = self._peer.transport
         until_s = transport.now() + (0.0 if self._alone else self._patience_s)
@@ -182,7 +189,7 @@ class Membership:
             self._peer.check()
             self._driver.pause()
             self._look()
-        if not self._undecided():
+        if not self._undecided() or self._ends():
             return
         if self._driver.failure is not None:
             raise LedgerError(f"the ledger has stopped: {self._driver.failure}")

@@ -43,6 +43,9 @@ class Member(Protocol):
     def check(self) -> None:
         """Raise Stopped when the job is being stopped."""
 
+    def ask_to_stop(self) -> bool:
+        """Have all ranks stop after one step, where a stop is deferred; whether they will."""
+
     def reached(self, step: int) -> bool:
         """Whether all ranks stop after this step, where a stop is deferred."""
 
@@ -89,6 +92,12 @@ def text(peer: Member, mine: str, root: int = 0) -> str:
         return data.tobytes().decode()
 
     return living(peer.transport).run(work)
+
+
+def texts(peer: Member, mine: str) -> list[str]:
+    """What every rank says, by rank; only those that say something cost a message."""
+    speak = table(peer, [float(bool(mine))])[:, 0]
+    return [text(peer, mine, rank) if speak[rank] else "" for rank in range(peer.size)]
 
 
 def settle(peer: Member, error: PydecError | None) -> None:

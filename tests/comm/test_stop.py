@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from pydec.comm.faults import Death
 from pydec.comm.local import LocalCluster, solo
 from pydec.comm.stop import StopGuard
 from pydec.comm.transport import Stream
@@ -125,6 +126,15 @@ def test_a_deferred_stop_ends_all_ranks_at_one_step(waits, signalled):
     step, stopped = results[0]
     assert stopped
     assert 10 <= step <= 40
+
+
+@pytest.mark.parametrize("dead", [0, 3])
+def test_a_rank_that_dies_while_they_agree_does_not_split_the_others(dead):
+    """The one that is furthest ahead dies, or the one that was asked to stop; notes of it reach some."""
+    for seed in range(25):
+        cluster = LocalCluster(4, seed, delay_s=(1e-3, 0.03), deaths={dead: Death((0.38, 0.5), (0.0, 0.05))})
+        results = cluster.run(counting(80, False, 10, 3))
+        assert len({results[rank] for rank in range(4) if rank != dead}) == 1, (seed, results)
 
 
 def test_a_deferred_stop_of_a_peer_alone_is_at_once():

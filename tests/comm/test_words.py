@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydec.comm.words import VARIABLE, Listener, say, say_out, say_stepped
+from pydec.comm.words import VARIABLE, Listener, say, say_counted, say_out, say_stepped
 
 
 def heard(data, size):
@@ -28,11 +28,13 @@ def test_what_is_said_is_heard(monkeypatch):
     say(2, begins=False)
     say_stepped(13)
     say_out(7)
+    say_counted(2, 400)
+    say_counted(2, 40)
     out, listener = heard(os.read(end, 1000), 7)
     os.close(end)
     os.close(start)
     assert (out, listener.begun, listener.left, listener.lost()) == (b"", {2, 13}, {2}, [13])
-    assert (listener.stepped, listener.out) == ({13}, {7})
+    assert (listener.stepped, listener.out, listener.counted) == ({13}, {7}, 400)
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])

@@ -359,8 +359,10 @@ def test_a_minority_stops_with_one_error_and_what_was_saved(mpirun, tmp_path, la
     assert why in found["reason"]
     assert sorted(row["rank"] for row in found["lost"]) == dead
     assert gone(tmp_path)
-    saved = max(Store(RunDir(tmp_path / "run")).steps())
-    assert saved > 0
+    assert found["ranks_finished"] == size - len(dead)
+    store = Store(RunDir(tmp_path / "run"))
+    assert max(store.steps()) == found["steps"] > 0
+    assert {*store.members(found["steps"])} == {*range(size)} - {*dead}
     for rank in set(range(size)) - {*dead}:
         assert ledger_main(["ledger", "verify", str(tmp_path / f"L/rank-{rank}")]) == 0
     assert "go on with      pydec train --resume run" in done.stdout

@@ -102,7 +102,7 @@ def test_what_is_written_is_the_state_of_its_step_in_one_buffer(tmp_path, monkey
             assert saver._buffer is not None
             buffers.add(saver._buffer.data_ptr())
         assert len(buffers) == 1
-        saver.last(5)
+        saver.now(5)
         assert saver.complete(5) is None
         store = Store(RunDir(tmp_path))
         assert store.steps() == [5, 4, 3]
@@ -121,7 +121,7 @@ def test_the_root_is_of_all_ranks_manifests(tmp_path, monkeypatch):
                 peer, tmp_path, torch.full((2,), float(peer.rank)), every=1, keep=5, certify=roots.__setitem__
             )
             saver.after(1)
-            saver.last(2)
+            saver.now(2)
             return roots
 
     results = LocalCluster(3).run(program)
@@ -150,7 +150,7 @@ def test_a_rank_that_cannot_write_is_named_and_stops_nobody(tmp_path, monkeypatc
         ):
             for step in range(1, 7):
                 saver.after(step)
-            saver.last(6)
+            saver.now(6)
             return str(saver.complete(6))
 
     results = LocalCluster(2).run(program)
@@ -187,6 +187,6 @@ def test_the_thread_writes_while_the_program_goes_on(tmp_path, monkeypatch):
         saver.after(2)  # returns, and leaves this one out
         assert saver.left_out == 1
         gate.set()
-        saver.last(3)
+        saver.now(3)
         assert saver.newest == 3
     assert Store(RunDir(tmp_path)).steps() == [3, 1]

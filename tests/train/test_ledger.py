@@ -20,9 +20,11 @@ from pydec.crypto.signing import SigningKey
 from pydec.errors import ConfigError, Stopped
 from pydec.peer import Peer
 from pydec.train import checkpoint, job
+from pydec.train.checkpoint_files import Store
 from pydec.train.config import TrainConfig
 from pydec.train.ledger import digest
 from pydec.train.resume import configuration
+from pydec.train.rundir import RunDir
 from pydec.train.sealing import KEY_FILE
 
 from .test_checkpoint import Immediate
@@ -229,3 +231,7 @@ def test_a_minority_stops_with_one_error_that_all_have_alike(toy):
     summary = json.loads(Path("first/summary.json").read_text())
     assert summary["status"] == "failed"
     assert "the ledger needs 3" in summary["reason"]
+    assert summary["ranks_finished"] == 2
+    store = Store(RunDir(Path("first")))  # of the step that both came to
+    assert store.steps() == [summary["steps"]]
+    assert store.ranks(summary["steps"]) == store.members(summary["steps"]) == [0, 1]
