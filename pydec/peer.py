@@ -65,13 +65,16 @@ class Peer:
         self._in_job = in_job
         self._closed = False
 
-    def configure(self, *, seed: int, deadline_s: float) -> None:
-        """Take a seed and a deadline that were found out once all peers were there; all take the same.
+    def configure(self, *, seed: int, deadline_s: float, grace_s: float) -> None:
+        """Take what was found out only once all peers were there; all take the same.
 
         Args:
             seed, deadline_s: see ``init``.
+            grace_s: see ``Peer``.
         """
         self.view = replace(self.view, seed=seed)
+        if self.watch is not None:
+            self.watch.given_s = grace_s
         for stream in Stream:
             self.transport.stream(stream).deadline_s = deadline_s
 

@@ -140,7 +140,10 @@ def run(args: argparse.Namespace) -> int:
         argv = mpirun.arguments(
             job, program, kind, cores, {*env, VARIABLE}, tolerance=tolerance, agent=args.launch_agent
         )
-        return Supervisor(argv, env, desk=desk).outcome(signals)
+        supervisor = Supervisor(argv, env, desk=desk)
+        outcome = supervisor.outcome(signals)
+        again.counted = max(again.counted, supervisor.counted)
+        return outcome
 
     def answers(asked: Sequence[str], signals: Signals) -> set[str]:
         return answering(asked, signals, args.launch_agent, slurm=slurm)
@@ -163,9 +166,13 @@ class Again:
 
     Args:
         command: as it is started first. A run without ``--run-dir`` gets one here, so that it can be found.
+
+    Attributes:
+        counted: step of the newest checkpoint that the ranks said to have, on whatever disks; -1 without one.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
+        self.counted = -1
         self._command = tuple(command)
         self._run_dir = ""
         if list(command[1:4]) != ["-m", "pydec", "train"] or {"-h", "--help"} & set(command):
@@ -197,15 +204,18 @@ class Again:
         return (*self._command, "--run-dir", self._run_dir)
 
     def progress(self) -> int:
-        """Steps up to the newest checkpoint that all its ranks have finished, plus one; 0 without one."""
+        """Steps up to the newest checkpoint that all its ranks have finished, plus one; 0 without one.
+
+        The ranks' word counts, and what lies on this host's disk, which may hold none of it.
+        """
         if not self._run_dir or not (Path(self._run_dir) / "checkpoints").is_dir():
-            return 0
+            return self.counted + 1
         from pydec.train.checkpoint_files import Store
         from pydec.train.rundir import RunDir
 
         store = Store(RunDir(Path(self._run_dir)))
         whole = (step for step in store.steps() if {*store.members(step)} <= {*store.ranks(step)})
-        return next(whole, -1) + 1
+        return max(next(whole, -1), self.counted) + 1
 
 
 def _secured(command: Sequence[str], mode: str) -> tuple[str, ...]:

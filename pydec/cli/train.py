@@ -14,11 +14,14 @@ one of your own. Topologies, compressors, algorithms and optimizers are given th
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydec.comm.detect import launched_ranks
 from pydec.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pydec.peer import Peer
     from pydec.train.config import TrainConfig
 
 
@@ -196,21 +199,28 @@ def _secure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train this rank's part of the job."""
-    config = config_of(args)
-    from pydec.peer import init
-    from pydec.train import job, sealing
+    from pydec.peer import DEADLINE_S, init
+    from pydec.train import job
     from pydec.train.determinism import reproducible
-    from pydec.train.together import SharedError, speaks_alone
+    from pydec.train.sealing import asked
+    from pydec.train.together import SharedError, jointly, speaks_alone
 
+    # A run that goes on may be new to this host: its configuration comes from the other ranks.
+    joint = bool(args.resume) and (launched_ranks() or 1) > 1
+    early = _known(args) if joint else config_of(args)
     shared: SharedError | None = None
     speaks = True
-    deadline_s, grace, keys = config.deadline_s, config.grace_s or "auto", sealing.asked(config)
-    with (
-        reproducible(config.threads),
-        init(deadline_s=deadline_s, seed=config.seed, grace=grace, secure=keys) as peer,
-    ):
+    with init(
+        deadline_s=early.deadline_s if early else args.deadline or DEADLINE_S,
+        seed=0 if joint or early is None else early.seed,
+        grace=(early.grace_s if early else args.grace) or "auto",
+        secure=asked(early) if early else args.secure or "auto",
+    ) as peer:
         try:
-            job.run(peer, config, args.resume or args.run_dir, quiet=args.quiet, resume=bool(args.resume))
+            config = early if early and not joint else jointly(peer, lambda: _handed_over(peer, args))
+            peer.configure(seed=config.seed, deadline_s=config.deadline_s, grace_s=config.grace_s)
+            with reproducible(config.threads):
+                job.run(peer, config, args.resume or args.run_dir, quiet=args.quiet, resume=bool(args.resume))
         except SharedError as error:
             shared, speaks = error, speaks_alone(peer)
     if shared is None:
@@ -218,6 +228,22 @@ def run(args: argparse.Namespace) -> int:
     if not speaks:
         return 2 if isinstance(shared.error, ConfigError) else 1  # another rank says it for all
     raise shared.error from shared.__cause__
+
+
+def _known(args: argparse.Namespace) -> TrainConfig | None:
+    """What ``config_of`` makes of this host's own disk; None if it has not seen the run."""
+    try:
+        return config_of(args)
+    except ConfigError:
+        return None  # if that is not why, all ranks say so together
+
+
+def _handed_over(peer: Peer, args: argparse.Namespace) -> TrainConfig:
+    """What ``config_of`` makes of the run directory, once every rank's disk has the configuration."""
+    from pydec.train.handover import hand_over
+
+    hand_over(peer, Path(args.resume))
+    return config_of(args)
 
 
 def config_of(args: argparse.Namespace) -> TrainConfig:

@@ -104,7 +104,7 @@ class Watch:
 
     def __init__(self, transport: Transport, grace_s: float = 0.0) -> None:
         self._link = transport.stream(Stream.CONTROL)
-        self._given_s = grace_s
+        self.given_s = grace_s
         self._peers = [_Peer() for _ in range(transport.size)]
         self._left: set[int] = set()  # ranks that are out and have said that they go
         self._gossip = transport.stream(Stream.GOSSIP)
@@ -143,8 +143,8 @@ class Watch:
         """Silence that a peer is allowed now."""
         deadline_s, longest_s = self._link.deadline_s, self.longest_s(peer)
         if self._steps < _WARM:
-            return max(self._given_s, deadline_s)
-        return self._given_s or min(max(_LEAST_S, _MULTIPLE * longest_s), max(deadline_s, 3 * longest_s))
+            return max(self.given_s, deadline_s)
+        return self.given_s or min(max(_LEAST_S, _MULTIPLE * longest_s), max(deadline_s, 3 * longest_s))
 
     def limit_s(self, peer: int, *, late: bool = False) -> float:
         """See ``Watcher.limit_s``: the deadline, or as long as a row of ranks takes that hang one by one."""

@@ -137,6 +137,11 @@ class Supervisor:
         with Signals() as signals:
             return conclude(self.outcome(signals))
 
+    @property
+    def counted(self) -> int:
+        """Step of the newest checkpoint that all ranks said to have; -1 without one."""
+        return self._heard.counted
+
     def outcome(self, signals: Signals) -> Outcome:
         """Run to the end, once, and tell how it ended; ``conclude`` writes the reason."""
         self._signals = signals

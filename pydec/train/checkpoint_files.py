@@ -54,6 +54,10 @@ _MANIFEST = re.compile(r"rank-(\d+)\.json")
 Shapes = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
+class DamagedPart(SetupError):
+    """What arrived is not what was asked for; its sender's disk or the way is to blame."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where one tensor lies, in bytes after the header."""
@@ -228,9 +232,9 @@ class Store:
                 f"{path} has format {version}, written by pydec {found.get('pydec')}, and this is pydec "
                 f"{__version__}, which reads up to format {FORMAT}; resume with that version"
             )
-        if digest != _digest(found):
+        if digest != digest_of(found):
             raise SetupError(
-                f"{path} is damaged: its digest is {_digest(found)[:16]}, it says {str(digest)[:16]}"
+                f"{path} is damaged: its digest is {digest_of(found)[:16]}, it says {str(digest)[:16]}"
             )
         if (found["step"], found["rank"]) != (step, rank):
             raise SetupError(
@@ -256,26 +260,33 @@ class Store:
             raise SetupError(f"{path} is damaged: its BLAKE3 root is {root[:16]}, not {said['blake3'][:16]}")
         return manifest
 
-    def adopt(self, step: int, rank: int, tensors: Path, manifest: bytes) -> None:
+    def adopt(self, step: int, rank: int, tensors: Path, manifest: bytes, digest: str = "") -> None:
         """Put a copy from elsewhere in place, if every byte is what the manifest says.
 
         Args:
             step, rank: whose it is.
             tensors: file in the folder of the step, on disk; it is renamed.
             manifest: the other file's content.
+            digest: that it must have, in hexadecimal; "" takes any.
 
         Raises:
-            SetupError: it is damaged, or cannot be written; what was there is still there.
+            DamagedPart: it is damaged; what was there is still there.
+            SetupError: it cannot be written; what was there is still there.
         """
         try:
             said = json.loads(manifest)
             claimed = said.pop("digest")
-            whole = claimed == _digest(said) and (said["step"], said["rank"]) == (step, rank)
+            whole = claimed == digest_of(said) and (said["step"], said["rank"]) == (step, rank)
             root = said["tensors"]["blake3"]
         except (ValueError, LookupError, TypeError, AttributeError):
             whole, root = False, ""
         if not whole or file_root(tensors).hex() != root:
-            raise SetupError(f"what arrived of rank {rank}'s checkpoint of step {step} is damaged")
+            raise DamagedPart(f"what arrived of rank {rank}'s checkpoint of step {step} is damaged")
+        if digest not in ("", claimed):
+            raise DamagedPart(
+                f"what arrived of rank {rank}'s checkpoint of step {step} has digest {claimed[:16]}, and "
+                f"{digest[:16]} was asked for"
+            )
         path = self.path(step, rank, "json")
         beside = tensors.with_suffix(".json.tmp")
         self.directory.write_with(f"checkpoints/step-{step}/{beside.name}", lambda file: file.write(manifest))
@@ -346,7 +357,7 @@ class Store:
             "tensors": {"file": f"rank-{rank}.safetensors", "bytes": size, "blake3": root.hex()},
             **body,
         }
-        digest = _digest(manifest)
+        digest = digest_of(manifest)
         self.directory.write(f"checkpoints/step-{step}/rank-{rank}.json", {**manifest, "digest": digest})
         return bytes.fromhex(digest)
 
@@ -359,7 +370,8 @@ def _listed(folder: Path) -> list[Path]:
         return []
 
 
-def _digest(manifest: Mapping[str, Any]) -> str:
+def digest_of(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest without its own digest, in hexadecimal."""
     return sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hex()
 
 

@@ -28,7 +28,7 @@ from pydec.comm.layout import node_layout
 from pydec.comm.living import living
 from pydec.comm.transport import Stream
 from pydec.errors import PeerTimeout, PydecError, SetupError
-from pydec.train.checkpoint_files import Store
+from pydec.train.checkpoint_files import DamagedPart, Store
 from pydec.train.together import Member, settle, table, text
 
 WINDOW_BYTES = 4 << 20
@@ -113,13 +113,20 @@ class Replicas:
     Attributes:
         there: disks that have what ``begin`` named, this rank's own among them.
         failure: why a receiver could not keep it, or "".
+        node: of every rank, see ``node_layout``.
+        expected: digests that parts must have which arrive here, by step and rank; of others any will do.
+        arrived: steps and ranks of the parts that have come here.
+        refused: why others have not, and whether they were damaged, by sender, step and rank.
     """
 
     def __init__(self, peer: Member, store: Store, copies: int, disk: Sequence[int]) -> None:
         self.disk, self.copies = list(disk), copies
         self.there, self.failure = 1, ""
+        self.expected: dict[tuple[int, int], str] = {}
+        self.arrived: set[tuple[int, int]] = set()
+        self.refused: dict[tuple[int, int, int], tuple[str, bool]] = {}
         self._peer, self._store = peer, store
-        self._node = node_layout(peer.transport)
+        self.node = node_layout(peer.transport)
         self._link = peer.transport.stream(Stream.STORE)
         self._what = (0, 0)  # step and rank of what is leaving
         self._leaving: dict[int, _Leaving] = {}
@@ -153,7 +160,7 @@ class Replicas:
         self._what = (step, mine if rank is None else rank)
         self.there, self.failure = 1, ""
         if to is None:
-            found = holders(mine, living(self._peer.transport).members, self.disk, self._node)
+            found = holders(mine, living(self._peer.transport).members, self.disk, self.node)
             to, self._spare = found[: self.copies - 1], found[self.copies - 1 :]
         else:
             self._spare = []
@@ -302,13 +309,14 @@ class Replicas:
                 arriving.sealing = self._thread.submit(self._seal, arriving, step, rank)
             self._answer(key, _TAKEN, arriving.taken)
         except OSError as error:
-            self._refuse(key, error.strerror or str(error))
+            self._refuse(key, error.strerror or str(error), damaged=False)
 
     def _seal(self, arriving: _Arriving, step: int, rank: int) -> None:
         """In the thread: verify what has arrived and put it in place."""
         os.fsync(arriving.file.fileno())
         arriving.file.close()
-        self._store.adopt(step, rank, arriving.path, arriving.manifest)
+        digest = self.expected.get((step, rank), "")
+        self._store.adopt(step, rank, arriving.path, arriving.manifest, digest)
 
     def _seal_all(self) -> None:
         for key, arriving in list(self._arriving.items()):
@@ -317,12 +325,14 @@ class Replicas:
             error = arriving.sealing.exception()
             if error is None:
                 del self._arriving[key]
+                self.arrived.add(key[1:])
                 self._answer(key, _DONE, arriving.taken)
             else:
-                self._refuse(key, str(error))
+                self._refuse(key, str(error), damaged=isinstance(error, DamagedPart))
 
-    def _refuse(self, key: tuple[int, int, int], why: str) -> None:
+    def _refuse(self, key: tuple[int, int, int], why: str, *, damaged: bool = True) -> None:
         self._drop(key)
+        self.refused[key] = why, damaged
         self._answer(key, _FAILED, 0, why.encode()[:1000])
 
     def _drop(self, key: tuple[int, int, int]) -> None:

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from pydec.comm.collect import ring_mean
-from pydec.errors import ConfigError, PydecError, SetupError
+from pydec.errors import ConfigError, PydecError
+from pydec.train.certified import certified
 from pydec.train.checkpoint_files import OWN, Store, difference, shapes
 from pydec.train.checkpoint_state import model_tensors, set_random_state, unflatten
 from pydec.train.config import TrainConfig, flag, versions
+from pydec.train.parts import Parts, Roots
 from pydec.train.task import Task
 from pydec.train.together import Member, settle, table, text
 
@@ -140,36 +142,34 @@ class Point:
 def find(peer: Member, store: Store, config: TrainConfig) -> Point:
     """The newest checkpoint that is whole on all ranks; all ranks together, all raise alike.
 
-    Each rank verifies its own part. With another number of ranks, rank r reads every size-th part from the
-    r-th on. A checkpoint is of the ranks that lived; if some had died, what goes on is another number.
+    Parts that a rank's disk lacks come from others, see ``parts``. With another number of ranks, rank r
+    reads every size-th part from the r-th on. A checkpoint is of the ranks that lived; if some had died, what
+    goes on is another number.
 
     Raises:
         ConfigError: there is none, it is of other options or of a newer pydec, or the run is finished.
     """
-    bound = float("inf")
+    parts = Parts(peer, store, config.replicas)
     said: list[str] = []
-    while True:
-        newest = next((step for step in store.steps() if step < bound), -1)
-        step = int(table(peer, [newest])[:, 0].max())
-        if step < 0:
-            raise ConfigError(_none(store, said))
-        members = store.members(step)
-        knows = int(table(peer, [len(members)])[:, 0].argmax())
-        members = [int(rank) for rank in json.loads(text(peer, json.dumps(members), knows))]
-        mine, damage = _verified(peer, store, config, step, members)
-        failed = np.flatnonzero(table(peer, [float(bool(damage))])[:, 0])
-        if members and not failed.size:
+    roots: Roots | None = None
+    for line in parts.lines:
+        why = parts.missing(line)
+        if not why:
+            if roots is None:
+                roots = certified(peer, config.ledger) if parts.foreign(line) else {}
+            digests, why = parts.choose(line, roots)
+        if not why:
+            _check_rest(peer, store, config, line.step)
+            why = parts.gather(line, digests)
+        said += parts.said
+        parts.said.clear()
+        if not why:
             break
-        bound = step
-        words = text(peer, damage or "no manifest can be read", int(failed[0]) if failed.size else 0)
-        said.append(f"the checkpoint of step {step} is left out: {words}")
-    path = store.directory.path
-    ended = text(peer, "done" if peer.rank == 0 and _done(path) else "")
-    if config.steps < step or (config.steps == step and ended):
-        raise ConfigError(
-            f"--resume {path}: the run has done {step} steps and is asked for {config.steps}, so there is "
-            f"nothing left to do; ask for more than {step} with --steps"
-        )
+        said.append(f"the checkpoint of step {line.step} is left out: {why}")
+    else:
+        raise ConfigError(_none(store, said))
+    step, members = line.step, list(line.members)
+    mine = _mine(peer, store, config, step, members)
     common = json.loads(text(peer, json.dumps(_common(mine[members[0]]) if peer.rank == 0 else None)))
     loop = unflatten(common["loop"], {})
     history = [(int(n), int(taken)) for n, taken in common["history"]]
@@ -220,28 +220,31 @@ def _done(path: Path) -> bool:
         return False
 
 
-def _verified(
+def _check_rest(peer: Member, store: Store, config: TrainConfig, step: int) -> None:
+    """Raise ConfigError if the run has nothing left to do after a step; all ranks together."""
+    path = store.directory.path
+    ended = table(peer, [float(_done(path))])[:, 0].any()
+    if config.steps < step or (config.steps == step and ended):
+        raise ConfigError(
+            f"--resume {path}: the run has done {step} steps and is asked for {config.steps}, so there is "
+            f"nothing left to do; ask for more than {step} with --steps"
+        )
+
+
+def _mine(
     peer: Member, store: Store, config: TrainConfig, step: int, members: list[int]
-) -> tuple[dict[int, dict[str, Any]], str]:
-    """This rank's manifests of a step, and what is wrong with them; what is wrong with all is raised."""
+) -> dict[int, dict[str, Any]]:
+    """The manifests that this rank reads, of this run; all ranks together."""
     mine: dict[int, dict[str, Any]] = {}
     error: PydecError | None = None
-    damage = ""
     try:
         for rank in members[peer.rank :: peer.size]:
-            mine[rank] = store.verify(step, rank)
-            if mine[rank]["members"] != members:
-                raise SetupError(
-                    f"{store.path(step, rank, 'json')} is of ranks {mine[rank]['members']}, others of that "
-                    f"step are of {members}"
-                )
+            mine[rank] = store.manifest(step, rank)
             _check_options(store.path(step, rank, "json"), mine[rank]["options"], decided(config))
-    except ConfigError as caught:
+    except PydecError as caught:
         error = caught
-    except SetupError as caught:
-        damage = str(caught)
     settle(peer, error)
-    return mine, damage
+    return mine
 
 
 def _check_options(path: Path, saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import textwrap
 
 import pytest
@@ -39,7 +40,9 @@ def blobs() -> Task:
     return Task(model=model, train=data, loss=loss, validation=data, defaults=Defaults(batch_size=8))
 
 if __name__ == "__main__":
-    os.chdir(sys.argv[1])
+    here = os.path.join(sys.argv[1], "HERE".replace("RANK", str(RANK)))
+    os.makedirs(here, exist_ok=True)
+    os.chdir(here)
     for words in LINES:
         if "run" in words and "--resume" not in words:
             os.environ["STOPPING"] = "1"
@@ -49,8 +52,10 @@ if __name__ == "__main__":
 """
 
 
-def program(*lines: str) -> str:
-    return textwrap.dedent(PROGRAM).replace("LINES", repr([line.split() for line in lines]))
+def program(*lines: str, here: str = ".") -> str:
+    """Commands that every rank gives in a directory of its own, if ``here`` names the RANK."""
+    words = repr([line.split() for line in lines])
+    return textwrap.dedent(PROGRAM).replace("LINES", words).replace("HERE", here)
 
 
 def state(run, step: int, rank: int) -> dict[str, torch.Tensor]:
@@ -81,3 +86,30 @@ def test_a_signal_a_second_start_and_a_third_on_fewer_ranks(mpirun, tmp_path):
     assert (summary["status"], summary["steps"], summary["ranks_finished"]) == ("done", 18, 2)
     assert refused.returncode == 2, refused.stderr
     assert "nothing left to do" in refused.stderr
+
+
+@pytest.mark.timeout(600)
+def test_a_node_that_is_lost_with_its_disk_costs_no_checkpoint(mpirun, tmp_path):
+    words = (
+        "program:blobs --steps 14 --seed 5 --threads 1 --optimizer adamw --eval-every 100 --replicas 2 "
+        "--checkpoint-every 4"
+    )
+    lines = f"{words} --run-dir whole", f"{words} --run-dir run"
+    stopped = mpirun(program(*lines, here="host-RANK"), 3, timeout_s=180.0)
+    assert stopped.returncode == 143, stopped.stderr
+    whole = [state(tmp_path / f"host-{rank}/whole", 14, rank) for rank in range(3)]
+    shutil.rmtree(tmp_path / "host-1")
+    done = mpirun(program("--resume run", here="host-RANK"), 3, timeout_s=180.0)
+    assert done.returncode == 0, done.stderr
+    for rank, theirs in enumerate(whole):
+        mine = state(tmp_path / f"host-{rank}/run", 14, rank)
+        assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+
+    shutil.rmtree(tmp_path / "host-0")
+    shutil.move(tmp_path / "host-2", tmp_path / "host-0")
+    fewer = mpirun(program("--resume run --steps 16", here="host-RANK"), 2, timeout_s=180.0)
+    assert fewer.returncode == 0, fewer.stderr
+    summary = json.loads((tmp_path / "host-0/run/summary.json").read_text())
+    assert (summary["status"], summary["steps"], summary["ranks_finished"]) == ("done", 16, 2)
+    for rank in range(2):
+        assert len(list((tmp_path / f"host-{rank}/run/checkpoints/step-16").glob("rank-*.json"))) == 2
