@@ -64,8 +64,8 @@ _BITS = {
 class Kind(IntEnum):
     """What the payload is."""
 
-    GOSSIP = 1  # one bucket of one round; the wire_id says how it is encoded
-    LATEST = 2  # one bucket of the sender's newest model; the round counts its versions
+    GOSSIP = 1  # one bucket of one round; the wire_id says how it is encoded, the flags by which algorithm
+    LATEST = 2  # one bucket of the sender's newest model; the round counts its versions, flags as before
     PAIR = 3  # one bucket of an average of two; see gossip/pairwise.py
     ENDED = 4  # which ranks have ended, one bit each; flags 1: the sender's last message
 

@@ -33,7 +33,7 @@ from pydec.errors import FrameError, PeerLost, PeerTimeout, ProtocolError
 from pydec.gossip.ending import Ending
 from pydec.gossip.links import Sink, Source
 from pydec.gossip.memory import Slots
-from pydec.gossip.packets import read_frame
+from pydec.gossip.packets import read_frame, too_long
 from pydec.topology.base import Topology
 
 _FIRST_TAG = 1 << 22  # above those of ``Exchange``
@@ -281,7 +281,7 @@ class Asynchronous(ABC):
             self._lose(peer)
             return True
         except FrameError as error:
-            raise ProtocolError(peer, f"sent a message that is too long: {error}") from error
+            raise too_long(peer, error) from error
         message = self.slots[source.slot][: source.receive.n_bytes]
         frame = read_frame(peer, message)
         if (frame.sender, frame.epoch) != (peer, self.epoch):

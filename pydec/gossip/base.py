@@ -66,6 +66,8 @@ class Mixer(ABC):
         degree: the most neighbours heard in one round.
     """
 
+    algorithm: str = ""
+    """Registered name of the algorithm whose packets these are; packets of another are refused."""
     move_scale: float = 0.0
     """What makes ||W x - x||^2 of the squared distance by which a round moves x from the own packet; 0 where
     packets do not hold the vector itself."""

@@ -22,8 +22,8 @@ from pydec.gossip.base import Mixer
 from pydec.gossip.edges import EdgeMixer
 from pydec.gossip.inbox import Inbox
 from pydec.gossip.memory import align, aligned_bytes
-from pydec.gossip.neighbourhood import elsewhere, neighbourhood
-from pydec.gossip.packets import BUCKET_TAG_BITS, Packet, lay_out, malformed, packets_of, read_frame
+from pydec.gossip.neighbourhood import absent, elsewhere, neighbourhood
+from pydec.gossip.packets import BUCKET_TAG_BITS, Packet, lay_out, malformed, packets_of, read_frame, too_long
 from pydec.topology.base import Topology
 
 Late = Literal["raise", "drop"]
@@ -353,10 +353,12 @@ class Exchange:
             receive = self._receives.pop((number, place))
             try:
                 arrived = self._wait(receive, late=self.late == "drop")
-            except PeerTimeout:
+            except FrameError as error:
+                raise too_long(peer, error) from error
+            except PeerTimeout as error:
                 receive.cancel()
                 if self.late == "raise":
-                    raise
+                    raise absent(error, self.round) from error
                 self._forget(place, peer)
                 return None
             except PeerLost as error:

@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 
 from pydec.comm.frames import Kind
 from pydec.compress.base import Bytes
+from pydec.errors import PeerTimeout
 from pydec.gossip.packets import read_frame
 from pydec.topology.base import Topology
 
@@ -44,3 +45,12 @@ def elsewhere(peer: int, message: Bytes, epoch: int, round: int) -> bool:
     """
     frame = read_frame(peer, message)
     return frame.kind is Kind.GOSSIP and frame.epoch != epoch and frame.round == round
+
+
+def absent(error: PeerTimeout, round: int) -> PeerTimeout:
+    """The error for a packet of that round that did not come."""
+    return PeerTimeout(
+        error.peer,
+        f"sent no packet of round {round} ({error}): it is slow, hangs, or was restarted in another round; "
+        "ranks that are restarted must all go on from the same checkpoint",
+    )

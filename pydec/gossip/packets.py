@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pydec.comm.frames import HEADER_BYTES, Frame, Kind, unpack
 from pydec.compress.base import Bytes
 from pydec.errors import FrameError, ProtocolError
-from pydec.gossip.base import Mixer
+from pydec.gossip.base import Algorithm, Mixer, algorithms
 from pydec.gossip.edges import EdgeMixer
 from pydec.gossip.memory import align
 
@@ -44,7 +45,7 @@ class Packet:
         return self.mixer.capacity(self.bucket)
 
     def frame(self, kind: Kind, epoch: int, sender: int) -> Frame:
-        """The header, of round 0 and without a payload."""
+        """The header, of round 0 and without a payload; its flags say which algorithm's it is."""
         first, last = self.span
         return Frame(
             kind=kind,
@@ -57,10 +58,13 @@ class Packet:
             count=last - first,
             length=0,
             wire_id=self.mixer.compressor.wire_id,
+            flags=algorithm_id(self.mixer.algorithm),
         )
 
     def check(self, frame: Frame, peer: int, round: int, epoch: int, kind: Kind) -> None:
         """Raise ProtocolError, naming the field, unless a received header is that of this packet.
+
+        The flags of averages of two, which one algorithm has, are for their exchange to check.
 
         Args:
             frame: what was received.
@@ -68,12 +72,41 @@ class Packet:
             round, epoch, kind: what it must say.
         """
         expected = replace(self.frame(kind, epoch, peer), round=round)
+        if kind is not Kind.PAIR and frame.kind is kind and frame.flags != expected.flags:
+            mine, theirs = self.mixer.algorithm or "no named algorithm", _named(frame.flags)
+            raise ProtocolError(
+                peer, f"sent a packet of {theirs}, expected {mine}, in round {round}; "
+                "start all ranks with the same algorithm"
+            )  # fmt: skip
         words = {"wire_id": "compressor's wire id", "buckets": "number of buckets"}
         for name in ("kind", "sender", "epoch", "round", "bucket", "buckets", "offset", "count", "wire_id"):
             got, wanted = getattr(frame, name), getattr(expected, name)
             if got != wanted:
                 what = f"whose {words.get(name, name)} is {got}, expected {wanted}"
                 raise ProtocolError(peer, f"sent a packet {what} in round {round}")
+
+
+def name_of(algorithm: Algorithm) -> str:
+    """An algorithm's registered name, or that of its class."""
+    made = type(algorithm)
+    return next((name for name in algorithms if algorithms.get(name) is made), made.__name__)
+
+
+def algorithm_id(name: str) -> int:
+    """What stands for an algorithm in a header, 16 bits; 0 for no name."""
+    return 1 + zlib.crc32(name.encode()) % 0xFFFF if name else 0
+
+
+def _named(number: int) -> str:
+    found = (name for name in algorithms if algorithm_id(name) == number)
+    return next(found, f"an unknown algorithm ({number})" if number else "no named algorithm")
+
+
+def too_long(peer: int, error: FrameError) -> ProtocolError:
+    """The error for a message that does not fit where the neighbour's packets go."""
+    return ProtocolError(
+        peer, f"sent a message that is too long: {error}; has it another model, compressor or pydec?"
+    )
 
 
 def packets_of(mixers: Sequence[Mixer]) -> list[Packet]:

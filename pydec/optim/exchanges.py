@@ -11,6 +11,7 @@ from pydec.errors import ConfigError
 from pydec.gossip import Algorithm, Asynchronous, Exchange, Mixer
 from pydec.gossip.exchange import Late, Lost
 from pydec.gossip.gpu import GpuExchange
+from pydec.gossip.packets import name_of
 from pydec.gossip.place import Place
 from pydec.gossip.switch import exchange_of
 from pydec.gossip.two_level import LeaderExchange, can_lead
@@ -50,6 +51,8 @@ def make_exchange(
         ConfigError: mixing is to be measured, and no packet holds a model.
     """
     link, epoch, seed = peer.transport.stream(Stream.GOSSIP), peer.view.epoch, peer.view.seed
+    for mixer in mixers:
+        mixer.algorithm = name_of(algorithm)
     if algorithm.asynchronous:
         return algorithm.connect(link, topology, mixers, epoch=epoch, seed=seed)
     if measure and not any(mixer.move_scale for mixer in mixers):
