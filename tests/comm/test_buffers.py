@@ -17,3 +17,11 @@ def test_any_contiguous_array_becomes_its_bytes(dtype, shape):
     if array.nbytes:
         view[0] = 1
         assert array.tobytes()[0] == 1
+
+
+def test_memory_of_a_gpu_is_left_to_mpi():
+    class OnGpu:
+        __cuda_array_interface__: dict[str, object] = {}  # noqa: RUF012
+
+    data = OnGpu()
+    assert flat(data, writable=True) is data

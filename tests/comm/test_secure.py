@@ -9,7 +9,7 @@ import pytest
 
 from pydec.comm import identity
 from pydec.comm.buffers import POST_LIMIT
-from pydec.comm.local import Death, LocalCluster
+from pydec.comm.local import Death, LocalCluster, LocalTransport
 from pydec.comm.meet import seal
 from pydec.comm.transport import Stream
 from pydec.crypto.seal import Limits
@@ -68,6 +68,12 @@ def test_sealed_and_plain_clusters_agree_bit_for_bit(pad):
         np.testing.assert_array_equal(mine, theirs)
         assert sent == received > 5 * 36_000
         assert (summary["refused"], summary["not_let_in"], summary["padded"]) == ({}, {}, pad)
+
+
+def test_no_memory_of_a_gpu_goes_past_the_seal(monkeypatch):
+    monkeypatch.setattr(LocalTransport, "takes_gpu_memory", True)
+    taken = LocalCluster(2).run(lambda transport: seal(transport, identity.fresh()).takes_gpu_memory)
+    assert taken == [False, False]
 
 
 def test_every_stream_is_sealed_and_posts_arrive():
