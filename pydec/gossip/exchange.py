@@ -387,8 +387,7 @@ class Exchange:
         frame = read_frame(peer, message)
         if frame.epoch <= self.epoch and frame.round < self.round:
             return
-        packet = self._packets[number]
-        packet.check(frame, peer, self.round, self.epoch, Kind.GOSSIP)
+        self._packets[number].check(frame, peer, self.round, self.epoch, Kind.GOSSIP)
         raise ProtocolError(peer, f"sent a packet with flags {frame.flags} on stream {frame.stream.name}")
 
     def _wait(self, pending: Pending, *, late: bool = False) -> int:
