@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import zlib
 from collections import defaultdict, deque
@@ -362,6 +363,8 @@ class Network:
     def deliver(self, key: Key, message: Message) -> None:
         """A message reaches its receiver: an oldest matching receive takes it, or it waits for one."""
         self.record("deliver", key, message.data)
+        if self._latest_s.get(key, math.inf) <= self.baton.time_s:
+            del self._latest_s[key]  # later ones arrive later anyway; a run uses many tags
         receiver, stream, sender, tag = key
         if (sender, receiver) in self._cut and (
             not self._cut[sender, receiver] or len(message.data) > EAGER_BYTES
