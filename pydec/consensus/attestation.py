@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pydec.consensus import fields
+from pydec.codec import fields
 from pydec.consensus.certificate import Verify, from_bitmap, to_bitmap
 from pydec.consensus.signed import Signer
 from pydec.consensus.validators import MAX_VALIDATORS, ValidatorTable

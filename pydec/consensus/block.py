@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from pydec.codec.wire import HASH_BYTES, ROUND_LIMIT, Reader, blob, blobs, optional
 from pydec.consensus.certificate import MAX_CERTIFICATE_BYTES, QuorumCertificate
-from pydec.consensus.wire import HASH_BYTES, ROUND_LIMIT, Reader, blob, blobs, optional
 from pydec.errors import FrameError
 
 VERSION = 1

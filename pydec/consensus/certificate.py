@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from pydec.codec.wire import HASH_BYTES, ROUND_LIMIT, Reader, u16, u32, u64
 from pydec.consensus.signed import Kind, SignedStatement, signed_bytes, timeout_body
 from pydec.consensus.validators import MAX_VALIDATORS, ValidatorTable
-from pydec.consensus.wire import HASH_BYTES, ROUND_LIMIT, Reader, u16, u32, u64
 from pydec.crypto.signing import SIGNATURE_BYTES, verify
 from pydec.errors import FrameError, SignatureError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pydec.codec import wire
 from pydec.comm.view import View
-from pydec.consensus import wire
 from pydec.consensus.roles import Role
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.state.parts import Account

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydec.codec.wire import Reader, checked
 from pydec.consensus.certificate import Verify
 from pydec.consensus.signed import Kind, SignedStatement
-from pydec.consensus.wire import Reader, checked
 from pydec.crypto.signing import verify as verify_signature
 
 MAX_EVIDENCE_BYTES = 2 * (1 + 32 + 8 + 8 + 4 + 32 + 64)

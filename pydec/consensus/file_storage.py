@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from pydec.consensus.disk import DISK, Closing, Disk, create_whole, naming
 from pydec.consensus.genesis import Genesis
 from pydec.consensus.key_lock import KeyLock
 from pydec.consensus.ledger_file import LedgerFile
@@ -27,6 +26,7 @@ from pydec.consensus.light import MOST_STEP_BYTES
 from pydec.consensus.safety_file import SafetyFile, Standing
 from pydec.consensus.state.snapshot import MAX_SNAPSHOT_BYTES
 from pydec.consensus.storage import Restored
+from pydec.disk import DISK, Closing, Disk, create_whole, naming
 from pydec.errors import FrameError, LedgerError
 
 GENESIS, BLOCKS, EPOCHS, SNAPSHOT = "genesis", "blocks", "epochs", "snapshot"

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydec.consensus import fields, options
-from pydec.consensus.fields import DIGEST
+from pydec.codec import fields
+from pydec.codec.fields import DIGEST
+from pydec.consensus import options
 from pydec.consensus.leader import advance
 from pydec.consensus.roles import Role
 from pydec.consensus.rules import RULES, Rules

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydec.consensus.disk import DISK, Disk, OpenFile, naming
+from pydec.disk import DISK, Disk, OpenFile, naming
 from pydec.errors import LedgerError
 
 _MOST_BYTES = 128

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
-from pydec.consensus.disk import DISK, Disk, OpenFile, create_whole, naming
+from pydec.disk import DISK, Disk, OpenFile, create_whole, naming
 from pydec.errors import LedgerError
 
 MAX_RECORD_BYTES = 4 << 20  # a block of at most 1 MiB, its certificates, and room

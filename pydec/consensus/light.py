@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pydec.consensus import wire
+from pydec.codec import wire
 from pydec.consensus.application import LedgerState
 from pydec.consensus.block import Header
 from pydec.consensus.certificate import MAX_CERTIFICATE_BYTES, CertificateError, QuorumCertificate, Verifier

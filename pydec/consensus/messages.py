@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
+from pydec.codec.wire import HASH_BYTES, ROUND_LIMIT, Reader, blob, i32, optional, u16, u32, u64
 from pydec.consensus.block import MAX_BLOCK_BYTES
 from pydec.consensus.certificate import (
     MAX_CERTIFICATE_BYTES,
@@ -22,7 +23,6 @@ from pydec.consensus.certificate import (
     TimeoutCertificate,
 )
 from pydec.consensus.signed import Kind
-from pydec.consensus.wire import HASH_BYTES, ROUND_LIMIT, Reader, blob, i32, optional, u16, u32, u64
 from pydec.crypto.signing import SIGNATURE_BYTES
 from pydec.errors import FrameError
 

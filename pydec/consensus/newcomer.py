@@ -16,6 +16,7 @@ itself.
 
 from __future__ import annotations
 
+from pydec.codec.wire import blob
 from pydec.consensus import handover, offers
 from pydec.consensus.block import Header
 from pydec.consensus.catchup import MOST_CLAIMS
@@ -24,7 +25,6 @@ from pydec.consensus.light import LightClient, decode_step
 from pydec.consensus.offers import Ask, AskPieces, AskProof, Message, Offer, Piece, Proof, Step
 from pydec.consensus.replica import Replica
 from pydec.consensus.state.chain import ChainState
-from pydec.consensus.wire import blob
 from pydec.crypto.hashing import sha256
 from pydec.errors import FrameError, LedgerError
 

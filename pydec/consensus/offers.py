@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, TypeAlias
 
+from pydec.codec.wire import HASH_BYTES, Reader, blob, u32, u64
 from pydec.consensus.block import Header
 from pydec.consensus.certificate import MAX_CERTIFICATE_BYTES, QuorumCertificate
 from pydec.consensus.light import MOST_HEADER_BYTES, MOST_STEP_BYTES
 from pydec.consensus.messages import MAX_MESSAGE_BYTES, TAG_BYTES
 from pydec.consensus.state import streams
 from pydec.consensus.state.snapshot import MAX_SNAPSHOT_BYTES
-from pydec.consensus.wire import HASH_BYTES, Reader, blob, u32, u64
 from pydec.crypto.hashing import sha256
 from pydec.errors import FrameError
 

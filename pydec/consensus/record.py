@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pydec.codec.wire import HASH_BYTES, Reader, blob, optional, u16, u32, u64
 from pydec.consensus.block import MAX_BLOCK_BYTES
 from pydec.consensus.certificate import (
     MAX_CERTIFICATE_BYTES,
@@ -17,7 +18,6 @@ from pydec.consensus.certificate import (
     TimeoutCertificate,
 )
 from pydec.consensus.messages import MAX_MESSAGE_BYTES, Message, Proposal, Timeout, Vote, decode
-from pydec.consensus.wire import HASH_BYTES, Reader, blob, optional, u16, u32, u64
 from pydec.errors import FrameError
 
 VERSION = 1

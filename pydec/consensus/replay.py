@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
+from pydec.codec.wire import Reader
 from pydec.consensus import messages
 from pydec.consensus.block import Block, Header
 from pydec.consensus.certificate import MAX_CERTIFICATE_BYTES, CertificateError, QuorumCertificate, Verifier
@@ -20,7 +21,6 @@ from pydec.consensus.place import Place
 from pydec.consensus.signed import Kind
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.state.snapshot import MAX_SNAPSHOT_BYTES
-from pydec.consensus.wire import Reader
 from pydec.errors import FrameError, LedgerError
 
 

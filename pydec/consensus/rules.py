@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydec.consensus import fields
+from pydec.codec import fields
 from pydec.consensus.puzzle import MAX_TARGET, PUZZLES
 
 ADMISSIONS = ("pow", "stake", "invite")

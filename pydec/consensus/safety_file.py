@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from pydec.consensus.disk import DISK, Disk, OpenFile, create_whole, naming
+from pydec.disk import DISK, Disk, OpenFile, create_whole, naming
 from pydec.errors import LedgerError
 
 SECTOR_BYTES = 512

@@ -11,7 +11,7 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Protocol
 
-from pydec.consensus.wire import HASH_BYTES, ROUND_LIMIT, Reader, checked, i32
+from pydec.codec.wire import HASH_BYTES, ROUND_LIMIT, Reader, checked, i32
 from pydec.crypto.signing import SIGNATURE_BYTES
 from pydec.errors import FrameError
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from pydec.consensus import fields
+from pydec.codec import fields
+from pydec.codec.fields import DIGEST, U8, U32, U64, Codec
 from pydec.consensus.attestation import ATTESTATION, Attestation
 from pydec.consensus.evidence import MAX_EVIDENCE_BYTES
-from pydec.consensus.fields import DIGEST, U8, U32, U64, Codec
 from pydec.consensus.roles import ALL_ROLES
 from pydec.consensus.validators import MAX_VALIDATORS
 from pydec.crypto.hashing import sha256

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pydec.consensus.wire import Reader, blob, checked, u16, u64
+from pydec.codec.wire import Reader, blob, checked, u16, u64
 from pydec.crypto.signing import KEY_BYTES
 
 MAX_VALIDATORS = 1024

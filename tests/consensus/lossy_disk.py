@@ -6,7 +6,7 @@ import errno
 import random
 from pathlib import Path
 
-from pydec.consensus.disk import Disk
+from pydec.disk import Disk
 
 SECTOR_BYTES = 512
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from pydec.codec.wire import Reader, u32
 from pydec.consensus import offers
 from pydec.consensus.offers import AskPieces, Manifest, Piece
 from pydec.consensus.state import streams
-from pydec.consensus.wire import Reader, u32
 from pydec.errors import FrameError
 
 from .samples import CHAIN

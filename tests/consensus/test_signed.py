@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pydec.codec.wire import Reader
 from pydec.consensus.signed import Kind, SignedStatement, signed_bytes, timeout_body
-from pydec.consensus.wire import Reader
 from pydec.crypto.signing import verify
 from pydec.errors import FrameError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+from pydec.codec.wire import blob
 from pydec.consensus import messages
 from pydec.consensus.attestation import Attestation, attest, collect
 from pydec.consensus.block import NO_HASH, Block, Header, transactions_root
@@ -19,7 +20,6 @@ from pydec.consensus.state import snapshot
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.state.parts import Account
 from pydec.consensus.transactions import Body, sign, statement
-from pydec.consensus.wire import blob
 from pydec.crypto.signing import SigningKey
 
 BOTH = Role.TRAINER | Role.VALIDATOR

@@ -24,7 +24,7 @@ import atheris.core_with_libfuzzer  # libFuzzer itself, which atheris loads only
 import numpy as np
 
 with atheris.instrument_imports(
-    include=["pydec.compress", "pydec.comm.frames", "pydec.consensus", "pydec.kernels"]
+    include=["pydec.compress", "pydec.comm.frames", "pydec.consensus", "pydec.codec", "pydec.kernels"]
 ):
     from pydec import compress
     from pydec.comm import frames

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from pydec.consensus import fields
-from pydec.consensus.fields import AMOUNT, DIGEST, ROUND, U8, U32, U64
+from pydec.codec import fields
+from pydec.codec.fields import AMOUNT, DIGEST, ROUND, U8, U32, U64
 from pydec.consensus.roles import ALL_ROLES, Role
 from pydec.consensus.transactions import MOST_GRANT_BYTES, NO_DIGEST
 from pydec.consensus.validators import MAX_TABLE_BYTES, ValidatorTable

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pydec.consensus import fields
-from pydec.consensus.fields import DIGEST, U16, U64, Codec
+from pydec.codec import fields
+from pydec.codec.fields import DIGEST, U16, U64, Codec
 from pydec.consensus.rules import RULES
 from pydec.consensus.state import streams
 from pydec.consensus.state.chain import ChainState

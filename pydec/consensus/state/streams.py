@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydec.consensus import wire
+from pydec.codec import wire
 from pydec.consensus.state.parts import DATASET, PAST_TABLE, RUN, SUPPLY, TABLE, WORK
 from pydec.crypto.hashing import sha256
 

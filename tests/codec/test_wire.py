@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pydec.consensus.wire import Reader, blob, blobs, checked, i32, optional, u16, u32, u64
+from pydec.codec.wire import Reader, blob, blobs, checked, i32, optional, u16, u32, u64
 from pydec.errors import FrameError
 
 

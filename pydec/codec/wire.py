@@ -1,6 +1,6 @@
-"""Reading and writing the ledger's bytes: big-endian, fixed width, one encoding per value, bounded.
+"""Reading and writing bytes that are hashed or signed: big-endian, fixed width, one encoding each, bounded.
 
-Signed and hashed bytes are big-endian (specification, section 2); gossip frames, which nothing signs, follow
+Those of the ledger and of manifests are big-endian; gossip frames, which nothing signs, follow
 the little-endian machines that fill them. A reader given any bytes gives values or raises ``FrameError``.
 """
 

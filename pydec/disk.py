@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from pydec.errors import LedgerError
+from pydec.errors import LedgerError, PydecError
 
 _fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
@@ -152,8 +152,8 @@ def create_whole(disk: Disk, path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def naming(path: Path, doing: str) -> Iterator[None]:
-    """Turn an OSError inside into a LedgerError that names the file and what could not be done."""
+def naming(path: Path, doing: str, kind: type[PydecError] = LedgerError) -> Iterator[None]:
+    """Turn an OSError inside into an error that names the file and what could not be done."""
     try:
         yield
     except OSError as error:
@@ -161,4 +161,4 @@ def naming(path: Path, doing: str) -> Iterator[None]:
             reason = f"the disk is full ({error.strerror}); what was there before is kept; free some space"
         else:
             reason = error.strerror or str(error)
-        raise LedgerError(f"{path} cannot be {doing}: {reason}") from error
+        raise kind(f"{path} cannot be {doing}: {reason}") from error

@@ -1,4 +1,4 @@
-"""Codecs of the fields that transactions, genesis and state are made of: one encoding per value, all bounded.
+"""Codecs of the fields that transactions, state and manifests are made of: one encoding each, all bounded.
 
 A record is a frozen dataclass that lists its fields; ``record`` makes its codec. Writing checks what reading
 checks, so nothing is ever encoded that a peer would refuse.
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from pydec.consensus import wire
-from pydec.consensus.wire import Reader
+from pydec.codec import wire
+from pydec.codec.wire import Reader
 from pydec.errors import FrameError
 
 Writer = list[bytes]

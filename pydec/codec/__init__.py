@@ -1,0 +1,1 @@
+"""Bytes that are hashed or signed: one encoding for each value, and decoders that refuse all other bytes."""
