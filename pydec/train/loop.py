@@ -180,9 +180,15 @@ class Loop:
         self._traffic(self.optimizer.close)
 
     def _checkpoint(self, saver: Saver, step: int) -> None:
-        """After a step: begin a checkpoint if it is time, and write one if all ranks stop here."""
+        """After a step: begin a checkpoint if it is time, and write one if all ranks stop here.
+
+        The last one waits for a busy disk: a longer run goes on from it as if it had never ended.
+        """
         saver.after(step)
-        if step < self.config.steps and self.peer.reached(step):
+        if step == self.config.steps:
+            with self.peer.busy():
+                saver.now(step)
+        elif self.peer.reached(step):
             saver.now(step)
             if self.parting is not None:
                 self.parting()

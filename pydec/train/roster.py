@@ -98,7 +98,7 @@ class Roster:
     def _absent(self, state: ChainState) -> list[Account]:
         """Members that are no rank of the job."""
         absent = []
-        for account in members(state):
+        for account in sorted(members(state), key=rank_in_address):
             rank = rank_in_address(account)
             if rank < self.peer.size and self.keys[rank] == account.node_id:
                 continue
