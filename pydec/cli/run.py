@@ -25,7 +25,7 @@ from pydec.cli.main import COMMANDS
 from pydec.comm.detect import launch
 from pydec.comm.words import VARIABLE
 from pydec.errors import ConfigError, SetupError
-from pydec.launch.relaunch import option, resumed
+from pydec.launch.relaunch import option, resumed, with_sealing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -183,6 +183,8 @@ class Again:
             task = re.match(r"[A-Za-z0-9.-]*", command[4] if len(command) > 4 else "")
             self._run_dir = f"runs/{(task and task[0].strip('-')) or 'train'}-{now:%Y%m%d-%H%M%S}"
             self._command = (*command, "--run-dir", self._run_dir)
+        elif option(command, "--resume"):
+            self._command = with_sealing(command, _saved(Path(self._run_dir)))
 
     @property
     def run_dir(self) -> str:
@@ -216,6 +218,14 @@ class Again:
         store = Store(RunDir(Path(self._run_dir)))
         whole = (step for step in store.steps() if {*store.members(step)} <= {*store.ranks(step)})
         return max(next(whole, -1), self.counted) + 1
+
+
+def _saved(run_dir: Path) -> Mapping[str, object]:
+    """The options in a run's ``config.json``; none if it is not on this host or cannot be read."""
+    try:
+        return dict(json.loads((run_dir / "config.json").read_bytes())["options"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}  # the ranks say so, if they need it
 
 
 def _secured(command: Sequence[str], mode: str) -> tuple[str, ...]:

@@ -199,7 +199,7 @@ def _secure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train this rank's part of the job."""
-    from pydec.peer import DEADLINE_S, init
+    from pydec.peer import init
     from pydec.train import job
     from pydec.train.determinism import reproducible
     from pydec.train.sealing import asked
@@ -208,16 +208,18 @@ def run(args: argparse.Namespace) -> int:
     # A run that goes on may be new to this host: its configuration comes from the other ranks.
     joint = bool(args.resume) and (launched_ranks() or 1) > 1
     early = _known(args) if joint else config_of(args)
+    blind = early is None
+    early = early or _asked_for(args)
     shared: SharedError | None = None
     speaks = True
     with init(
-        deadline_s=early.deadline_s if early else args.deadline or DEADLINE_S,
-        seed=0 if joint or early is None else early.seed,
-        grace=(early.grace_s if early else args.grace) or "auto",
-        secure=asked(early) if early else args.secure or "auto",
+        deadline_s=early.deadline_s,
+        seed=0 if joint else early.seed,
+        grace=early.grace_s or "auto",
+        secure=asked(early),
     ) as peer:
         try:
-            config = early if early and not joint else jointly(peer, lambda: _handed_over(peer, args))
+            config = jointly(peer, lambda: _handed_over(peer, args, blind=blind)) if joint else early
             peer.configure(seed=config.seed, deadline_s=config.deadline_s, grace_s=config.grace_s)
             with reproducible(config.threads):
                 job.run(peer, config, args.resume or args.run_dir, quiet=args.quiet, resume=bool(args.resume))
@@ -238,12 +240,35 @@ def _known(args: argparse.Namespace) -> TrainConfig | None:
         return None  # if that is not why, all ranks say so together
 
 
-def _handed_over(peer: Peer, args: argparse.Namespace) -> TrainConfig:
-    """What ``config_of`` makes of the run directory, once every rank's disk has the configuration."""
+def _asked_for(args: argparse.Namespace) -> TrainConfig:
+    """What must be known before the others are met of a run that is new to this disk: what the words say."""
+    from pydec.peer import DEADLINE_S
+    from pydec.train.config import TrainConfig
+
+    names = ("secure", "key", "peers", "passphrase_from", "pad", "ledger")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return TrainConfig("", deadline_s=args.deadline or DEADLINE_S, grace_s=args.grace or 0.0, **given)
+
+
+def _handed_over(peer: Peer, args: argparse.Namespace, *, blind: bool) -> TrainConfig:
+    """What ``config_of`` makes of the run directory, once every rank's disk has the configuration.
+
+    Args:
+        peer: this rank.
+        args: as given.
+        blind: whether this disk has not known the run, so that the words alone have said how to seal.
+    """
+    from pydec.comm.sealing import protected
     from pydec.train.handover import hand_over
 
     hand_over(peer, Path(args.resume))
-    return config_of(args)
+    config = config_of(args)
+    if blind and config.ledger and not args.ledger and protected(peer.transport) is not None:
+        raise ConfigError(
+            f"--resume {args.resume}: this host had never seen the run, whose messages are sealed with the "
+            f"keys of its ledger; say --ledger {config.ledger} beside --resume"
+        )
+    return config
 
 
 def config_of(args: argparse.Namespace) -> TrainConfig:

@@ -77,7 +77,10 @@ def shared(key: SigningKey) -> Identity:
 
     def admit(rank: int, identity: bytes) -> None:
         if identity != key.public:
-            raise SignatureError(f"its key {identity.hex()[:16]} is not this job's {key.public.hex()[:16]}")
+            raise SignatureError(
+                f"its key {identity.hex()[:16]} is not this job's {key.public.hex()[:16]}: on a host that is "
+                "new to a run, --resume needs --key beside it"
+            )
 
     return Identity(key, admit, False, f"only holders of key {key.public.hex()[:16]} are let in")
 

@@ -74,7 +74,8 @@ def seal(
         who = ", ".join(map(str, sorted(made.shut_by)))
         raise SetupError(
             f"ranks {who} do not let this rank in: its key is not the one they expect, is of another chain, "
-            "or was used twice; they say why in their output"
+            "or was used twice; they say why in their output (a host that is new to a run that goes on needs "
+            "its --key, --peers or --ledger beside --resume)"
         )
     if made.shut and not link.tolerant:
         peer = min(made.shut)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FIRST_S = 1.0
 MOST_S = 60.0  # between starts; a host that reboots takes longer, and the next try finds it
+_SEALING = ("--secure", "--key", "--peers", "--passphrase-from", "--ledger")
+_SEALING_FLAGS = ("--pad",)
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,44 @@ def delay_s(restart: int, rng: random.Random) -> float:
 def resumed(command: Sequence[str], run_dir: str) -> tuple[str, ...]:
     """The command that goes on with a run of ``pydec train`` from its newest checkpoint.
 
-    All that was asked for is in the run directory; only what is shown is not.
+    All that was asked for is in the run directory; what is shown is not, and how messages are sealed a rank
+    must know before it meets those who have that directory.
 
     Args:
         command: ``[python, -m, pydec,] train ...`` as it was first started.
         run_dir: of the run.
     """
     at = list(command).index("train") + 1
-    return (*command[:at], "--resume", run_dir, *(["--quiet"] if "--quiet" in command[at:] else []))
+    return (*command[:at], "--resume", run_dir, *_words_of(sealing(command)), *_quiet(command[at:]))
+
+
+def sealing(command: Sequence[str]) -> dict[str, str]:
+    """What a command says about how messages are sealed, by option; "" for those that take no value."""
+    found = {name: option(command, name) for name in _SEALING}
+    return {name: value for name, value in found.items() if value} | {
+        name: "" for name in _SEALING_FLAGS if name in command
+    }
+
+
+def with_sealing(command: Sequence[str], options: Mapping[str, object]) -> tuple[str, ...]:
+    """A command that resumes a run, with what the run's ``config.json`` says about sealing and it does not.
+
+    Args:
+        command: with ``--resume``.
+        options: of the run, by the names of ``TrainConfig``.
+    """
+    given = sealing(command)
+    saved = {name: options.get(name[2:].replace("-", "_")) for name in (*_SEALING, *_SEALING_FLAGS)}
+    more = {name: "" if value is True else str(value) for name, value in saved.items() if value}
+    return (*command, *_words_of({name: value for name, value in more.items() if name not in given}))
+
+
+def _words_of(options: Mapping[str, str]) -> list[str]:
+    return [word for name, value in options.items() for word in (name, value) if word]
+
+
+def _quiet(words: Sequence[str]) -> list[str]:
+    return ["--quiet"] if "--quiet" in words else []
 
 
 def option(command: Sequence[str], name: str) -> str:

@@ -126,11 +126,11 @@ class Roster:
             return (
                 f"--ledger: rank {emptied[0]} has no ledger in rank-{emptied[0]}, and nobody can go on "
                 f"without {len(absent)} of {count} members; use the directories of one run on all ranks, or "
-                "a new one"
+                "a new one, --ledger NEW"
             )
         return (
             f"--ledger: the ledger there is of {count} ranks, this job has {self.peer.size}; start {count} "
-            "ranks, or as many as hold more than two thirds of its stake, or use a new directory"
+            "ranks, or as many as hold more than two thirds of its stake, or use a new one, --ledger NEW"
         )
 
     def _let_in(self, state: ChainState, newcomers: Sequence[int]) -> list[bytes]:

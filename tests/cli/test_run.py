@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -143,3 +144,13 @@ def test_a_run_gets_a_directory_and_another_program_does_not():
     assert words[-2] == "--run-dir"
     assert words[-1].startswith("runs/stdlib-lm-")
     assert Again(("py", "x.py")).command(1) == ("py", "x.py")
+
+
+def test_a_run_that_is_resumed_is_sealed_as_it_was_on_hosts_that_are_new_to_it_too(tmp_path):
+    words = ("py", "-m", "pydec", "train", "--resume", str(tmp_path))
+    assert Again(words).command(0) == words  # its configuration is on another host
+    (tmp_path / "config.json").write_text(json.dumps({"options": {"ledger": "L", "key": "", "pad": True}}))
+    again = Again(words)
+    assert again.command(0) == (*words, "--ledger", "L", "--pad")
+    again.counted = 5
+    assert again.command(1) == again.command(0)

@@ -132,3 +132,17 @@ def test_failures_cost_one_line(line, capsys, words, status, message):
     assert err.startswith("pydec: error: ")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_before_it_has_met_the_others_a_new_host_goes_by_the_words():
+    words = "--resume R --secure on --ledger L --pad --deadline 9 --grace 3"
+    found = command._asked_for(parser_of("train").parse_args(words.split()))
+    assert (found.secure, found.ledger, found.pad, found.deadline_s, found.grace_s) == (
+        "on",
+        "L",
+        True,
+        9.0,
+        3.0,
+    )
+    with pytest.raises(ConfigError, match="--key with --ledger"):
+        command._asked_for(parser_of("train").parse_args(f"{words} --key k".split()))

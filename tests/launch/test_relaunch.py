@@ -11,7 +11,7 @@ import pytest
 
 from pydec.errors import ConfigError
 from pydec.launch import relaunch
-from pydec.launch.relaunch import Plan, Relauncher, delay_s, option, place, resumed
+from pydec.launch.relaunch import Plan, Relauncher, delay_s, option, place, resumed, with_sealing
 from pydec.launch.supervise import Outcome, Supervisor
 
 pytestmark = pytest.mark.timeout(60)
@@ -151,6 +151,27 @@ def test_a_run_goes_on_by_its_directory_alone():
     assert resumed(command, "R") == ("py", "-m", "pydec", "train", "--resume", "R", "--quiet")
     assert resumed(resumed(command, "R"), "R") == resumed(command, "R")
     assert resumed(command[:7], "R") == ("py", "-m", "pydec", "train", "--resume", "R")
+
+
+def test_a_host_that_is_new_to_a_run_is_told_how_its_messages_are_sealed():
+    start = ("py", "-m", "pydec", "train")
+    words = ("--secure", "on", "--key=env:K", "--peers", "p.txt", "--pad", "--ledger", "L")
+    kept = ("--secure", "on", "--key", "env:K", "--peers", "p.txt", "--ledger", "L", "--pad")
+    assert resumed((*start, "stdlib-lm", *words, "--run-dir", "R"), "R") == (*start, "--resume", "R", *kept)
+    saved = {
+        "secure": "on",
+        "key": "a.key",
+        "passphrase_from": "env:P",
+        "ledger": "",
+        "pad": True,
+        "steps": 9,
+    }
+    again = with_sealing((*start, "--resume", "R", "--key", "b.key"), saved)
+    assert again[6:] == ("--key", "b.key", "--secure", "on", "--passphrase-from", "env:P", "--pad")
+    assert resumed(with_sealing(again, saved), "R")[6:] == (
+        "--secure", "on", "--key", "b.key", "--passphrase-from", "env:P", "--pad",
+    )  # fmt: skip
+    assert with_sealing(start, {}) == start
 
 
 def test_options_are_found_in_both_forms():
