@@ -46,6 +46,10 @@ class AccessDenied(PydecError, PermissionError):
         self.identity, self.action, self.resource, self.needed = identity, action, resource, needed
 
 
+class DeniedTransaction(TransactionError, AccessDenied):
+    """A transaction that its sender's roles do not allow; see ``AccessDenied`` for the arguments."""
+
+
 class LedgerError(PydecError, RuntimeError):
     """Files of the ledger that are damaged, full, in use by another process, or of another chain or key."""
 

@@ -17,7 +17,7 @@ from pydec.errors import FrameError
 
 def plain(value: Any, name: str = "") -> Any:
     """A value of a transaction or of the state; ``name`` is its field's."""
-    if name in ("roles", "granted"):
+    if name in ("roles", "granted", "barred"):
         return [word for word in Role(value).names.split(", ") if value]
     if isinstance(value, bytes):
         return value.hex()

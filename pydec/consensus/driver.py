@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
+from typing import cast
 
 from pydec.comm.progress import Engine
 from pydec.comm.transport import Background, Transport
@@ -20,6 +21,7 @@ from pydec.consensus import effects
 from pydec.consensus.application import LedgerState
 from pydec.consensus.channel import Channel
 from pydec.consensus.effects import Committed, Effect, Timer
+from pydec.consensus.gate import Gate
 from pydec.consensus.hello import Greeter
 from pydec.consensus.joining import Joining
 from pydec.consensus.messages import MAX_MESSAGE_BYTES, encode
@@ -29,7 +31,7 @@ from pydec.consensus.rejoin import Rejoin
 from pydec.consensus.replica import Replica
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.storage import Storage
-from pydec.errors import LedgerError, PydecError, TransactionError
+from pydec.errors import DeniedTransaction, LedgerError, PydecError, TransactionError
 
 __all__ = ["Driver", "Receipt"]
 
@@ -58,6 +60,7 @@ class Driver:
         faults: number of such messages by rank.
         failure: why the ledger has stopped here, None while it runs.
         deaths: of members: what this node has seen, and what is agreed on.
+        gate: decides who may do what, and counts what was denied.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Driver:
         self.deaths = Mourning(
             replica.member, self._perform, lambda data: self._perform(replica.submit(data)), link.now
         )
+        self.gate = Gate(lambda: cast(ChainState, self.state))
         self._turn = threading.Lock()  # one tick at a time; on the local cluster a poll may lead to another
         self._submitted: SimpleQueue[tuple[bytes, Future[Receipt]]] = SimpleQueue()
         self._receipts = Receipts()
@@ -287,6 +291,8 @@ class Driver:
             try:
                 done = self._replica.submit(transaction)
             except TransactionError as error:
+                if isinstance(error, DeniedTransaction):
+                    self.gate.note(error)
                 self._receipts.settle(transaction, error)
                 continue
             self._perform(done)
@@ -328,6 +334,8 @@ class Driver:
             elif isinstance(effect, effects.Report):
                 rank = self._channel.rank_of(effect.node)
                 self._report(-1 if rank is None else rank, effect.reason)
+            elif isinstance(effect, effects.Denied):
+                self.gate.note(effect.error)
             elif isinstance(effect, effects.Halted):
                 self._fail(effect.reason)
 

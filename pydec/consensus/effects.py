@@ -13,6 +13,7 @@ from typing import TypeAlias
 from pydec.consensus.application import LedgerState
 from pydec.consensus.block import Block, Header
 from pydec.consensus.certificate import QuorumCertificate
+from pydec.errors import AccessDenied
 
 
 class Timer(Enum):
@@ -135,6 +136,15 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Denied:
+    """A node wants what its roles do not allow. The message was dropped; an honest node may do so, if its
+    roles have changed in a block that it does not have yet.
+    """
+
+    error: AccessDenied
+
+
+@dataclass(frozen=True, slots=True)
 class Halted:
     """The replica has stopped: a quorum decided what it holds to be impossible. An operator must look."""
 
@@ -162,6 +172,7 @@ Effect: TypeAlias = (
     | Committed
     | Adopted
     | Report
+    | Denied
     | Halted
 )
 
@@ -181,6 +192,10 @@ class Outbox:
         self.appends: list[Effect] = []
         self.rest: list[Effect] = []
         self.dirty = False
+
+    def refuse(self, node: bytes, error: Exception) -> None:
+        """A node's message was refused: what it may not do is denied, what nobody honest sends reported."""
+        self.rest.append(Denied(error) if isinstance(error, AccessDenied) else Report(node, str(error)))
 
     def drain(self, record: bytes | None) -> list[Effect]:
         """The effects; ``record`` is the safety record if ``dirty`` is set."""

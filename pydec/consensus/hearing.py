@@ -6,12 +6,13 @@ What honest nodes also send, late or twice, is dropped in silence; what no hones
 
 from __future__ import annotations
 
+from pydec.consensus.access import Action
 from pydec.consensus.certificate import CertificateError, QuorumCertificate, TimeoutCertificate
 from pydec.consensus.effects import Refused
 from pydec.consensus.height import AHEAD, BEHIND, Height
 from pydec.consensus.messages import BlockBody, Decision, NewRound, Proposal, Timeout, Vote
 from pydec.consensus.signed import Kind, SignedStatement, signed_bytes, timeout_body
-from pydec.errors import SignatureError
+from pydec.errors import AccessDenied, SignatureError
 
 
 class Impossible(Exception):
@@ -25,6 +26,9 @@ def _author(height: Height, sender: bytes, epoch: int, index: int) -> int:
         raise Refused(
             f"a message of epoch {epoch} at height {height.place.height}, which is of {table.epoch}"
         )
+    if table.index(sender) is None:
+        needed = f"a place among the validators of epoch {epoch}, as the role validator and stake give"
+        raise AccessDenied(sender, Action.VOTE.value, b"", needed)
     if index >= len(table) or table[index].node_id != sender:
         raise Refused(f"a message as validator {index}, which the sender is not")
     return index

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+from pydec.consensus.access import may_take
 from pydec.consensus.block import NO_HASH, Block
 from pydec.consensus.messages import Decision, decode
 from pydec.consensus.puzzle import Puzzle
-from pydec.consensus.roles import SELF_CHOSEN, Role
+from pydec.consensus.roles import Role
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.state.draft import Draft
 from pydec.consensus.state.parts import Account
@@ -71,12 +72,17 @@ class Rejoin:
         key: identity of the node, which also votes.
         record: the decision of a height from its ledger, None if it is not there.
         solve: for admission by proof of work.
+        roles: to ask for, as far as they are to be had; None: as before, see ``_wanted``.
     """
 
     def __init__(
-        self, key: SigningKey, record: Callable[[int], bytes | None], solve: Solver | None = None
+        self,
+        key: SigningKey,
+        record: Callable[[int], bytes | None],
+        solve: Solver | None = None,
+        roles: Role | None = None,
     ) -> None:
-        self._key, self._record = key, record
+        self._key, self._record, self._roles = key, record, roles
         self._solve: Solver = solve or Background()
         self._seen: ChainState | None = None
         self._evicted: int | None = None  # epoch of the eviction that ``_removed_by`` was asked about
@@ -136,8 +142,8 @@ class Rejoin:
         """
         draft = Draft(state, state.height + 1, NO_HASH)
         admission = draft.option("admission", state.rules.admission)
-        allowed = Role(account.granted) | (Role(0) if admission == "invite" else SELF_CHOSEN)
-        roles = (Role(account.granted) | _MEMBER) & allowed
+        wanted = self._roles or _wanted(account)
+        roles = wanted & may_take(account, admission) or wanted  # which the chain refuses, and says why
         block, nonce = NO_DIGEST, 0
         if admission == "pow":
             self._puzzle = self._current(draft)
@@ -165,7 +171,15 @@ class Rejoin:
         return Puzzle(state.rules.puzzle, state.chain_id, work.period, block, self._key.public, work.target)
 
 
-def back(key: SigningKey, state: ChainState, address: str = "") -> bytes | None:
+def _wanted(account: Account) -> Role:
+    """Roles to ask for: those of an admin's grant, if there is one for who was never in; else also to train
+    and to vote.
+    """
+    granted = Role(account.granted)
+    return granted if granted and not account.joined else granted | _MEMBER
+
+
+def back(key: SigningKey, state: ChainState, address: str = "", roles: Role | None = None) -> bytes | None:
     """The JOIN of a node that an operator starts and that is no member; None if it is one, or unknown.
 
     It returns when the puzzle is solved, where admission is by work. If the chain allows no JOIN, it is one
@@ -175,12 +189,13 @@ def back(key: SigningKey, state: ChainState, address: str = "") -> bytes | None:
         key: identity of the node.
         state: the newest.
         address: where it is reached from now on; a node that the chain does not know joins, too.
+        roles: see ``Rejoin``.
     """
     account = state.accounts.get(key.public) or (Account(key.public, key.public) if address else None)
     if account is None or account.roles:
         return None
     account = replace(account, address=address or account.address)
-    found = Rejoin(key, lambda height: None, lambda puzzle: puzzle.solve()).joins(state, account)
+    found = Rejoin(key, lambda height: None, lambda puzzle: puzzle.solve(), roles).joins(state, account)
     return next((data for data in found if _may_wait(state, data)), found[-1])
 
 

@@ -31,7 +31,6 @@ from pydec.consensus.effects import (
     Install,
     Outbox,
     Refused,
-    Report,
     Send,
     SetTimer,
     Timer,
@@ -59,7 +58,7 @@ from pydec.consensus.pool import Pool
 from pydec.consensus.record import SafetyRecord
 from pydec.consensus.spread import Spread
 from pydec.consensus.storage import Restored
-from pydec.errors import FrameError, TransactionError
+from pydec.errors import AccessDenied, FrameError, TransactionError
 
 __all__ = ["Member", "Replica"]
 
@@ -136,8 +135,8 @@ class Replica:
             return []
         try:
             self._dispatch(sender, decode(data, self.member.chain_id), len(data))
-        except (FrameError, Refused) as error:
-            self._outbox.rest.append(Report(sender, str(error)))
+        except (FrameError, Refused, AccessDenied) as error:
+            self._outbox.refuse(sender, error)
         except hearing.Impossible as error:
             self._halt(str(error))
         return self._settle()
@@ -271,8 +270,8 @@ class Replica:
         for sender, message, n_bytes in self._early.take():
             try:
                 self._dispatch(sender, message, n_bytes)
-            except Refused as error:
-                self._outbox.rest.append(Report(sender, str(error)))
+            except (Refused, AccessDenied) as error:
+                self._outbox.refuse(sender, error)
         self.follow.advanced(self.height.place.height)
 
     def _halt(self, reason: str) -> None:
@@ -310,10 +309,7 @@ class Replica:
             if message.height == here:
                 hearing.body(self.height, message)
         else:
-            with contextlib.suppress(
-                TransactionError
-            ):  # honest too: its sender may be a block behind or ahead
-                self.pool.add(message.data, sender, self.state)
+            self._spread.heard(sender, message.data, self.state)
 
     def _hear(self, sender: bytes, message: Proposal | Vote | Timeout | NewRound) -> None:
         if isinstance(message, Vote):

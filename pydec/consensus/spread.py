@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pydec.consensus.effects import CancelTimer, Outbox, SetTimer, Timer
+from pydec.consensus.application import LedgerState
+from pydec.consensus.effects import CancelTimer, Denied, Outbox, SetTimer, Timer
 from pydec.consensus.messages import Transaction
 from pydec.consensus.pacemaker import Pacemaker
 from pydec.consensus.pool import Pool
+from pydec.errors import DeniedTransaction, TransactionError
 
 TOGETHER = 16  # transactions that are sent again at a time
 MOST_REPEATS = 8
@@ -42,6 +44,15 @@ class Spread:
         if self._repeats is None:
             self._repeats = 0
             self._set_timer(1)
+
+    def heard(self, sender: bytes, transaction: bytes, state: LedgerState) -> None:
+        """One of another node: it waits with the others, unless the state refuses it."""
+        try:
+            self._pool.add(transaction, sender, state)
+        except DeniedTransaction as error:
+            self._outbox.rest.append(Denied(error))
+        except TransactionError:
+            pass  # honest too: its sender may be a block behind or ahead
 
     def again(self) -> None:
         """The timer has run out."""

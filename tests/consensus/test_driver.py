@@ -11,13 +11,18 @@ from pydec.comm.transport import Stream
 from pydec.consensus import effects, handover, newcomer
 from pydec.consensus.driver import Driver, Receipt
 from pydec.consensus.file_storage import FileStorage, create
+from pydec.consensus.genesis import Genesis
 from pydec.consensus.hello import Greeter
+from pydec.consensus.messages import Transaction, Vote, encode
 from pydec.consensus.node import founders, open_node
 from pydec.consensus.replica import Member
+from pydec.consensus.roles import Role
+from pydec.consensus.signed import Kind, signed_bytes
+from pydec.consensus.state.parts import Account
 from pydec.consensus.storage import MemoryStorage
-from pydec.consensus.transactions import Beacon, sign
+from pydec.consensus.transactions import Beacon, Config, sign
 from pydec.crypto.signing import SigningKey
-from pydec.errors import ConfigError, LedgerError, TransactionError
+from pydec.errors import AccessDenied, ConfigError, LedgerError, TransactionError
 
 KEYS = [SigningKey(bytes([number]) * 32) for number in range(1, 8)]
 
@@ -65,6 +70,42 @@ def test_everybody_commits_and_restarts_where_it_was(tmp_path, faults):
     second = LocalCluster(4, seed=4, **faults).run(program)
     assert len(set(second)) == 1
     assert second[0][0][0] > first[0][0][0]
+
+
+def test_who_may_not_is_denied_by_name_counted_and_the_others_go_on(tmp_path, caplog):
+    """Rank 2 only observes: nobody takes its change of options or its vote."""
+    accounts = [
+        Account(key.public, key.public, f"rank:{rank}", int(roles), int(roles), stake=stake)
+        for rank, key in enumerate(KEYS[:3])
+        for roles, stake in (((Role.TRAINER | Role.VALIDATOR, 100), (Role.OBSERVER, 0))[rank == 2],)
+    ]
+    start = Genesis("test", tuple(sorted(accounts, key=lambda account: account.node_id)))
+
+    def program(transport):
+        rank = transport.rank
+        create(tmp_path / f"rank-{rank}", start)
+        with open_node(transport, tmp_path / f"rank-{rank}", KEYS[rank]) as driver:
+            chain_id = start.chain_id
+            if rank == 2:
+                linger(driver, transport, 1.0)
+                change = sign(KEYS[2], chain_id, 0, Config((("f", "1"),)))
+                with pytest.raises(AccessDenied, match="may not change options: it needs the role admin"):
+                    driver.wait([driver.submit(change)], 5.0)
+                signature = KEYS[2].sign(signed_bytes(Kind.PREPARE, chain_id, 0, 1, 0, bytes(32)))
+                vote = Vote(Kind.PREPARE, 0, 1, 0, bytes(32), 0, signature)
+                for message in (Transaction(change), vote):
+                    driver._perform([effects.Send(KEYS[0].public, encode(message, chain_id))])
+            linger(driver, transport, 2.0)
+            if rank < 2:
+                driver.wait([driver.submit(beacon(driver, rank))], 60.0)
+            linger(driver, transport, 2.0)
+            assert driver.head[0] >= 1
+            assert not driver.reports
+            return [(denied["action"], denied["count"]) for denied in driver.gate.summary()]
+
+    denied = LocalCluster(3, seed=3, delay_s=0.001).run(program)
+    assert denied == [[("change options", 1), ("vote and propose", 1)], [], [("change options", 1)]]
+    assert caplog.text.count("may not vote and propose: it needs a place among the validators") == 1
 
 
 def test_a_dead_peer_blocks_nobody_and_catches_up_after_its_restart(tmp_path):

@@ -79,7 +79,7 @@ def test_the_keys_of_a_data_set_are_bounded(monkeypatch):
         ("b", Grant(RUN, 1), "may not grant roles: it needs the role admin"),
         ("a", Grant(key("b").public, int(BOTH)), "has trainer, validator already"),
         ("a", Grant(key("b").public, dataset=OTHER, wrapped=b"x"), "no data set 0606"),
-        ("b", Grant(key("b").public, dataset=ROOT, wrapped=b"x"), "is not of"),
+        ("b", Grant(key("b").public, dataset=ROOT, wrapped=b"x"), "may not grant access to the data set"),
         ("a", Grant(key("b").public, dataset=ROOT), "needs an encrypted data set and a wrapped key"),
         ("a", Grant(key("z").public, dataset=ROOT, wrapped=b"x"), "knows no account"),
         (

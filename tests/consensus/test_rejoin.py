@@ -154,7 +154,7 @@ def test_who_may_not_come_back_gets_the_chains_reason():
     state = replace(state, accounts={**state.accounts, punished.node_id: punished})
     join = back(key("e"), state)
     assert join is not None
-    with pytest.raises(TransactionError, match="lost its stake by its own fault"):
+    with pytest.raises(TransactionError, match="has lost no stake by its own fault"):
         state.check(join)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from pydec.consensus.effects import Report
+from pydec.consensus.effects import Denied
 from pydec.consensus.messages import Transaction, Vote, decode, encode
 from pydec.consensus.signed import Kind
 from pydec.consensus.simulator import adversaries
@@ -170,6 +170,6 @@ def test_a_vote_of_a_removed_key_counts_for_nothing():
     here = replica.height.place
     vote = Vote(Kind.PREPARE, here.table.epoch, here.height, 0, bytes(32), 3, bytes(64))
     signed = adversaries.resign(world.keys.of(gone.node_id), vote)
-    (report,) = replica.receive(gone.node_id, encode(signed, CHAIN_ID))
-    assert isinstance(report, Report)
-    assert "which the sender is not" in report.reason
+    (denied,) = replica.receive(gone.node_id, encode(signed, CHAIN_ID))
+    assert isinstance(denied, Denied)
+    assert "may not vote and propose" in str(denied.error)

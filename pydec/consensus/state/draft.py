@@ -5,7 +5,7 @@ Handlers check everything before they change anything, so a refused transaction 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from pydec.consensus.access import Action, check_role
 from pydec.consensus.puzzle import retarget
 from pydec.consensus.state.parts import Account
 from pydec.consensus.validators import ValidatorTable
-from pydec.errors import AccessDenied, TransactionError
+from pydec.errors import AccessDenied, DeniedTransaction, TransactionError
 
 if TYPE_CHECKING:
     from pydec.consensus.state.chain import ChainState
@@ -83,13 +83,22 @@ class Draft:
         self.accounts[account.node_id] = account
 
     def need(self, node_id: bytes, action: Action) -> Account:
-        """The account of who wants to act, if it has a role for it."""
+        """The account of who wants to act, if it has a role for it.
+
+        Raises:
+            DeniedTransaction: it has none.
+        """
         account = self.account(node_id)
-        try:
-            check_role(node_id, account, action)
-        except AccessDenied as error:
-            raise TransactionError(str(error)) from None
+        self.denying(lambda: check_role(node_id, account, action))
         return account
+
+    @staticmethod
+    def denying(check: Callable[[], None]) -> None:
+        """Ask ``check``; what it denies refuses the transaction."""
+        try:
+            check()
+        except AccessDenied as error:
+            raise DeniedTransaction(error.identity, error.action, error.resource, error.needed) from None
 
     def validators(self) -> Iterable[Account]:
         """Every account that votes after this block, as far as it is executed."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from pydec.consensus.access import check_join
 from pydec.consensus.certificate import from_bitmap
 from pydec.consensus.evidence import Evidence, EvidenceError, verify
 from pydec.consensus.puzzle import Puzzle
-from pydec.consensus.roles import SELF_CHOSEN, Role
+from pydec.consensus.roles import Role
 from pydec.consensus.state.draft import Draft, NotYetError
 from pydec.consensus.state.parts import Account
 from pydec.consensus.transactions import (
@@ -36,16 +37,12 @@ def join(draft: Draft, sender: bytes, body: Join) -> None:
     """
     account = draft.accounts.get(sender) or Account(sender, sender)
     asked, who = Role(body.roles), sender.hex()[:16]
-    if account.slashed:
-        raise TransactionError(f"{who} lost its stake by its own fault and may not join again")
     if account.roles:
         raise TransactionError(f"{who} is a member already")
     if not asked:
         raise TransactionError(f"{who} asks to join without a role")
     admission = draft.option("admission", draft.state.rules.admission)
-    allowed = Role(account.granted) | (Role(0) if admission == "invite" else SELF_CHOSEN)
-    if asked & ~allowed:
-        raise TransactionError(f"{who} may not join as {(asked & ~allowed).names}; it may as {allowed.names}")
+    draft.denying(lambda: check_join(sender, account, asked, admission))
     key = _voting_key(draft, sender, body.certificate)
     stake, entry = _bonded(draft, account, body, admission)
     check_puzzle(draft, sender, body, admission)

@@ -37,6 +37,7 @@ class Account:
         joined: height of its last JOIN.
         round: training round that it last reported.
         seen: height of the last transaction that it sent or attested.
+        barred: roles that an admin took from it: it cannot choose them itself until one grants them again.
     """
 
     node_id: bytes
@@ -54,6 +55,7 @@ class Account:
     joined: int = 0
     round: int = 0
     seen: int = 0
+    barred: int = 0
 
     @property
     def is_validator(self) -> bool:
@@ -204,6 +206,7 @@ ACCOUNT = fields.record(
     joined=U64,
     round=ROUND,
     seen=U64,
+    barred=_ROLES,
 )
 _ACCESS = fields.record(Access, grantee=DIGEST, generation=U32, wrapped=fields.blob(MOST_GRANT_BYTES))
 DATASET = fields.record(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pydec.consensus import options
-from pydec.consensus.access import Action
+from pydec.consensus.access import Action, check_data
 from pydec.consensus.certificate import from_bitmap
-from pydec.consensus.roles import Role
+from pydec.consensus.roles import SELF_CHOSEN, Role
 from pydec.consensus.state.draft import Draft
 from pydec.consensus.state.membership import slash, unbonded
 from pydec.consensus.state.parts import (
@@ -71,8 +71,9 @@ def grant(draft: Draft, sender: bytes, body: Grant) -> None:
             raise TransactionError(f"{body.grantee.hex()[:16]} has {Role(body.roles).names} already")
         # A member's vote needs stake as well, which only its own JOIN or STAKE brings.
         roles = account.roles | body.roles if account.roles else 0
+        granted, barred = account.granted | body.roles, account.barred & ~body.roles
         draft.view_changed = True
-        draft.put(replace(account, granted=account.granted | body.roles, roles=roles))
+        draft.put(replace(account, granted=granted, roles=roles, barred=barred))
         return
     found = _owned(draft, sender, body.dataset)
     if not found.encrypted or not body.wrapped:
@@ -92,7 +93,10 @@ def grant(draft: Draft, sender: bytes, body: Grant) -> None:
 
 
 def revoke(draft: Draft, sender: bytes, body: Revoke) -> None:
-    """Take roles or access back; what could be read stays known to who kept it."""
+    """Take roles or access back; what could be read stays known to who kept it.
+
+    Roles that were taken need an admin's grant to come back: a JOIN cannot choose them.
+    """
     who = body.grantee.hex()[:16]
     if not _names_one(body.roles, body.dataset):
         raise TransactionError("a revocation takes roles, or access to one data set")
@@ -105,12 +109,18 @@ def revoke(draft: Draft, sender: bytes, body: Revoke) -> None:
         return
     draft.need(sender, Action.REVOKE_ROLES)
     account = draft.account(body.grantee)
-    if not body.roles & (account.roles | account.granted):
+    if not body.roles & (account.roles | account.granted | SELF_CHOSEN & ~account.barred):
         raise TransactionError(f"{who} does not have {Role(body.roles).names}")
     admins = sum(1 for a in draft.accounts.values() if a.roles & Role.ADMIN)
     if body.roles & account.roles & Role.ADMIN and admins == 1:
         raise TransactionError(f"{who} is the last admin")
-    changed = replace(account, roles=account.roles & ~body.roles, granted=account.granted & ~body.roles)
+    kept = ~body.roles
+    changed = replace(
+        account,
+        roles=account.roles & kept,
+        granted=account.granted & kept,
+        barred=account.barred | body.roles,
+    )
     if account.is_validator and not changed.is_validator:
         draft.check_not_last(account, "lose its role")
         draft.check_churn(account.stake)
@@ -201,11 +211,11 @@ def _attested(draft: Draft, body: Attested) -> None:
 
 
 def _owned(draft: Draft, sender: bytes, root: bytes) -> DatasetRecord:
+    draft.need(sender, Action.GRANT_DATA)
     found = draft.datasets.get(root)
     if found is None:
         raise TransactionError(f"no data set {root.hex()[:16]} is registered")
-    if found.owner != sender:
-        raise TransactionError(f"data set {root.hex()[:16]} is not of {sender.hex()[:16]}")
+    draft.denying(lambda: check_data(sender, found, Action.GRANT_DATA))
     return found
 
 
