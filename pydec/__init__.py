@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pydec import compress, errors, gossip, kernels, topology
+    from pydec import aggregate, compress, errors, gossip, kernels, topology
     from pydec.optim import DecentralizedOptimizer
     from pydec.optim.ddp_gossip import ddp_gossip
     from pydec.optim.ddp_hook import ddp_hook
@@ -20,6 +20,7 @@ __all__ = [
     "DecentralizedOptimizer",
     "Peer",
     "__version__",
+    "aggregate",
     "compress",
     "ddp_gossip",
     "ddp_hook",
@@ -30,7 +31,7 @@ __all__ = [
     "topology",
 ]
 
-_MODULES = {"compress", "errors", "gossip", "kernels", "topology"}
+_MODULES = {"aggregate", "compress", "errors", "gossip", "kernels", "topology"}
 _NAMES = {
     "DecentralizedOptimizer": "pydec.optim",
     "Peer": "pydec.peer",

@@ -110,6 +110,10 @@ class NonFiniteError(PydecError, ArithmeticError):
     """A gradient or model holds NaN or infinity and the policy is to raise."""
 
 
+class TooFewVectors(PydecError, ValueError):
+    """A robust average of which too few vectors are usable, and no own model to keep instead."""
+
+
 class HeterogeneityWarning(UserWarning):
     """What was asked for works, but is biased if the ranks' data are distributed differently."""
 

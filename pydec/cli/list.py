@@ -1,7 +1,8 @@
 """What can a specification string name, and with which options?
 
-Prints every registered topology, compressor, algorithm, mixing control, optimizer and task as a specification
-with all its defaults. A specification is a name, or a name with some of its options: topk:fraction=0.01
+Prints every registered topology, compressor, algorithm, robust average, mixing control, optimizer and task
+as a specification with all its defaults. A specification is a name, or a name with some of its options:
+topk:fraction=0.01
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from pydec.errors import ConfigError
 if TYPE_CHECKING:
     from pydec.registry import Registry
 
-KINDS = ("topologies", "compressors", "algorithms", "mixing", "optimizers", "tasks")
+KINDS = (
+    "topologies",
+    "compressors",
+    "algorithms",
+    "aggregators",
+    "preaggregators",
+    "mixing",
+    "optimizers",
+    "tasks",
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +62,14 @@ def registry(kind: str) -> Registry[Any]:
         from pydec.gossip import algorithms
 
         return algorithms
+    if kind == "aggregators":
+        from pydec.aggregate import aggregators
+
+        return aggregators
+    if kind == "preaggregators":
+        from pydec.aggregate import preaggregators
+
+        return preaggregators
     if kind == "mixing":
         from pydec.gossip.control import controls
 

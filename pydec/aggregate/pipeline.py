@@ -1,0 +1,256 @@
+"""Pre-aggregations and a rule, one after the other, on the vectors that are fit for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from pydec import kernels
+from pydec.aggregate.base import Aggregator, Part, PreAggregator, aggregators, preaggregators
+from pydec.aggregate.inputs import Inputs, Matrix, Weights, gram_of, room_like
+from pydec.aggregate.screen import Counts, Screen
+from pydec.errors import ConfigError, TooFewVectors
+
+V = TypeVar("V")
+_TYPES = ("float32", "float64", "float16", "bfloat16")
+
+
+class Pipeline:
+    """A robust average of vectors, made by ``pydec.aggregate.make``; call it with a list of them.
+
+    Args:
+        spec: its specification, for messages.
+        before: steps before the rule, in order.
+        rule: the rule.
+        screen: which vectors count.
+        seed: what random steps draw from, with the number of the call.
+
+    Attributes:
+        counts: what was left out so far.
+    """
+
+    def __init__(
+        self, spec: str, before: Sequence[PreAggregator], rule: Aggregator, screen: Screen, seed: int = 0
+    ) -> None:
+        self.spec = spec
+        self.before = tuple(before)
+        self.rule = rule
+        self.screen = screen
+        self.seed = seed
+        self.counts = Counts()
+        self.calls = 0
+        self._geometric = any(part.geometric for part in (*self.before, rule))
+        self._names = [_name(part) for part in (*self.before, rule)]
+
+    def __repr__(self) -> str:
+        return f"<aggregate {self.spec}>"
+
+    @property
+    def f(self) -> int:
+        """Vectors that may be anything, as the parts were told."""
+        return max(part.f for part in (*self.before, self.rule))
+
+    def check(self, n: int) -> None:
+        """Raise ConfigError, with the numbers, if n vectors are too few for f."""
+        for part, name in zip((*self.before, self.rule), self._names, strict=True):
+            part.check(n, part.f, name)
+            n = part.left(n) if isinstance(part, PreAggregator) else n
+
+    def most(self, n: int) -> int:
+        """The largest f that n vectors allow all parts; negative if n is too few for any."""
+        allowed = []
+        for part in (*self.before, self.rule):
+            allowed.append(part.most(n))
+            n = part.left(n) if isinstance(part, PreAggregator) else n
+        return min(allowed)
+
+    def __call__(
+        self,
+        vectors: Sequence[V],
+        own: V | None = None,
+        *,
+        ages: Sequence[int] | None = None,
+        out: V | None = None,
+    ) -> V:
+        """The average.
+
+        Vectors that are not finite, too large or too old are left out first and counted. f stays what it
+        is as long as the rest allows it, and is never lowered by more than the number of those that were left
+        out for what they hold: they were among the f. With fewer the own model is given back, and counted.
+
+        Args:
+            vectors: n >= 1 vectors of shape (d,), contiguous, all float32, float64, float16 or bfloat16.
+            own: the own model, of the same type and shape: distances are taken after subtracting it. It may
+                be one of the vectors, and counts as one only then.
+            ages: how many rounds old each vector is, for ``Screen.max_age``.
+            out: shape (d,), overwritten; may be one of the vectors. Allocated if None, of the kind of the
+                first vector.
+
+        Returns:
+            ``out``.
+
+        Raises:
+            ConfigError: n vectors are too few for f.
+            TypeError: a vector's type is none of these, or not that of the first.
+            ValueError: vectors of different lengths, or no vector.
+            TooFewVectors: too few are left, and there is no own model to keep.
+        """
+        views = checked(vectors, own)
+        self.check(len(views))
+        self.calls += 1
+        mine = None if own is None else views_of([own])[0]
+        into: Any = room_like(_detached(vectors[0]), len(views[0])) if out is None else _detached(out)
+        fresh = self.screen.fresh(len(views), ages, self.counts)
+        kept, mine, gram, squared = self._sound([views[k] for k in fresh], mine)
+        bad = len(fresh) - len(kept)
+        most = self.most(len(kept)) if kept else -1
+        if most < max(0, self.f - bad):
+            self._keep(mine, into, len(views), len(kept))
+        else:
+            x = Inputs(kept, mine, gram, squared=squared)
+            draw = np.random.Generator(np.random.PCG64([self.seed, self.calls]))
+            for part in self.before:
+                x = x.mixed(part.matrix(x, min(part.f, most), draw))
+            self.rule.reduce(x, min(self.rule.f, most), into)
+        return cast(V, into)
+
+    def _sound(self, views: list[Any], own: Any) -> tuple[list[Any], Any, Matrix | None, Weights | None]:
+        """The vectors that count, the own model, their Gram matrix about it if asked for, its diagonal."""
+        if not views:
+            return [], own, None, None
+        gram: Matrix | None = None
+        if own is not None and kernels.count_nonfinite(own):
+            own = None  # nothing can be measured from it, nor is it worth keeping
+        if self._geometric:
+            gram = gram_of(views, own)
+            squared = np.diagonal(gram)
+        elif own is None:
+            squared = np.array([kernels.sqnorm(view) for view in views])
+        else:
+            squared = np.asarray(kernels.sqdists(views, own, np.empty(len(views))))
+        finite = np.isfinite(squared)
+        for k in np.flatnonzero(~finite):
+            finite[k] = kernels.count_nonfinite(views[k]) == 0  # of float64, squares alone may overflow
+        sound = self.screen.sound(squared, finite, self.counts)
+        if sound.all():
+            return views, own, gram, squared
+        where = np.flatnonzero(sound)
+        if gram is not None:
+            gram = gram[np.ix_(where, where)]
+        return [views[k] for k in where], own, gram, squared[where]
+
+    def _keep(self, own: Any, out: Any, n: int, left: int) -> None:
+        if own is None:
+            raise TooFewVectors(
+                f"{self.spec}: {left} of {n} vectors are finite, near and new enough, too few for "
+                f"f={self.f}; give the own model as own=..., which is kept then, or look at who sent them"
+            )
+        self.counts.kept_own += 1
+        out[:] = own
+
+
+def checked(vectors: Sequence[Any], own: Any = None) -> list[Any]:
+    """The vectors as the kernels take them, of one type and length.
+
+    Raises:
+        TypeError, ValueError: see ``Pipeline.__call__``.
+    """
+    if not len(vectors):
+        raise ValueError("a robust average needs at least 1 vector, got none")
+    everything = views_of([*vectors, *([] if own is None else [own])])
+    first = everything[0]
+    for k, view in enumerate(everything):
+        name = f"vector {k}" if k < len(vectors) else "own"
+        kind = str(view.dtype).removeprefix("torch.")
+        if kind not in _TYPES:
+            raise TypeError(f"{name} must be of {', '.join(_TYPES)}, got {kind}")
+        if kind != str(first.dtype).removeprefix("torch."):
+            raise TypeError(f"{name} is {kind} and vector 0 {first.dtype}; convert them to one type")
+        if view.ndim != 1 or len(view) != len(first):
+            raise ValueError(
+                f"{name} has shape {tuple(view.shape)}, expected one dimension and {first.shape[0]} "
+                "elements, as vector 0"
+            )
+    return everything[: len(vectors)]
+
+
+def views_of(vectors: Sequence[Any]) -> list[Any]:
+    """Arrays over the same memory, which are cheap to cut; tensors of bfloat16, or elsewhere, stay tensors.
+
+    Raises:
+        TypeError: something is no array and no tensor.
+    """
+    found = []
+    for k, vector in enumerate(vectors):
+        plain = _detached(vector)
+        if not hasattr(plain, "dtype") or not hasattr(plain, "ndim"):
+            raise TypeError(f"vector {k} must be an array or a tensor, got {type(vector).__name__}")
+        is_tensor = not isinstance(plain, np.ndarray)
+        fits = is_tensor and plain.device.type == "cpu" and str(plain.dtype) != "torch.bfloat16"
+        found.append(plain.numpy() if fits else plain)
+    return found
+
+
+def _detached(vector: Any) -> Any:
+    return vector.detach() if hasattr(vector, "detach") else vector
+
+
+def make(spec: str, *, f: int | None = None, screen: Screen | None = None, seed: int = 0) -> Pipeline:
+    """Build a robust average from its specification.
+
+    Args:
+        spec: a rule, ``name:key=value``, with pre-aggregations before it, each followed by a plus:
+            "trimmed-mean:f=3", "nnm+trimmed-mean:f=2", "bucketing:size=2+krum". An f that is given once holds
+            for all parts.
+        f: vectors that may be anything, for parts that do not say; 1 if nothing does.
+        screen: which vectors count; those that are finite, and nearer than 1e18, if None.
+        seed: what random steps draw from.
+
+    Raises:
+        ConfigError: unknown name or option, a value out of range, or parts in the wrong order.
+    """
+    words = [word.strip() for word in re.split(r"\+(?=\s*[a-z])", spec)]
+    if len({text for word in words if (text := _given(word)) is not None}) > 1:
+        raise ConfigError(
+            f"aggregator {spec!r}: f is given twice, and differently; one f holds for all parts"
+        )
+    said = next((text for word in words if (text := _given(word)) is not None), None)
+    number = said if said is not None else (None if f is None else str(f))
+    before: list[PreAggregator] = []
+    for word in words[:-1]:
+        if word.partition(":")[0].strip() in aggregators:
+            raise ConfigError(
+                f"aggregator {spec!r}: {word!r} is a rule, and rules come last, after pre-aggregations"
+            )
+        before.append(preaggregators.make(_with(word, number)))
+    last = words[-1]
+    if last.partition(":")[0].strip() in preaggregators:
+        raise ConfigError(
+            f"aggregator {spec!r} ends with a pre-aggregation; add a rule, as in {spec}+trimmed-mean"
+        )
+    plain_mean = last.partition(":")[0].strip() == "mean" and before  # what comes before may make it robust
+    rule = aggregators.make(last if plain_mean and number != _given(last) else _with(last, number))
+    return Pipeline(spec, before, rule, screen or Screen(), seed)
+
+
+def _given(word: str) -> str | None:
+    for item in word.partition(":")[2].split(","):
+        key, _, value = item.partition("=")
+        if key.strip() == "f":
+            return value.strip()
+    return None
+
+
+def _with(word: str, f: str | None) -> str:
+    if f is None or _given(word) is not None:
+        return word
+    return f"{word}{',' if word.partition(':')[2] else ':'}f={f}"
+
+
+def _name(part: Part) -> str:
+    known: dict[Any, str] = {preaggregators.get(name): name for name in preaggregators}
+    known |= {aggregators.get(name): name for name in aggregators}
+    return known[type(part)]
