@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import nacl.bindings as sodium
 from nacl.exceptions import BadSignatureError
@@ -49,6 +50,14 @@ class SigningKey:
         """The 64 bytes of this key's signature over ``message``."""
         signed: bytes = sodium.crypto_sign(message, self._secret)
         return signed[:SIGNATURE_BYTES]
+
+    def scalar(self) -> bytes:
+        """The secret X25519 key of the same point (RFC 7748, section 4.1), 32 bytes, for ``wrapping``."""
+        scalar: bytes = sodium.crypto_sign_ed25519_sk_to_curve25519(self._secret)
+        return scalar
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret key is neither copied nor stored; keyfile.create writes one")
 
 
 def verify(public: bytes, message: bytes, signature: bytes) -> None:

@@ -51,8 +51,10 @@ def dataset(draft: Draft, sender: bytes, body: Dataset) -> None:
     parent = draft.datasets.get(body.parent)
     if body.parent != NO_DIGEST and (parent is None or parent.owner != sender):
         raise TransactionError(f"{who} extends {body.parent.hex()[:16]}, which its owner did not register")
+    # Who lost access to what it extends must not get it back: its new chunks have the newest key.
+    generation = parent.generation if parent is not None and body.encrypted else 0
     draft.datasets[body.root] = DatasetRecord(
-        body.root, sender, body.name, body.replicas, body.parity, body.encrypted, body.parent, 0, ()
+        body.root, sender, body.name, body.replicas, body.parity, body.encrypted, body.parent, generation, ()
     )
 
 
