@@ -27,7 +27,8 @@ from pydec.train.checkpoint_files import OWN, Store
 from pydec.train.checkpoint_state import flatten, model_tensors
 from pydec.train.config import TrainConfig
 from pydec.train.determinism import reproducible
-from pydec.train.loop import forward, local_optimizer
+from pydec.train.gradients import forward
+from pydec.train.loop import local_optimizer
 from pydec.train.rundir import RunDir
 from pydec.train.together import table
 

@@ -24,7 +24,8 @@ from pydec.train import Task, split, tasks
 from pydec.train.batches import Batch, Batches
 from pydec.train.config import TrainConfig
 from pydec.train.determinism import reproducible
-from pydec.train.loop import forward, local_optimizer
+from pydec.train.gradients import forward
+from pydec.train.loop import local_optimizer
 from pydec.train.together import table
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pydec.comm.transport import Stream
 from pydec.comm.words import say_stepped
@@ -22,6 +22,7 @@ from pydec.train.checkpoint import Saver
 from pydec.train.config import TrainConfig
 from pydec.train.display import Display
 from pydec.train.evaluate import Score, evaluate, evaluate_together
+from pydec.train.gradients import Gradients, PlainGradients
 from pydec.train.rundir import Metrics
 from pydec.train.survivors import Survivors, TooFewRanks
 from pydec.train.task import Task
@@ -77,6 +78,7 @@ class Loop:
         batches: this rank's batches.
         metrics: this rank's record.
         display: where progress goes; silent on ranks other than 0.
+        gradients: of a batch; None takes those of its mean loss.
     """
 
     def __init__(
@@ -85,9 +87,10 @@ class Loop:
         task: Task,
         peer: Member,
         optimizer: DecentralizedOptimizer,
-        batches: Batches,
+        batches: Iterable[Batch],
         metrics: Metrics,
         display: Display,
+        gradients: Gradients | None = None,
     ) -> None:
         self.config = config
         self.task = task
@@ -95,6 +98,7 @@ class Loop:
         self.optimizer = optimizer
         self.metrics = metrics
         self.display = display
+        self.gradients = gradients or PlainGradients(task, config.clip_norm)
         self.progress = Progress()
         self.keep: Callable[[], None] | None = (
             None  # called with the averaged model at evaluations on the way
@@ -135,9 +139,8 @@ class Loop:
         done = self.progress.step
         self.under_way = done + 1
         alone = self.optimizer.algorithm.asynchronous
-        for step, loss, rate in steps(
-            self.config, self.task, self._batches, self.optimizer, self._traffic, done
-        ):
+        taken = self._batches, self.gradients, self.optimizer, self._traffic, done
+        for step, loss, rate in steps(self.config, self.task, *taken):
             self.peer.check()
             self.progress.step = self.under_way = step
             if step == done + 1:
@@ -254,8 +257,9 @@ class Loop:
         progress.bytes_sent = round(float(sent))
         if not alone:
             progress.consensus_distance = self.optimizer.consensus_distance()
-        figures = {"loss": progress.loss}
-        if self.task.loss_is_nats_per_byte:
+        instead = self.gradients.figures()
+        figures = {"loss": progress.loss} if instead is None else dict(instead)
+        if self.task.loss_is_nats_per_byte and instead is None:
             figures["bits_per_byte"] = progress.loss / math.log(2.0)
         elif self.task.metric is not None and self.task.metric_name in progress.score:
             figures[self.task.metric_name] = progress.score[self.task.metric_name]
@@ -275,7 +279,8 @@ class Loop:
 def steps(
     config: TrainConfig,
     task: Task,
-    batches: Batches,
+    batches: Iterable[Batch],
+    gradients: Gradients,
     optimizer: Optimizer,
     around: Callable[[Callable[[], object]], object],
     done: int = 0,
@@ -286,20 +291,19 @@ def steps(
 
     Args:
         config: resolved.
-        task: model and loss.
+        task: whose model is trained.
         batches: what to train on.
+        gradients: of a batch.
         optimizer: of the model's parameters; its groups' learning rates follow ``config``.
         around: called with ``optimizer.step``; must call it.
         done: steps that were taken before, of which ``batches`` knows.
 
     Raises:
-        ConfigError: the loss is no scalar with a gradient.
+        PydecError: what ``gradients`` raises.
     """
-    model = task.model
-    parameters = [p for p in model.parameters() if p.requires_grad]
     groups = getattr(optimizer, "param_groups", [])
     base = [group.setdefault("initial_lr", group["lr"]) for group in groups]  # a checkpoint keeps it
-    model.train()
+    task.model.train()
     counted = itertools.count() if config.duration_s else range(done, config.steps)
     started_s = time.perf_counter()
     for step, batch in zip(counted, batches, strict=False):
@@ -310,31 +314,10 @@ def steps(
         factor = rate / config.lr
         for group, lr in zip(groups, base, strict=True):
             group["lr"] = lr * factor
-        loss = forward(task, model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's annotation is missing
-        if config.clip_norm:
-            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        loss = gradients.backward(batch)
         around(optimizer.step)
         optimizer.zero_grad()
         yield step + 1, loss.item(), rate
-
-
-def forward(task: Task, model: nn.Module, batch: Batch) -> Tensor:
-    """Loss of one batch.
-
-    Raises:
-        ConfigError: the loss is no scalar tensor that depends on a trainable parameter.
-    """
-    inputs, target = batch
-    loss: Any = task.loss(model(*inputs), target)
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-        raise ConfigError(f"Task.loss must return one number as a tensor, the batch's mean loss; got {shape}")
-    if not loss.requires_grad:
-        raise ConfigError(
-            "the loss depends on no trainable parameter; is the model frozen, or detached in Task.loss?"
-        )
-    return loss
 
 
 def local_optimizer(config: TrainConfig, task: Task, model: nn.Module) -> torch.optim.Optimizer:
@@ -379,7 +362,8 @@ def train_solo(
     torch.manual_seed(config.seed)
     started_s = time.perf_counter()
     losses: list[float] = []
-    for step, loss, _ in steps(config, task, batches, optimizer, lambda take: take()):
+    gradients = PlainGradients(task, config.clip_norm)
+    for step, loss, _ in steps(config, task, batches, gradients, optimizer, lambda take: take()):
         peer.check()
         losses.append(loss)
         if step % config.log_every == 0 or step == config.steps:

@@ -20,7 +20,7 @@ from pydec.comm.faults import Death, Killed
 from pydec.comm.local import LocalCluster
 from pydec.errors import ConfigError, PydecError, SetupError, Stopped
 from pydec.peer import Peer
-from pydec.train import checkpoint, job
+from pydec.train import checkpoint, job, prepare
 from pydec.train.checkpoint_files import Store
 from pydec.train.config import TrainConfig
 from pydec.train.resume import configuration
@@ -192,7 +192,7 @@ def test_other_ranks_start_from_the_mean(toy, ranks, options):
     before = [tensors("run", 8, rank) for rank in range(3)]
     made: dict[int, Any] = {}
 
-    real = job._optimizer
+    real = prepare._optimizer
 
     def look(config, task, peer, store, point):
         optimizer = real(config, task, peer, store, point)
@@ -203,7 +203,7 @@ def test_other_ranks_start_from_the_mean(toy, ranks, options):
         return optimizer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "_optimizer", look)
+        patch.setattr(prepare, "_optimizer", look)
         result = together(ranks, configuration("run", {"steps": 12}), "run", resume=True)
     assert (result["status"], result["steps"], result["ranks_finished"]) == ("done", 12, ranks)
     assert result["accuracy"] > 0.5

@@ -1,0 +1,119 @@
+"""What a rank needs for its part of a job: task, batches and optimiser, seen to be alike on all ranks."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import nn
+
+from pydec.optim import DecentralizedOptimizer
+from pydec.peer import Peer
+from pydec.train import split, tasks
+from pydec.train.batches import Batches, batches_after, labels_of
+from pydec.train.checkpoint_files import Store
+from pydec.train.config import TrainConfig, versions
+from pydec.train.loop import local_optimizer
+from pydec.train.resume import Point, find, read_mean, restore
+from pydec.train.task import Task
+from pydec.train.together import jointly
+
+# torch's random state is one for all threads; a local cluster has many ranks in one
+_BUILDING = threading.Lock()
+
+
+@dataclass
+class Setup:
+    """What one rank needs for its part of the job."""
+
+    config: TrainConfig
+    task: Task
+    batches: Batches
+    optimizer: DecentralizedOptimizer
+    initial: nn.Module | None
+    split: str
+    point: Point | None = None
+
+
+def prepare(peer: Peer, config: TrainConfig, store: Store | None = None) -> Setup:
+    """Build the task, this rank's batches and the optimiser, and see that all ranks have the same.
+
+    Args:
+        peer: this rank.
+        config: as the user gave it.
+        store: checkpoints to go on from; None begins.
+
+    Raises:
+        SharedError: something of this failed on some rank.
+    """
+    point = None if store is None else jointly(peer, lambda: find(peer, store, config), settled=False)
+    built = jointly(peer, lambda: _build(config, peer, point))
+    resolved, task, batches, name = built
+    jointly(
+        peer,
+        lambda: peer.agree({**resolved.shared(), "split of the data": name, **_facts(task)}),
+        settled=False,
+    )
+    initial = copy.deepcopy(task.model) if resolved.compare_solo and peer.rank == 0 else None
+    optimizer = jointly(peer, lambda: _optimizer(resolved, task, peer, store, point), settled=False)
+    torch.manual_seed(config.seed * 65536 + peer.rank + 1)  # dropout and the like differ between ranks
+    if point is not None and store is not None and point.same(peer.size):
+        jointly(peer, lambda: restore(store, point, peer.rank, task.model, optimizer))
+    return Setup(resolved, task, batches, optimizer, initial, name, point)
+
+
+def _build(config: TrainConfig, peer: Peer, point: Point | None) -> tuple[TrainConfig, Task, Batches, str]:
+    with _BUILDING:
+        task = tasks.make(config.task, data=config.data or None, seed=config.seed)
+    resolved = config.resolve(task, peer.size)
+
+    @cache
+    def shares(size: int) -> list[split.Indices]:
+        if resolved.alpha:
+            labels = labels_of(task.train, task.labels)
+            return split.dirichlet(labels, size, resolved.alpha, resolved.seed)
+        return split.iid(task.samples, size, resolved.seed)
+
+    batches = batches_after(
+        task.train,
+        task.samples,
+        shares,
+        point.history if point else [],
+        resolved.batch_size,
+        resolved.seed,
+        peer.rank,
+        peer.size,
+    )
+    local_optimizer(resolved, task, task.model)
+    if point is not None:
+        point.check_data(task)
+    return resolved, task, batches, split.digest(shares(peer.size))
+
+
+def _optimizer(
+    config: TrainConfig, task: Task, peer: Peer, store: Store | None, point: Point | None
+) -> DecentralizedOptimizer:
+    local = local_optimizer(config, task, task.model)
+    if store is not None and point is not None and not point.same(peer.size):
+        read_mean(peer, store, point, task.model, local)
+    return DecentralizedOptimizer(
+        local,
+        peer,
+        topology=config.topology,
+        compressor=config.compressor,
+        algorithm=config.algorithm,
+        local_steps=config.local_steps,
+        mixing=config.mixing,
+        iid=not config.alpha,
+        model=task.model,
+        nan_policy=config.nan_policy,
+        background=config.background,
+    )
+
+
+def _facts(task: Task) -> dict[str, str]:
+    facts = {f"data: {key}": str(value) for key, value in task.facts.items() if key != "data"}
+    return {**facts, **{f"version of {name}": version for name, version in versions().items()}}
