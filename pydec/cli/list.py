@@ -23,6 +23,7 @@ KINDS = (
     "algorithms",
     "aggregators",
     "preaggregators",
+    "attacks",
     "mixing",
     "optimizers",
     "tasks",
@@ -70,6 +71,10 @@ def registry(kind: str) -> Registry[Any]:
         from pydec.aggregate import preaggregators
 
         return preaggregators
+    if kind == "attacks":
+        from pydec.aggregate.attacks import attacks
+
+        return attacks
     if kind == "mixing":
         from pydec.gossip.control import controls
 
