@@ -19,6 +19,8 @@ from typing import TypeVar
 
 from pydec.errors import LedgerError, PydecError
 
+Buffer = bytes | bytearray | memoryview
+
 _fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
@@ -48,7 +50,14 @@ class Disk:
             found += piece
         return bytes(found)
 
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+    def read_whole(self, path: Path, most: int) -> bytes:
+        """A file's content, or its first ``most`` + 1 bytes if it is longer."""
+        with open(path, "rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size <= most:
+                return file.readall()
+            return file.read(most + 1) or b""
+
+    def write(self, descriptor: int, data: Buffer, offset: int) -> None:
         """Write all of ``data`` at ``offset``; what a failure leaves behind is any part of it."""
         view = memoryview(data)
         while view:
@@ -80,6 +89,13 @@ class Disk:
     def remove(self, path: Path) -> None:
         """Remove a name, if it is there."""
         path.unlink(missing_ok=True)
+
+    def names(self, path: Path) -> list[str]:
+        """What is in a directory, sorted; nothing if it is not there."""
+        try:
+            return sorted(os.listdir(path))
+        except FileNotFoundError:
+            return []
 
     def exists(self, path: Path) -> bool:
         """Whether the name is there."""

@@ -54,6 +54,24 @@ class LedgerError(PydecError, RuntimeError):
     """Files of the ledger that are damaged, full, in use by another process, or of another chain or key."""
 
 
+class StoreError(PydecError, RuntimeError):
+    """Data of the store, or its source, that is missing, damaged, changing or in use; or a full disk."""
+
+
+class ChunkError(StoreError):
+    """An object of the store that is not here, or is not what its name says.
+
+    Args:
+        digest: its name.
+        missing: whether it is not here; else it is damaged.
+        message: what is wrong.
+    """
+
+    def __init__(self, digest: bytes, missing: bool, message: str) -> None:
+        super().__init__(message)
+        self.digest, self.missing = digest, missing
+
+
 class Evicted(PydecError):
     """This rank is not in the view that begins: the others hold it for dead, or it has left.
 

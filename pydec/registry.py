@@ -6,12 +6,14 @@ line, the contract tests and the benchmarks read the registries, so a new part i
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from pydec.errors import ConfigError
 
@@ -164,3 +166,39 @@ def _type_name(hint: Any) -> str:
     return {int: "an integer", float: "a number", bool: "true or false", str: "text"}.get(
         hint, str(hint).replace("typing.", "")
     )
+
+
+def imported(module_name: str, name: str, what: str) -> Callable[..., Any]:
+    """The function ``module_name:name`` of the user, looked for in the current directory too.
+
+    Args:
+        module_name, name: where it is.
+        what: what it is for, which begins every message.
+
+    Raises:
+        ConfigError: there is no such module or function, or it cannot be imported.
+    """
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a console script does not look where the user stands
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if missing == module_name or module_name.startswith(missing + "."):
+            raise ConfigError(
+                f"{what}: no module named {missing!r} in the current directory or on the Python path"
+            ) from None
+        raise ConfigError(f"{what}: {module_name} imports {missing!r}, which is not installed") from error
+    except (SyntaxError, ImportError) as error:
+        raise ConfigError(f"{what}: {module_name} cannot be imported: {error}") from error
+    function = getattr(module, name, None)
+    if function is None:
+        offered = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+        own = [k for k in offered if getattr(getattr(module, k), "__module__", "") == module.__name__]
+        raise ConfigError(
+            f"{what}: module {module_name!r} has no {name!r}; it defines: "
+            + (", ".join(own) or "no function")
+        )
+    if not callable(function):
+        raise ConfigError(f"{what}: {name!r} is no function but {type(function).__name__}")
+    return cast("Callable[..., Any]", function)

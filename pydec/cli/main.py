@@ -26,6 +26,7 @@ COMMANDS = {
     "list": "every topology, compressor, algorithm, mixing, optimizer and task, with its options",
     "topology": "facts and a picture of a graph",
     "keys": "make and show the key files that name nodes",
+    "data": "add, list, verify, repair, export and remove data sets of the store",
     "ledger": "show, verify, follow or export what the chain decided",
     "bench": "measure kernels and training against their peers",
     "doctor": "what this machine and its MPI can do, with the fix for each thing missing",

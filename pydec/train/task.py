@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -14,7 +12,7 @@ from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 from pydec.errors import ConfigError
-from pydec.registry import Registry
+from pydec.registry import Registry, imported
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -132,7 +130,7 @@ def make(spec: str, *, data: str | None = None, seed: int = 0) -> Task:
             )
         return tasks.make(spec, data=data, seed=seed)
     name, _, options = rest.partition(":")
-    function = _function(head, name, spec)
+    function = cast("Callable[..., Task]", imported(head, name, f"task {spec!r}"))
     own: Registry[Task] = Registry("task", context=("data", "seed"))
     own.register(name)(function)
     task = own.make(f"{name}:{options}" if options else name, data=data, seed=seed)
@@ -142,35 +140,6 @@ def make(spec: str, *, data: str | None = None, seed: int = 0) -> Task:
             f"got {_kind(task)}"
         )
     return task
-
-
-def _function(module_name: str, name: str, spec: str) -> Callable[..., Task]:
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a console script does not look where the user stands
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or module_name
-        if missing == module_name or module_name.startswith(missing + "."):
-            raise ConfigError(
-                f"task {spec!r}: no module named {missing!r} in the current directory or on the Python path"
-            ) from None
-        raise ConfigError(
-            f"task {spec!r}: {module_name} imports {missing!r}, which is not installed"
-        ) from error
-    except (SyntaxError, ImportError) as error:
-        raise ConfigError(f"task {spec!r}: {module_name} cannot be imported: {error}") from error
-    function = getattr(module, name, None)
-    if function is None:
-        offered = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
-        own = [k for k in offered if getattr(getattr(module, k), "__module__", "") == module.__name__]
-        raise ConfigError(
-            f"task {spec!r}: module {module_name!r} has no {name!r}; it defines: "
-            + (", ".join(own) or "no function")
-        )
-    if not callable(function):
-        raise ConfigError(f"task {spec!r}: {name!r} is no function but {_kind(function)}")
-    return cast("Callable[..., Task]", function)
 
 
 def _check_dataset(name: str, data: Any) -> None:

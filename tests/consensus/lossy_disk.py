@@ -46,7 +46,7 @@ class LossyDisk(Disk):
     def __init__(self, seed: int = 0, fail_at: int = -1, error: int | None = None) -> None:
         self.rng = random.Random(seed)
         self.fail_at, self.error, self.calls = fail_at, error, 0
-        self.names: dict[Path, File] = {}
+        self.files: dict[Path, File] = {}
         self.durable_names: dict[Path, File] = {}
         self.opened: dict[int, File] = {}
         self.locked: set[int] = set()
@@ -54,16 +54,16 @@ class LossyDisk(Disk):
 
     def put(self, path: Path, data: bytes) -> None:
         """A file with this content, durable with its name."""
-        file = self.names[path] = self.durable_names[path] = File()
+        file = self.files[path] = self.durable_names[path] = File()
         file.seen, file.durable = bytearray(data), data
 
     def crash(self) -> None:
         """Lose what was not synced. Of unsynced names, a drawn choice of old and new stays."""
-        names = self.names if self.rng.random() < 0.5 else self.durable_names
+        names = self.files if self.rng.random() < 0.5 else self.durable_names
         for file in set(names.values()):
             file.durable = file.after_crash(self.rng, self.tear_bytes)
             file.seen, file.pending = bytearray(file.durable), []
-        self.names, self.durable_names, self.opened, self.fail_at = dict(names), dict(names), {}, -1
+        self.files, self.durable_names, self.opened, self.fail_at = dict(names), dict(names), {}, -1
         self.locked = set()
 
     def _changes(self) -> bool:
@@ -75,16 +75,16 @@ class LossyDisk(Disk):
         raise Crash if self.error is None else OSError(self.error, "injected")
 
     def open(self, path, *, write=True, create=False):
-        if create and path in self.names:
+        if create and path in self.files:
             raise FileExistsError(errno.EEXIST, "exists")
-        if not create and path not in self.names:
+        if not create and path not in self.files:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory")
         if create:
             if self._changes():
                 self._stop()
-            self.names[path] = File()
+            self.files[path] = File()
         descriptor = 1 + max(self.opened, default=0)
-        self.opened[descriptor] = self.names[path]
+        self.opened[descriptor] = self.files[path]
         return descriptor
 
     def close(self, descriptor):
@@ -96,6 +96,14 @@ class LossyDisk(Disk):
 
     def read(self, descriptor, n_bytes, offset):
         return bytes(self.opened[descriptor].seen[offset : offset + n_bytes])
+
+    def read_whole(self, path, most):
+        if path not in self.files:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        return bytes(self.files[path].seen[: most + 1])
+
+    def names(self, path):
+        return sorted({name.parts[len(path.parts)] for name in self.files if path in name.parents})
 
     def write(self, descriptor, data, offset):
         fails = self._changes()
@@ -136,15 +144,15 @@ class LossyDisk(Disk):
     def rename(self, source, target):
         if self._changes():
             self._stop()
-        self.names[target] = self.names.pop(source)
+        self.files[target] = self.files.pop(source)
 
     def remove(self, path):
-        self.names.pop(path, None)
+        self.files.pop(path, None)
 
     def exists(self, path):
-        return path in self.names
+        return path in self.files
 
     def sync_directory(self, path):
         if self._changes():
             self._stop()
-        self.durable_names = dict(self.names)
+        self.durable_names = dict(self.files)

@@ -1,0 +1,319 @@
+"""What data is in my store, is it whole, and how does more get in?
+
+    pydec data add PATH --name N      cut files, arrays, tables or text into chunks; begun again, it goes on
+    pydec data add MODULE:FUNCTION --name N     what a function returns, such as a torch Dataset
+    pydec data list                   data sets, and adds that were interrupted
+    pydec data status [N]             how much of each is here
+    pydec data verify [N]             read every byte and compare it with its name
+    pydec data repair N --from DIR    bring what is missing or damaged back from another store
+    pydec data export N DIR           the original bytes, verified
+    pydec data remove N               the data set, and every chunk that no other one needs
+
+N is a name, or 8 or more digits of a root. Without --store the store is in ~/.local/share/pydec/store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydec.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from pydec.store.manifest import Manifest
+    from pydec.store.store import Store
+    from pydec.store.upkeep import Report
+
+ACTIONS = ("add", "list", "status", "verify", "repair", "export", "remove")
+_SHOWN = 5
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    parser.add_argument("action", choices=ACTIONS, help="what to do")
+    parser.add_argument("what", nargs="?", metavar="PATH|N", help="add: what; else a data set's name or root")
+    parser.add_argument("target", nargs="?", metavar="DIR", help="export: a folder that does not exist yet")
+    parser.add_argument("--store", metavar="DIR", type=Path, help="the store's directory")
+    parser.add_argument("--name", metavar="N", help="add: name of the data set")
+    parser.add_argument(
+        "--format",
+        metavar="FORMAT",
+        default="",
+        help="add: files, images, idx, numpy, parquet, arrow, text or python; found out without it",
+    )
+    parser.add_argument(
+        "--replicas", metavar="R", type=int, default=3, help="add: copies to keep, on as many nodes (3)"
+    )
+    parser.add_argument("--chunk-bytes", metavar="N", type=int, help="add: most bytes of a chunk (1 MiB)")
+    parser.add_argument(
+        "--ragged", action="store_true", help="add MODULE:FUNCTION: the first dimension of arrays differs"
+    )
+    parser.add_argument(
+        "--from", dest="others", metavar="DIR", type=Path, action="append", default=[],
+        help="repair: a store that may have what is missing; several are asked in order",
+    )  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do one thing with the store.
+
+    Raises:
+        ConfigError: arguments that do not go together, or no such data set.
+        StoreError: something cannot be read or written, or is damaged.
+    """
+    from pydec.store.store import Store
+
+    needs = args.action in ("add", "repair", "export", "remove")
+    if needs and args.what is None:
+        raise ConfigError(f"data {args.action}: {'PATH' if args.action == 'add' else 'N'} is missing")
+    if (args.target is not None) != (args.action == "export"):
+        raise ConfigError(
+            f"data {args.action}: " + ("DIR is missing" if args.target is None else "too many words")
+        )
+    if (args.name is not None) != (args.action == "add"):
+        raise ConfigError("data add needs --name N, and nothing else takes it")
+    if bool(args.others) != (args.action == "repair"):
+        raise ConfigError("data repair needs --from DIR, and nothing else takes it")
+    if not 1 <= args.replicas <= 255:
+        raise ConfigError(f"--replicas must be in [1, 255], got {args.replicas}")
+    with Store(args.store, create=args.action in ("add", "repair")) as store:
+        action: Callable[[argparse.Namespace, Store], tuple[dict[str, Any], int]] = globals()[
+            f"_{args.action}"
+        ]
+        found, status = action(args, store)
+    if args.json:
+        print(json.dumps(found, indent=2))
+    return status
+
+
+def _add(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
+    from pydec.store.adding import add
+    from pydec.store.inputs import FORMATS, open_input
+    from pydec.store.manifest import CHUNK_BYTES, Policy
+
+    if args.format and args.format not in FORMATS:
+        raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, got {args.format!r}")
+    began_s = time.perf_counter()
+    try:
+        given = open_input(args.what, args.format, ragged=args.ragged)
+        with _progress(args, f"add {args.name}", given.n_bytes) as shown:
+            manifest = add(
+                store, given, args.name, policy=Policy(replicas=args.replicas),
+                chunk_bytes=args.chunk_bytes or CHUNK_BYTES, progress=shown,
+            )  # fmt: skip
+    except StoreError as error:
+        raise StoreError(f"{error}; nothing was added") from error
+    except KeyboardInterrupt:
+        print(
+            f"interrupted; the same command goes on: pydec data add ... --name {args.name}", file=sys.stderr
+        )
+        raise
+    found = {**_facts(manifest), "seconds": round(time.perf_counter() - began_s, 3)}
+    if not args.json:
+        _show(found)
+    return found, 0
+
+
+def _list(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
+    from pydec.store.adding import unfinished
+    from pydec.store.manifest import Manifest
+
+    found: dict[str, Any] = {"store": str(store.directory), "data": [], "unfinished": [], "damaged": []}
+    for root, manifest in sorted(store.manifests().items()):
+        if isinstance(manifest, Manifest):
+            found["data"].append(_facts(manifest))
+        else:
+            found["damaged"].append({"root": root.hex(), "error": str(manifest)})
+    found["data"].sort(key=lambda facts: facts["name"])
+    names = {facts["name"] for facts in found["data"]}
+    for name, shards in unfinished(store).items():
+        if name not in names:
+            found["unfinished"].append({"name": name, "bytes": sum(shard.n_bytes for shard in shards)})
+    if not args.json:
+        for facts in found["data"]:
+            print(
+                f"{facts['name']:<24}{facts['samples']:>12} samples {_size(facts['bytes']):>10}  "
+                f"{facts['kind']:<8}{facts['root'][:16]}"
+            )
+        for item in found["unfinished"]:
+            print(f"{item['name']:<24}interrupted after {_size(item['bytes'])}; the same add goes on")
+        for item in found["damaged"]:
+            print(f"{item['root'][:16]:<24}{item['error']}")
+        if not any(found[key] for key in ("data", "unfinished", "damaged")):
+            print(f"{store.directory} is empty; pydec data add PATH --name N adds to it")
+    return found, 1 if found["damaged"] else 0
+
+
+def _status(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
+    from pydec.store.upkeep import presence
+
+    rows = []
+    for manifest in _chosen(args, store):
+        here, whole, unknown = presence(store, manifest)
+        rows.append({**_facts(manifest), "objects_here": here, "objects": whole, "shards_unknown": unknown})
+        if not args.json:
+            words = f"{here} of {whole} objects here" if not unknown else f"{unknown} shards without an index"
+            print(f"{manifest.name:<24}{words}; {manifest.head.policy.replicas} replicas wanted")
+    return {"store": str(store.directory), "data": rows}, 0
+
+
+def _verify(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
+    from pydec.store.upkeep import verify
+
+    rows = []
+    for manifest in _chosen(args, store):
+        began_s = time.perf_counter()
+        with _progress(args, f"verify {manifest.name}", manifest.head.n_bytes) as shown:
+            report = verify(store, manifest, progress=shown)
+        rows.append(_reported(args, manifest, report, time.perf_counter() - began_s))
+    return {"store": str(store.directory), "data": rows}, 0 if all(row["whole"] for row in rows) else 1
+
+
+def _repair(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
+    from pydec.store.store import Store
+    from pydec.store.upkeep import copy, find_in, repair
+
+    with ExitStack() as stack:
+        others = [stack.enter_context(Store(path)) for path in args.others]
+        began_s = time.perf_counter()
+        try:
+            manifest = store.find(args.what)
+        except ConfigError:
+            manifest = find_in(others, args.what)
+            report = copy(store, manifest, [other.objects for other in others])
+        else:
+            with _progress(args, f"repair {manifest.name}", manifest.head.n_bytes) as shown:
+                report = repair(store, manifest, [other.objects for other in others], progress=shown)
+        row = _reported(args, manifest, report, time.perf_counter() - began_s)
+    return row, 0 if report.whole else 1
+
+
+def _export(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
+    from pydec.store.export import export
+    from pydec.store.reading import Samples
+
+    manifest = store.find(args.what)
+    with _progress(args, f"export {manifest.name}", manifest.head.n_bytes) as shown:
+        files = export(Samples(manifest, store.objects), Path(args.target), progress=shown)
+    found = {"name": manifest.name, "directory": args.target, "files": files}
+    if not args.json:
+        _show(found)
+    return found, 0
+
+
+def _remove(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
+    from pydec.store.adding import forget, unfinished
+
+    with store.lock():
+        begun = unfinished(store)
+        if args.what in begun:
+            forget(store, args.what)
+        try:
+            root = store.find(args.what).root
+        except ConfigError:
+            if args.what not in begun:
+                raise
+        else:
+            store.forget(root)
+        left = (shard for shards in unfinished(store).values() for shard in shards)
+        freed = store.collect(left)
+    found = {"name": args.what, "objects_freed": freed}
+    if not args.json:
+        _show(found)
+    return found, 0
+
+
+def _chosen(args: argparse.Namespace, store: Store) -> list[Manifest]:
+    if args.what is not None:
+        return [store.find(args.what)]
+    return sorted((store.manifest(root) for root in store.roots()), key=lambda manifest: manifest.name)
+
+
+def _reported(args: argparse.Namespace, manifest: Manifest, report: Report, seconds: float) -> dict[str, Any]:
+    row = {
+        "name": manifest.name,
+        "root": manifest.root.hex(),
+        "whole": report.whole,
+        "objects": report.objects,
+        "bytes": report.n_bytes,
+        "seconds": round(seconds, 3),
+        "missing": [name.hex() for name in report.missing],
+        "damaged": [name.hex() for name in report.damaged],
+        "repaired": len(report.repaired),
+    }
+    if not args.json:
+        mended = f", {len(report.repaired)} brought back" if report.repaired else ""
+        words = "whole" if report.whole else f"{len(report.missing)} missing, {len(report.damaged)} damaged"
+        rate = f"{1e-9 * report.n_bytes / max(seconds, 1e-9):.2f} GB/s"
+        print(
+            f"{manifest.name:<24}{words}{mended}; {report.objects} objects, {_size(report.n_bytes)}, {rate}"
+        )
+        for name in (report.missing + report.damaged)[:_SHOWN]:
+            print(f"  {name.hex()}")
+    return row
+
+
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    head = manifest.head
+    return {
+        "name": head.name,
+        "root": manifest.root.hex(),
+        "kind": head.kind,
+        "samples": head.samples,
+        "bytes": head.n_bytes,
+        "fields": [
+            {"name": f.name, "kind": f.kind.name.lower(), "dtype": f.dtype, "shape": list(f.shape)}
+            for f in head.fields
+        ],
+        "shards": len(manifest.shards),
+        "replicas": head.policy.replicas,
+    }
+
+
+def _show(found: dict[str, Any]) -> None:
+    for key, value in found.items():
+        if key == "fields":
+            value = ", ".join(
+                f["name"] + (f" {f['dtype']}{f['shape'] or ''}" if f["dtype"] else "") for f in value
+            )
+        elif key == "bytes":
+            value = _size(value)
+        print(f"{key.replace('_', ' '):<14}{value}")
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}" if unit != "B" else f"{n_bytes} B"
+        n_bytes /= 1000
+    return f"{n_bytes:.4g} TB"
+
+
+@contextmanager
+def _progress(args: argparse.Namespace, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal's standard error, and nothing elsewhere."""
+    if args.quiet or args.json or not sys.stderr.isatty():
+        yield lambda n_bytes: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import TransferSpeedColumn as Speed
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        Speed(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total or None)
+        yield lambda n_bytes: bar.update(task, completed=n_bytes)

@@ -1,0 +1,1 @@
+"""Data without a centre: content-addressed, replicated, verified on every read, repaired from peers."""

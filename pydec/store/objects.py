@@ -1,0 +1,258 @@
+"""Objects on disk: up to 4 MiB of bytes, named by their BLAKE3, whole or not there, and never trusted unread.
+
+    objects/ab/abcd...       the object of that name
+    quarantine/abcd...-N     what had a name and was not it
+
+An object is written under a temporary name in its own directory, synced, renamed, and the directory synced.
+``put`` does the first, ``commit`` the rest for all that was put since, so that many files wait for the disk
+together. There is no index beside the directories: their names are one, which cannot disagree with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from blake3 import blake3
+
+from pydec.disk import DISK, Buffer, Disk, naming
+from pydec.errors import ChunkError, StoreError
+
+MOST_BYTES = 4 << 20
+"""Of one object."""
+T = TypeVar("T")
+_SYNCS = 4  # files that wait for the disk at the same time
+_MOST_OPEN = 64
+
+
+class Reader(Protocol):
+    """Where objects come from: a disk, or a disk and peers behind it."""
+
+    def get(self, digest: bytes) -> bytes:
+        """The object of that name, verified.
+
+        Raises:
+            ChunkError: it is not to be had.
+        """
+
+
+def digest_of(data: Buffer) -> bytes:
+    """The name of an object, 32 bytes."""
+    return blake3(data).digest()
+
+
+class Objects:
+    """The objects below a directory.
+
+    Several processes may read and put at once; only who holds the store's lock removes.
+
+    Args:
+        directory: of the store; ``create`` makes what is missing in it.
+        disk: the file system.
+        syncs: files that wait for the disk at the same time; 1 starts no thread.
+    """
+
+    def __init__(self, directory: Path, disk: Disk = DISK, syncs: int = _SYNCS) -> None:
+        self._base, self._quarantine, self._disk = directory / "objects", directory / "quarantine", disk
+        self._pending: dict[bytes, tuple[int, Path]] = {}  # descriptor and temporary name
+        self._unsynced: set[Path] = set()  # directories with names that may not be on the disk yet
+        self._made: set[Path] = set()
+        self._syncs = syncs
+        self._pool: ThreadPoolExecutor | None = None
+
+    def create(self) -> None:
+        """Make the directories.
+
+        Raises:
+            StoreError: they cannot be made.
+        """
+        for path in (self._base, self._quarantine):
+            with naming(path, "made", StoreError):
+                self._disk.make_directory(path)
+
+    def path(self, digest: bytes) -> Path:
+        """Where an object is, if it is here."""
+        name = digest.hex()
+        return self._base / name[:2] / name
+
+    def has(self, digest: bytes) -> bool:
+        """Whether the name is here, which does not say that the bytes are right."""
+        return self._disk.exists(self.path(digest))
+
+    def get(self, digest: bytes) -> bytes:
+        """An object, verified; one that is damaged goes to quarantine.
+
+        Raises:
+            ChunkError: it is missing or damaged.
+            StoreError: the disk does not give it.
+        """
+        path = self.path(digest)
+        with naming(path, "read", StoreError):
+            try:
+                data = self._disk.read_whole(path, MOST_BYTES)
+            except FileNotFoundError:
+                raise ChunkError(digest, True, f"object {digest.hex()[:16]} is not in {self._base}") from None
+        if len(data) <= MOST_BYTES and blake3(data).digest() == digest:
+            return data
+        self.quarantine(digest)
+        raise ChunkError(
+            digest, False, f"{path} is damaged: its {len(data)} bytes are not what its name says; moved away"
+        )
+
+    def put(self, data: Buffer) -> bytes:
+        """Write an object; it is here for sure once ``commit`` has returned.
+
+        Every so often this commits by itself, as open files are few.
+
+        Args:
+            data: 1 to ``MOST_BYTES`` bytes; not kept.
+
+        Returns:
+            Its name.
+
+        Raises:
+            StoreError: the disk is full or fails; nothing that was put since the last commit counts.
+        """
+        if not 0 < len(data) <= MOST_BYTES:
+            raise ValueError(f"an object has 1 to {MOST_BYTES} bytes, got {len(data)}")
+        digest = digest_of(data)
+        if digest in self._pending or self._same(digest, data):
+            return digest
+        path = self.path(digest)
+        temporary = path.with_name(f".{path.name[:16]}.{os.getpid()}-{id(self):x}.tmp")
+        try:
+            with naming(path, "written", StoreError):
+                if path.parent not in self._made:
+                    self._disk.make_directory(path.parent)
+                    self._made.add(path.parent)
+                self._disk.remove(temporary)
+                descriptor = self._disk.open(temporary, create=True)
+                self._pending[digest] = descriptor, temporary
+                self._disk.write(descriptor, data, 0)
+        except StoreError:
+            self.abandon()
+            raise
+        if len(self._pending) >= _MOST_OPEN:
+            self.commit()
+        return digest
+
+    def commit(self) -> None:
+        """Return when all that was put is on the disk, with its names.
+
+        Raises:
+            StoreError: the disk is full or fails; nothing that was put since the last commit counts.
+        """
+        try:
+            with naming(self._base, "written", StoreError):
+                self._each(self._disk.sync, [descriptor for descriptor, _ in self._pending.values()])
+                for digest, (descriptor, temporary) in list(self._pending.items()):
+                    path = self.path(digest)
+                    self._disk.close(descriptor)
+                    del self._pending[digest]
+                    try:
+                        self._disk.rename(temporary, path)
+                    except OSError:
+                        self._disk.remove(temporary)
+                        raise
+                    self._unsynced.add(path.parent)
+                self._each(self._disk.sync_directory, sorted(self._unsynced))
+                self._unsynced.clear()
+        except StoreError:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """Give up what was put since the last commit."""
+        for descriptor, temporary in self._pending.values():
+            with contextlib.suppress(OSError):
+                self._disk.close(descriptor)
+            with contextlib.suppress(OSError):
+                self._disk.remove(temporary)
+        self._pending.clear()
+
+    def adopt(self, digest: bytes, data: Buffer) -> None:
+        """Put an object that came from elsewhere, and commit.
+
+        Raises:
+            ChunkError: it is not the object of that name; nothing was written.
+            StoreError: the disk is full or fails.
+        """
+        if len(data) > MOST_BYTES or digest_of(data) != digest:
+            raise ChunkError(digest, False, f"{len(data)} bytes came in place of object {digest.hex()[:16]}")
+        self.put(data)
+        self.commit()
+
+    def quarantine(self, digest: bytes) -> None:
+        """Move a file away that is not what its name says; where the disk cannot, it stays."""
+        path = self.path(digest)
+        number = len([name for name in self._disk.names(self._quarantine) if name.startswith(path.name)])
+        with contextlib.suppress(OSError):
+            self._disk.rename(path, self._quarantine / f"{path.name}-{number}")
+
+    def remove(self, digest: bytes) -> None:
+        """Remove an object, if it is here.
+
+        Raises:
+            StoreError: the disk does not let it.
+        """
+        with naming(self.path(digest), "removed", StoreError):
+            self._disk.remove(self.path(digest))
+
+    def names(self) -> Iterator[bytes]:
+        """The names of all objects that are here, sorted."""
+        for folder in self._disk.names(self._base):
+            for name in self._disk.names(self._base / folder):
+                if len(name) == 64 and name[:2] == folder:
+                    with contextlib.suppress(ValueError):
+                        yield bytes.fromhex(name)
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed have left; only who holds the store's lock may.
+
+        Raises:
+            StoreError: the disk does not let it.
+        """
+        for folder in self._disk.names(self._base):
+            for name in self._disk.names(self._base / folder):
+                if name.endswith(".tmp"):
+                    with naming(self._base / folder / name, "removed", StoreError):
+                        self._disk.remove(self._base / folder / name)
+
+    def close(self) -> None:
+        """Give up what was not committed, and end the threads; idempotent."""
+        self.abandon()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+    def _same(self, digest: bytes, data: Buffer) -> bool:
+        """Whether the object is here, right to the last byte; it may not be on the disk before a commit."""
+        path = self.path(digest)
+        if not self._disk.exists(path):
+            return False
+        try:
+            same = self._disk.read_whole(path, MOST_BYTES) == data
+        except OSError:
+            same = False
+        if same:
+            self._unsynced.add(path.parent)
+        else:
+            self.quarantine(digest)
+        return same
+
+    def _each(self, action: Callable[[T], None], items: Sequence[T]) -> None:
+        """Do something to all, several at a time; the first error is raised once none is under way."""
+        if self._syncs == 1 or len(items) < 2:
+            for item in items:
+                action(item)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._syncs, "pydec-sync")
+        errors = [future.exception() for future in [self._pool.submit(action, item) for item in items]]
+        for error in errors:
+            if error is not None:
+                raise error

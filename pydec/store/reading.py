@@ -1,0 +1,148 @@
+"""Samples of a data set by their numbers, from verified chunks."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+
+from pydec.disk import Buffer
+from pydec.errors import StoreError
+from pydec.store.manifest import Field, Kind, Manifest
+from pydec.store.objects import Reader
+from pydec.store.shard import Layout
+from pydec.store.store import layout_of
+
+CACHE_BYTES = 64 << 20
+_LAYOUTS = 64  # shards whose layout is kept
+
+
+class Samples:
+    """Random access to the samples of a data set.
+
+    Args:
+        manifest: of the data set.
+        reader: where objects come from.
+        cache_bytes: most bytes of chunks that are kept in memory; the last one used always is.
+    """
+
+    def __init__(self, manifest: Manifest, reader: Reader, cache_bytes: int = CACHE_BYTES) -> None:
+        self.manifest, self._reader, self._limit = manifest, reader, cache_bytes
+        self._firsts = [0, *accumulate(shard.samples for shard in manifest.shards)]
+        self._layouts: OrderedDict[int, Layout] = OrderedDict()
+        self._chunks: OrderedDict[bytes, bytes] = OrderedDict()
+        self._held = 0
+
+    def __len__(self) -> int:
+        return self.manifest.head.samples
+
+    def raw(self, number: int) -> list[Buffer]:
+        """The bytes of each field of a sample.
+
+        Raises:
+            IndexError: there is no such sample.
+            ChunkError: a chunk is not to be had.
+            StoreError: a chunk is not what its index says.
+        """
+        if not 0 <= number < len(self):
+            raise IndexError(f"sample {number} of {len(self)}")
+        shard = bisect_right(self._firsts, number) - 1
+        layout, inside = self._layout(shard), number - self._firsts[shard]
+        data = self._span(layout, *layout.pieces(inside))
+        cuts = layout.cuts(inside)
+        return [data[start:stop] for start, stop in pairwise(cuts)]
+
+    def pieces(self, number: int, field: int) -> Iterator[Buffer]:
+        """The bytes of one field of a sample, chunk by chunk, for what is too large to hold."""
+        shard = bisect_right(self._firsts, number) - 1
+        layout, inside = self._layout(shard), number - self._firsts[shard]
+        chunk, at, _ = layout.pieces(inside)
+        cuts = layout.cuts(inside)
+        at, left = at + cuts[field], cuts[field + 1] - cuts[field]
+        while left:
+            length = int(layout.index.chunk_lengths[chunk])
+            if at < length:
+                piece = memoryview(self.chunk(layout, chunk))[at : at + left]
+                left -= len(piece)
+                yield piece
+            at, chunk = max(0, at - length), chunk + 1
+
+    def chunk(self, layout: Layout, number: int) -> bytes:
+        """A chunk of a shard.
+
+        Raises:
+            ChunkError: it is not to be had.
+            StoreError: it is not what its index says.
+        """
+        name = layout.index.names[number]
+        data = self._chunks.get(name)
+        if data is not None:
+            self._chunks.move_to_end(name)
+            return data
+        data = self._reader.get(name)
+        if len(data) != layout.index.chunk_lengths[number]:
+            raise StoreError(
+                f"data set {self.manifest.name} is wrong from its making: chunk {name.hex()[:16]} has "
+                f"{len(data)} "
+                f"bytes, its index says {layout.index.chunk_lengths[number]}"
+            )
+        self._chunks[name] = data
+        self._held += len(data)
+        while self._held > self._limit and len(self._chunks) > 1:
+            self._held -= len(self._chunks.popitem(last=False)[1])
+        return data
+
+    def place(self, number: int) -> tuple[int, int]:
+        """The shard of a sample, and the chunk in it where the sample begins."""
+        shard = bisect_right(self._firsts, number) - 1
+        return shard, self._layout(shard).pieces(number - self._firsts[shard])[0]
+
+    def _span(self, layout: Layout, chunk: int, at: int, n_bytes: int) -> Buffer:
+        if not n_bytes:
+            return b""
+        data = self.chunk(layout, chunk)
+        if at + n_bytes <= len(data):
+            return memoryview(data)[at : at + n_bytes]
+        whole = bytearray(data[at:])
+        while len(whole) < n_bytes:
+            chunk += 1
+            whole += self.chunk(layout, chunk)[: n_bytes - len(whole)]
+        return whole
+
+    def _layout(self, shard: int) -> Layout:
+        found = self._layouts.get(shard)
+        if found is None:
+            record = self.manifest.shards[shard]
+            found = self._layouts[shard] = layout_of(self.manifest, record, self._reader.get(record.index))
+            if len(self._layouts) > _LAYOUTS:
+                self._layouts.popitem(last=False)
+        else:
+            self._layouts.move_to_end(shard)
+        return found
+
+
+def decode(fields: Sequence[Field], values: Sequence[Buffer]) -> list[Any]:
+    """Values of a sample's fields: bytes, text, NumPy arrays that own nothing, or NumPy numbers.
+
+    Raises:
+        StoreError: bytes that the field cannot hold, which whoever made the data set is to blame for.
+    """
+    return [_value(field, value) for field, value in zip(fields, values, strict=True)]
+
+
+def _value(field: Field, data: Buffer) -> Any:
+    try:
+        if field.kind is Kind.BYTES:
+            return bytes(data)
+        if field.kind is Kind.TEXT:
+            return str(data, "utf-8")
+        array = np.frombuffer(data, np.dtype(field.dtype).newbyteorder("<"))
+        if not field.shape:
+            return array[0]
+        return array.reshape((-1, *field.shape[1:]) if field.shape[0] == 0 else field.shape)
+    except ValueError as error:
+        raise StoreError(f"a sample's {field.name} cannot be read: {error}") from None

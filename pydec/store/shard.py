@@ -1,0 +1,185 @@
+"""The index of a shard: which chunks it is made of, and where in them each sample begins.
+
+A shard's samples follow one another without gaps, each its fields in order, and chunks cut that row of bytes;
+a sample is in one chunk unless it is larger than one. So lengths say everything: those of the chunks, and
+those of the fields that differ between samples, in the narrowest width that holds them all.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pydec.errors import FrameError
+from pydec.store.manifest import Head, Shard
+from pydec.store.objects import MOST_BYTES
+
+FORMAT = 1
+MOST_LENGTHS = 1 << 18  # in one index, so that the object stays below MOST_BYTES
+MOST_CHUNKS = 116_000  # of one sample, for the same reason
+_HEAD = struct.Struct(">8sHIIHB")  # magic, format, chunks, samples, fields of any length, width
+_MAGIC = b"pydec.sh"
+_WIDTHS = (1, 2, 4, 8)
+_MOST_LENGTH = 1 << 43  # of one field of one sample: sums stay below 2^63
+
+Lengths = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """What an index object says.
+
+    Args:
+        chunks: names of the chunks, shape (chunks, 32), uint8.
+        chunk_lengths: bytes of each, shape (chunks,).
+        lengths: bytes of the fields whose length differs, shape (samples, such fields).
+    """
+
+    chunks: NDArray[np.uint8]
+    chunk_lengths: Lengths
+    lengths: Lengths
+
+    @property
+    def samples(self) -> int:
+        """How many samples the shard has."""
+        return len(self.lengths)
+
+    @cached_property
+    def names(self) -> list[bytes]:
+        """Names of the chunks, in order."""
+        row = self.chunks.tobytes()
+        return [row[at : at + 32] for at in range(0, len(row), 32)]
+
+    @cached_property
+    def chunk_starts(self) -> Lengths:
+        """Where each chunk begins in the row of bytes, and where the last one ends."""
+        return _starts(self.chunk_lengths)
+
+    def encode(self) -> bytes:
+        """The canonical bytes of the object."""
+        samples, columns = self.lengths.shape
+        most = int(self.lengths.max(initial=0))
+        width = next(width for width in _WIDTHS if most < 1 << 8 * width)
+        head = _HEAD.pack(_MAGIC, FORMAT, len(self.chunks), samples, columns, width)
+        data = b"".join(
+            [
+                head,
+                self.chunks.tobytes(),
+                self.chunk_lengths.astype(">u4").tobytes(),
+                self.lengths.astype(f">u{width}").tobytes(),
+            ]
+        )
+        if len(data) > MOST_BYTES:
+            raise FrameError(f"the index of a shard has {len(data)} bytes, at most {MOST_BYTES} are allowed")
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes) -> Index:
+        """The index of exactly these bytes.
+
+        Raises:
+            FrameError: they are none, or of another format.
+        """
+        try:
+            magic, version, chunks, samples, columns, width = _HEAD.unpack_from(data)
+        except struct.error:
+            raise FrameError(
+                f"an index of a shard has at least {_HEAD.size} bytes, got {len(data)}"
+            ) from None
+        if magic != _MAGIC:
+            raise FrameError(f"an index of a shard does not begin with {_MAGIC.decode()}")
+        if version != FORMAT:
+            raise FrameError(f"an index of format {version}; this pydec reads format {FORMAT}")
+        if width not in _WIDTHS:
+            raise FrameError(f"an index with lengths of {width} bytes")
+        expected = _HEAD.size + 36 * chunks + samples * columns * width
+        if len(data) != expected or len(data) > MOST_BYTES:
+            raise FrameError(f"an index of {len(data)} bytes, whose head asks for {expected}")
+        at = _HEAD.size + 32 * chunks
+        names = np.frombuffer(data, np.uint8, 32 * chunks, _HEAD.size).reshape(chunks, 32)
+        chunk_lengths = np.frombuffer(data, ">u4", chunks, at).astype(np.int64)
+        raw = np.frombuffer(data, f">u{width}", samples * columns, at + 4 * chunks)
+        most = int(raw.max(initial=0))
+        if most >= _MOST_LENGTH or (width > 1 and most < 1 << 8 * _WIDTHS[_WIDTHS.index(width) - 1]):
+            raise FrameError(f"an index whose longest length {most} has {width} bytes")
+        if chunks and not 0 < int(chunk_lengths.min()) <= int(chunk_lengths.max()) <= MOST_BYTES:
+            raise FrameError(f"an index with a chunk that has not 1 to {MOST_BYTES} bytes")
+        if columns and samples * columns > MOST_LENGTHS + 256:
+            raise FrameError(
+                f"an index of {samples * columns} lengths, at most {MOST_LENGTHS + 256} are allowed"
+            )
+        return cls(names, chunk_lengths, raw.astype(np.int64).reshape(samples, columns))
+
+
+def variable(head: Head) -> list[int]:
+    """Numbers of the fields whose length differs between samples."""
+    return [number for number, field in enumerate(head.fields) if not field.n_bytes]
+
+
+class Layout:
+    """Where the samples of one shard are, and their fields.
+
+    Args:
+        head: of the manifest.
+        shard: its record.
+        index: what its index object says.
+
+    Attributes:
+        index: as given.
+
+    Raises:
+        FrameError: they do not fit together.
+    """
+
+    def __init__(self, head: Head, shard: Shard, index: Index) -> None:
+        self.index = index
+        self._free = variable(head)
+        fixed = [field.n_bytes for field in head.fields]
+        found = (index.samples, len(index.chunks), int(index.chunk_lengths.sum()), index.lengths.shape[1])
+        if found != (shard.samples, shard.chunks, shard.n_bytes, len(self._free)):
+            raise FrameError(
+                f"an index of {found[0]} samples, {found[1]} chunks and {found[2]} bytes; the manifest says "
+                f"{shard.samples}, {shard.chunks} and {shard.n_bytes}"
+            )
+        if int(index.chunk_lengths.max(initial=0)) > head.chunk_bytes:
+            raise FrameError(
+                f"an index with a chunk larger than the {head.chunk_bytes} bytes of the manifest"
+            )
+        self._fixed, self._row = fixed, sum(fixed)
+        self._cuts = [0, *np.cumsum(fixed).tolist()]
+        self._starts = _starts(index.lengths.sum(axis=1) + self._row) if self._free else None
+        end = self._start(index.samples)
+        if end != shard.n_bytes:
+            raise FrameError(f"samples of {end} bytes in a shard of {shard.n_bytes}")
+
+    def pieces(self, sample: int) -> tuple[int, int, int]:
+        """The chunk in which a sample begins, where in it, and the sample's bytes."""
+        start = self._start(sample)
+        chunk = int(np.searchsorted(self.index.chunk_starts, start, "right")) - 1
+        return chunk, start - int(self.index.chunk_starts[chunk]), self._start(sample + 1) - start
+
+    def cuts(self, sample: int) -> Sequence[int]:
+        """Where each field of a sample begins, and where the last one ends, from the sample's first byte."""
+        if not self._free:
+            return self._cuts
+        sizes = list(self._fixed)
+        for number, length in zip(self._free, self.index.lengths[sample].tolist(), strict=True):
+            sizes[number] = length
+        cuts = [0]
+        for size in sizes:
+            cuts.append(cuts[-1] + size)
+        return cuts
+
+    def _start(self, sample: int) -> int:
+        return sample * self._row if self._starts is None else int(self._starts[sample])
+
+
+def _starts(lengths: Lengths) -> Lengths:
+    starts = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return starts

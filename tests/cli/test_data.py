@@ -1,0 +1,85 @@
+"""``pydec data`` from end to end, in one process."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from pydec.cli.main import main
+
+
+@pytest.fixture
+def data(tmp_path, capsys):
+    def call(*words: object, store: str = "store", status: int = 0, json_: bool = True) -> object:
+        options = ["--store", str(tmp_path / store), *(["--json"] if json_ else [])]
+        assert main(["data", *map(str, words), *options]) == status
+        said = capsys.readouterr()
+        return json.loads(said.out) if json_ and status != 2 else said.out + said.err
+
+    np.save(tmp_path / "x.npy", np.arange(5000.0).reshape(-1, 5))
+    return call
+
+
+def test_data_is_added_listed_verified_exported_and_removed(data, tmp_path):
+    added = data("add", tmp_path / "x.npy", "--name", "x", "--chunk-bytes", 4096, "--replicas", 2)
+    assert (added["samples"], added["bytes"], added["replicas"]) == (1000, 40_000, 2)
+    (listed,) = data("list")["data"]
+    assert listed["root"] == added["root"]
+    (state,) = data("status")["data"]
+    assert state["objects_here"] == state["objects"] == 11
+    (row,) = data("verify", added["root"][:8])["data"]
+    assert (row["whole"], row["objects"]) == (True, 11)
+    data("export", "x", tmp_path / "out")
+    assert (tmp_path / "out" / "x.npy").read_bytes() == (tmp_path / "x.npy").read_bytes()
+    assert data("remove", "x")["objects_freed"] == 11
+    assert data("list")["data"] == []
+
+
+def test_damage_is_reported_and_repaired_from_another_store(data, tmp_path):
+    data("add", tmp_path / "x.npy", "--name", "x", "--chunk-bytes", 4096)
+    assert data("repair", "x", "--from", tmp_path / "store", store="other")["whole"]
+    chunks = sorted(path for path in (tmp_path / "store" / "objects").rglob("*") if path.is_file())
+    chunks[0].unlink()
+    chunks[1].write_bytes(b"bad")
+    (row,) = data("verify", status=1)["data"]
+    assert (len(row["missing"]), len(row["damaged"])) == (1, 1)
+    assert data("repair", "x", "--from", tmp_path / "other")["repaired"] == 2
+    assert data("verify", "x")["data"][0]["whole"]
+
+
+def test_what_is_said_to_people(data, tmp_path):
+    said = data("add", tmp_path / "x.npy", "--name", "x", json_=False)
+    assert "x float64[5]" in said
+    assert "1000 samples" in data("list", json_=False)
+    assert "2 of 2 objects here" in data("status", json_=False)
+    assert "whole; 2 objects" in data("verify", json_=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["add"], "PATH is missing"),
+        (["add", "x"], "needs --name"),
+        (["add", "nowhere", "--name", "x"], "there is no file or folder"),
+        (["add", "x.npy", "--name", "x", "--format", "magic"], "--format must be one of"),
+        (["add", "x.npy", "--name", "x", "--replicas", "0"], "--replicas must be"),
+        (["export", "x"], "DIR is missing"),
+        (["list", "x", "y"], "too many words"),
+        (["repair", "x"], "needs --from"),
+        (["verify", "x"], "there is no store in"),
+        (["remove", "x"], "there is no store in"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_status_2(data, words, reason):
+    said = data(*words, status=2, json_=False)
+    assert reason in said
+    assert said.count("\n") == 1
+
+
+def test_bad_data_is_one_line_and_status_1(data, tmp_path):
+    (tmp_path / "empty").mkdir()
+    said = data("add", tmp_path / "empty", "--name", "x", status=1, json_=False)
+    assert "holds no sample; nothing was added" in said
+    assert said.count("\n") == 1

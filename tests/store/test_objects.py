@@ -1,0 +1,133 @@
+"""Objects: whole or not there, verified on every read, and nothing half-visible when a call fails."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from pydec.errors import ChunkError, StoreError
+from pydec.store.objects import MOST_BYTES, Objects, digest_of
+from tests.consensus.lossy_disk import Crash, LossyDisk
+
+AT = Path("/store")
+
+
+@pytest.fixture
+def objects(tmp_path):
+    made = Objects(tmp_path)
+    made.create()
+    yield made
+    made.close()
+
+
+def test_what_was_put_is_read_by_its_name(objects):
+    names = [objects.put(bytes([n]) * (1 + 1000 * n)) for n in range(200)]
+    objects.commit()
+    assert [objects.get(name) for name in names] == [bytes([n]) * (1 + 1000 * n) for n in range(200)]
+    assert list(objects.names()) == sorted(names)
+    assert objects.put(b"\0") == names[0] == digest_of(b"\0")
+
+
+def test_an_object_is_not_there_before_it_is_committed(objects):
+    name = objects.put(b"abc")
+    assert not objects.has(name)
+    with pytest.raises(ChunkError, match="not in"):
+        objects.get(name)
+    objects.abandon()
+    objects.commit()
+    assert not objects.has(name)
+
+
+@pytest.mark.parametrize("size", [0, MOST_BYTES + 1])
+def test_sizes_out_of_range_are_refused(objects, size):
+    with pytest.raises(ValueError, match="an object has 1 to"):
+        objects.put(bytes(size))
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "grow", "empty"])
+def test_damage_is_found_on_read_moved_away_and_put_again(objects, tmp_path, damage):
+    name = objects.put(b"abcdef" * 100)
+    objects.commit()
+    path = objects.path(name)
+    data = path.read_bytes()
+    flipped = data[:7] + bytes([data[7] ^ 1]) + data[8:]
+    path.write_bytes({"flip": flipped, "cut": data[:-1], "grow": data + b"x", "empty": b""}[damage])
+    with pytest.raises(ChunkError, match="damaged") as caught:
+        objects.get(name)
+    assert (caught.value.digest, caught.value.missing) == (name, False)
+    assert [path.name for path in (tmp_path / "quarantine").iterdir()] == [f"{name.hex()}-0"]
+    objects.adopt(name, data)
+    assert objects.get(name) == data
+
+
+def test_a_damaged_object_is_replaced_when_the_same_is_put(objects):
+    name = objects.put(b"abcdef")
+    objects.commit()
+    objects.path(name).write_bytes(b"abcdeg")
+    objects.put(b"abcdef")
+    objects.commit()
+    assert objects.get(name) == b"abcdef"
+
+
+def test_a_file_that_is_too_large_is_damage_and_is_not_read(objects):
+    name = objects.put(b"abc")
+    objects.commit()
+    with objects.path(name).open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ChunkError, match="damaged"):
+        objects.get(name)
+
+
+def test_what_is_not_the_object_is_not_adopted(objects):
+    with pytest.raises(ChunkError, match="in place of"):
+        objects.adopt(digest_of(b"abc"), b"abd")
+    assert list(objects.names()) == []
+
+
+def writes(objects: Objects) -> list[bytes]:
+    """What the tests of failing calls do."""
+    names = [objects.put(bytes([n]) * 2000) for n in range(4)]
+    objects.commit()
+    return names
+
+
+def test_no_failing_call_leaves_half_an_object():
+    calls = LossyDisk()
+    names = writes(Objects(AT, calls, syncs=1))
+    for at in range(calls.calls):
+        for error in (errno.ENOSPC, errno.EIO):
+            disk = LossyDisk(seed=at, fail_at=at, error=error)
+            objects = Objects(AT, disk, syncs=1)
+            with pytest.raises(StoreError, match="full" if error == errno.ENOSPC else "cannot be written"):
+                writes(objects)
+            whole(objects, names)
+            assert not any(path.name.endswith(".tmp") for path in disk.files)
+            disk.fail_at = -1
+            assert [objects.get(name)[:1] for name in writes(objects)] == [b"\0", b"\1", b"\2", b"\3"]
+
+
+def test_a_crash_at_any_call_leaves_whole_objects_or_damage_that_is_seen():
+    calls = LossyDisk()
+    names = writes(Objects(AT, calls, syncs=1))
+    for at in range(calls.calls):
+        for seed in range(5):
+            disk = LossyDisk(seed=seed, fail_at=at)
+            with pytest.raises(Crash):
+                writes(Objects(AT, disk, syncs=1))
+            disk.crash()
+            objects = Objects(AT, disk, syncs=1)
+            whole(objects, names)
+            objects.sweep()
+            assert not any(path.name.endswith(".tmp") for path in disk.files)
+            writes(objects)
+            disk.crash()
+            assert [Objects(AT, disk, syncs=1).get(name)[0] for name in names] == [0, 1, 2, 3]
+
+
+def whole(objects: Objects, names: list[bytes]) -> None:
+    """Every object that has its name is right: it was synced before it was renamed."""
+    for number, name in enumerate(names):
+        if objects.has(name):
+            assert objects.get(name) == bytes([number]) * 2000
