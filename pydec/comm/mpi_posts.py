@@ -44,8 +44,9 @@ class Posts:
         self._dry = False
         self._large: list[Any] = []  # requests that take more than one step to complete
         self._opening = 1
+        self._next_farewells: set[int] = set()  # of peers that end the next opening before this rank begins it
         self._told, self._first = False, True  # about a failure of this rank
-        self._failing: set[int] = set()
+        self._failing: dict[int, bool] = {}  # by rank: whether it told before it heard of any other
         self._sent: dict[int, deque[tuple[Any, bytes]]] = {}
         self._waiting_bytes: dict[int, int] = {}
         self._arriving: dict[int, deque[tuple[Any, int, bytearray]]] = {}
@@ -136,7 +137,7 @@ class Posts:
                 self._hear_failures()
                 self._first = not self._failing
                 for peer in set(range(self.size)) - {self.rank}:
-                    self.post(peer, _FAILING, b"")
+                    self.post(peer, _FAILING, bytes([self._first]))
                 self._told = True
             until_s = time.monotonic() + settle_s
             while (now_s := time.monotonic()) < until_s:
@@ -147,17 +148,18 @@ class Posts:
         return set(self._failing)
 
     def first_to_fail(self, settle_s: float) -> bool:
-        """Tell the peers that this rank fails; whether no other does, or only higher ones.
+        """Tell the peers that this rank fails; whether it did so before it heard of any other, and no lower
+        one did, too: true on one of them.
 
         Args:
             settle_s: see ``fail``.
         """
-        failing = self.fail(settle_s)
-        return self._first and all(peer > self.rank for peer in failing)
+        self.fail(settle_s)
+        return self._first and all(peer > self.rank for peer, first in self._failing.items() if first)
 
     def _hear_failures(self) -> None:
         while (note := self.poll(_FAILING)) is not None:
-            self._failing.add(note[0])
+            self._failing[note[0]] = note[1] == b"\1"
 
     def goodbye(self, opening: int, timeout_s: float) -> bool:
         """Exchange farewells, so that nobody leaves while another still sends; whether all came.
@@ -178,6 +180,8 @@ class Posts:
         complete = peers <= left.keys()
         left.clear()
         self._opening = opening + 1
+        left.update(dict.fromkeys(self._next_farewells, time.monotonic()))
+        self._next_farewells.clear()
         return complete
 
     def hear_goodbyes(self) -> None:
@@ -186,3 +190,5 @@ class Posts:
             sender, opening = note[0], int.from_bytes(note[1], "little")
             if opening == self._opening:
                 self._requests.left[sender] = time.monotonic()
+            elif opening == self._opening + 1:
+                self._next_farewells.add(sender)
