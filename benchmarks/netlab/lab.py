@@ -146,7 +146,7 @@ class Lab:
             folder = Path("/etc/netns") / host
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
-        launcher = self._folder / "launcher"
+        launcher = self.launcher
         launcher.write_text(
             "#!/bin/bash\n"
             "# In place of ssh: HOST COMMAND...\n"
@@ -180,7 +180,7 @@ class Lab:
         mpirun = Path(sys.executable).with_name("mpirun")
         hosts = ",".join(f"{host}:{ranks_per_host}" for host in self.hosts)
         options = ["--host", hosts, "-n", str(ranks_per_host * len(self.hosts)), "--bind-to", "none"]
-        options += ["--prtemca", "plm_ssh_agent", str(self._folder / "launcher")]
+        options += ["--prtemca", "plm_ssh_agent", str(self.launcher)]
         options += ["--prtemca", "prte_if_include", "eth0"]
         options += ["--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "eth0"]
         options += ["--mca", "btl_tcp_flags", "send,inplace", "--mca", "mpi_yield_when_idle", "1"]
@@ -242,6 +242,30 @@ class Lab:
         """Bytes that left each host so far, headers of all layers included."""
         return {host: _counter(host, "tx_bytes") for host in self.hosts}
 
+    @property
+    def launcher(self) -> Path:
+        """The program that stands in for ssh, called as LAUNCHER HOST COMMAND."""
+        return self._folder / "launcher"
+
+    def cut(self, host: int) -> None:
+        """Take a host's cable out: nothing arrives any more, and nothing is closed."""
+        _ip("-n", self.hosts[host], "link", "set", "eth0", "down")
+
+    def mend(self, host: int) -> None:
+        """Put a host's cable in again."""
+        _ip("-n", self.hosts[host], "link", "set", "eth0", "up")
+
+    def slow(self, host: int, rate: str = "") -> None:
+        """Give a host's link another rate, both ways; its own again without one."""
+        link = self.links[host]
+        _shape(self.hosts[host], "eth0", rate or link.up, "change")
+        _shape(f"{self._prefix}sw", f"p{host}", rate or link.down or link.up, "change")
+
+    def lose(self, host: int) -> None:
+        """Kill everything on a host and take the host away; another lab has to be made to have it back."""
+        _kill(self.hosts[host])
+        _ip("netns", "del", self.hosts[host])
+
     def kill(self) -> None:
         """End every process on the hosts."""
         for host in self.hosts:
@@ -267,11 +291,11 @@ def _run(*words: str) -> str:
     return done.stdout
 
 
-def _shape(namespace: str, device: str, rate: str) -> None:
+def _shape(namespace: str, device: str, rate: str, verb: str = "add") -> None:
     """Limit what leaves a device: a bucket of 5 ms, and at most 50 ms of queue."""
     burst = max(32 << 10, int(bits_per_s(rate) / 8 * 0.005))
     bucket = ["rate", rate, "burst", str(burst), "latency", "50ms"]
-    _run("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", *bucket)
+    _run("tc", "-n", namespace, "qdisc", verb, "dev", device, "root", "tbf", *bucket)
 
 
 def _counter(host: str, name: str) -> int:

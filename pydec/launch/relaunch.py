@@ -76,16 +76,25 @@ def place(plan: Plan, answering: Collection[str]) -> tuple[int, Slots]:
 
     Returns:
         At most as many ranks as there are slots, on the hosts that answer and on the first spare ones that
-        are needed; 0 ranks if there are fewer slots than the least.
+        are needed, each in the place of a host that does not: the ranks of the others keep their numbers,
+        under which their disks hold a ledger. 0 ranks if there are fewer slots than the least.
     """
     if not plan.hosts:
         return plan.ranks, {}
-    hosts = {host: count for host, count in plan.hosts.items() if host in answering}
+    slots = sum(count for host, count in plan.hosts.items() if host in answering)
+    used: list[str] = []
     for host, count in plan.spares.items():
-        if sum(hosts.values()) >= plan.ranks:
-            break
+        if slots < plan.ranks and host in answering:
+            used.append(host)
+            slots += count
+    hosts: Slots = {}
+    for host, count in plan.hosts.items():
         if host in answering:
             hosts[host] = count
+        elif used:
+            spare = used.pop(0)
+            hosts[spare] = plan.spares[spare]
+    hosts |= {host: plan.spares[host] for host in used}
     ranks = min(plan.ranks, sum(hosts.values()))
     return (ranks if ranks >= plan.min_ranks else 0), hosts
 

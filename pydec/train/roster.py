@@ -108,7 +108,7 @@ class Roster:
                     f"--ledger: rank {at} has key {account.node_id.hex()[:16]}, which on its ledger is that "
                     f"of rank {rank}; the directories have changed places"
                 )
-            if rank < self.peer.size and rank not in self.fresh:
+            if rank < self.peer.size and rank not in self.fresh and not self._was_there(state, rank):
                 raise ConfigError(
                     f"--ledger: rank {rank} has key {self.keys[rank].hex()[:16]}, its ledger was made for "
                     f"{account.node_id.hex()[:16]}; bring that key back, or give the rank an empty directory"
@@ -118,6 +118,11 @@ class Roster:
         if not state.table.quorum(state.table.weight(here)):
             raise ConfigError(self._too_few(state, [rank_in_address(account) for account in absent]))
         return absent
+
+    def _was_there(self, state: ChainState, rank: int) -> bool:
+        """Whether a rank's key had its place before another took it: a lost disk is back."""
+        account = state.accounts.get(self.keys[rank])
+        return account is not None and account.address == f"rank:{rank}"
 
     def _too_few(self, state: ChainState, absent: Sequence[int]) -> str:
         count = len(members(state))

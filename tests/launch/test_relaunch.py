@@ -54,6 +54,14 @@ def test_a_spare_host_takes_the_place_of_a_lost_one_and_a_host_comes_back():
     assert script.starts[1:] == [(1, 4, {"a": 2, "s": 4}), (2, 4, {"a": 2, "b": 2})]
 
 
+def test_the_ranks_of_hosts_that_are_left_keep_their_numbers():
+    plan = Plan(6, {"a": 2, "b": 2, "c": 2}, {"s": 2, "t": 1, "u": 1})
+    assert list(place(plan, {"a", "c", "s", "t"})[1]) == ["a", "s", "c"]
+    ranks, hosts = place(plan, {"b", "c", "t", "u"})
+    assert (ranks, list(hosts)) == (6, ["t", "b", "c", "u"])
+    assert place(plan, {"a", "c"}) == (4, {"a": 2, "c": 2})
+
+
 def test_it_gives_up_with_the_reason_last(capfd):
     script = Script(LOST)
     assert Relauncher(Plan(2, max_restarts=2), script, lambda hosts, signals: set()).run() == 1

@@ -88,11 +88,16 @@ def test_leavers_leave_before_the_job_ends_and_come_back_in_another(toy, monkeyp
 
 def test_a_directory_that_was_emptied_joins_as_a_newcomer_and_a_foreign_key_does_not(toy):
     together(4, config(toy), "first")
-    shutil.rmtree("ledger/rank-3")
+    Path("ledger/rank-3").rename("old")
     together(4, config(toy), "second")
     assert stakes("ledger/rank-3") == equal(4)
     assert len(replayed(Path("ledger/rank-0")).state.accounts) == 5
     Path("ledger/rank-3").rename("kept")
+    Path("old").rename("ledger/rank-3")  # the disk is back
+    together(4, config(toy), "with-old")
+    assert stakes("ledger/rank-3") == equal(4)
+    assert len(replayed(Path("ledger/rank-0")).state.accounts) == 5
+    Path("ledger/rank-3").rename("old")
     together(1, TrainConfig(f"{toy}:blobs", steps=2, ledger="other"), "other-run")
     shutil.copytree("other/rank-0", "ledger/rank-3")
     with pytest.raises(ConfigError, match=r"rank 0 has chain \w+, rank 3 has chain \w+; use the directories"):
