@@ -23,6 +23,7 @@ INSTALL = {
     "fbgemm_gpu": "pip install fbgemm-gpu-cpu==1.8.0",
     "krum": "Python 3.12 and pip install krum",
     "piquant": "pip install pypiquant",
+    "torchft": "pip install torchft",
 }
 
 

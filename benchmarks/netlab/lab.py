@@ -85,6 +85,7 @@ class Lab:
         self._prefix = f"pd{os.getpid()}"
         self._folder = Path(tempfile.mkdtemp(prefix=f"{self._prefix}-"))
         self._made = False
+        self._lost: set[int] = set()
 
     @property
     def hosts(self) -> list[str]:
@@ -263,13 +264,15 @@ class Lab:
 
     def lose(self, host: int) -> None:
         """Kill everything on a host and take the host away; another lab has to be made to have it back."""
+        self._lost.add(host)
         _kill(self.hosts[host])
         _ip("netns", "del", self.hosts[host])
 
     def kill(self) -> None:
-        """End every process on the hosts."""
-        for host in self.hosts:
-            _kill(host)
+        """End every process on the hosts that are left."""
+        for number, host in enumerate(self.hosts):
+            if number not in self._lost:
+                _kill(host)
 
     def close(self) -> None:
         """Remove the hosts and everything on them; idempotent."""

@@ -1,9 +1,10 @@
 """Checkpoints beside training: a step copies a rank's state, a thread writes it, and old ones go.
 
-All living ranks checkpoint at the same steps. There, they tell one another in one small exchange what each
-has written: a checkpoint counts once all have theirs, and a rank removes its part of an older one only when
-``keep`` newer ones count. If the disk of any rank still works on the one before, all leave this one out:
-training never waits for a disk, and one that is slower than ``every`` steps gets as many as it can take.
+All living ranks checkpoint at the same steps. There, and a quarter of the way to the next, they tell one
+another in one small exchange what each has written: a checkpoint counts once all have theirs (of a rank that
+has died since, once any disk holds it), and a rank removes its part of an older one only when ``keep`` newer
+ones count. If the disk of any rank still works on the one before, all leave this one out: training never
+waits for a disk, and one that is slower than ``every`` steps gets as many as it can take.
 
 A checkpoint that cannot be written costs a warning at the next step; the older ones stay, the next is
 tried, and the run fails at its end only if its last one is missing.
@@ -12,7 +13,7 @@ tried, and the run fails at its end only if its last one is missing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,7 +26,7 @@ from pydec.comm.living import living
 from pydec.comm.words import say_counted
 from pydec.crypto.hashing import DIGEST_BYTES, merkle_root
 from pydec.errors import PydecError, SetupError
-from pydec.train.checkpoint_files import Layout, Store
+from pydec.train.checkpoint_files import Layout, Store, digest_of
 from pydec.train.replicas import Replicas
 from pydec.train.together import Member, speaks, table
 
@@ -84,6 +85,9 @@ class Saver:
         self._peer, self._store, self._take = peer, store, take
         self._every, self._keep, self._certify = every, keep, certify
         self._digest = bytes(DIGEST_BYTES)  # of the newest manifest
+        self._members: tuple[int, ...] = ()  # whom the newest is of
+        self._taken = NOTHING  # its step
+        self._soon = every // 4  # steps after which they ask one another whether it counts
         self._counts: list[int] = []  # steps that all ranks have, the newest last
         self._copies = 1  # of the newest
         self._whole = NOTHING  # the newest that counts with all the copies asked for
@@ -122,13 +126,17 @@ class Saver:
             ConfigError: the state holds something that a checkpoint cannot.
         """
         self._look()
-        if not self._every or not self._keep or step % self._every:
+        if not self._every or not self._keep:
+            return
+        if step % self._every == self._soon and self._taken == step - self._soon:
+            self._settle(busy=False)
+        if step % self._every:
             return
         busy = self._writing is not None or self._copying is not None
         if self._settle(busy):
             self.left_out += 1
             return
-        shot = self._take()
+        shot = self._snapshot(step)
         if self._layout is None or self._buffer is None or not _fits(self._layout, shot.tensors):
             self._layout = Layout(shot.tensors)
             self._buffer = None  # before the next is asked for
@@ -151,7 +159,7 @@ class Saver:
         self._settle(busy=False)  # all agree who lives, too, which is what a checkpoint is of
         if self.newest != step:
             try:
-                shot = self._take()
+                shot = self._snapshot(step)
                 digest = self._store.write_tensors(step, self._peer.rank, shot.tensors, shot.body)
             except PydecError as error:
                 self._fail(step, error)
@@ -159,6 +167,10 @@ class Saver:
                 self._written(step, digest)
         self._copied()
         self._settle(busy=False)
+
+    def _snapshot(self, step: int) -> Snapshot:
+        self._members, self._taken = living(self._peer.transport).members, step
+        return self._take()
 
     def wait(self) -> None:
         """Until nothing is being written."""
@@ -183,18 +195,44 @@ class Saver:
     def _settle(self, busy: bool) -> bool:
         """Learn what all ranks have; whether the disk of any is busy."""
         rows = table(self._peer, [float(busy), float(self.newest), float(self._copies), *self._digest])
-        rows = rows[list(living(self._peer.transport).members)]
+        members = living(self._peer.transport).members
+        digests = {rank: np.rint(rows[rank, 3:]).astype(np.uint8).tobytes() for rank in members}
+        rows = rows[list(members)]
         step = int(rows[:, 1].min())
         if step > (self._counts[-1] if self._counts else NOTHING) and (rows[:, 1] == step).all():
-            self._counts.append(step)
-            if speaks(self._peer):
-                say_counted(self._peer.rank, step)
-            whole = self._replicated(step, round(float(rows[:, 2].min())))
-            if self._certify is not None and whole:
-                digests = np.rint(rows[:, 3:]).astype(np.uint8)
-                self._certify(step, merkle_root(row.tobytes() for row in digests))
-            self._prune()
+            digests |= self._of_the_dead(step, members)
+            if digests.keys() >= {*self._members}:
+                self._count(step, digests, round(float(rows[:, 2].min())))
         return bool(rows[:, 0].any())
+
+    def _count(self, step: int, digests: Mapping[int, bytes], copies: int) -> None:
+        """A checkpoint counts: the digests of its parts by rank, and the fewest copies of any."""
+        self._counts.append(step)
+        if speaks(self._peer):
+            say_counted(self._peer.rank, step)
+        if self._replicated(step, copies) and self._certify is not None:
+            self._certify(step, merkle_root(digests[rank] for rank in self._members))
+        self._prune()
+
+    def _of_the_dead(self, step: int, members: Sequence[int]) -> dict[int, bytes]:
+        """Digests of the parts of those who have died since they wrote a step, where any disk holds them."""
+        gone = [rank for rank in self._members if rank not in members]
+        if not gone:
+            return {}
+        mine = []
+        for rank in gone:
+            try:
+                found = bytes.fromhex(digest_of(self._store.manifest(step, rank)))
+            except PydecError:
+                mine += [0.0] * (1 + DIGEST_BYTES)
+            else:
+                mine += [1.0, *map(float, found)]
+        rows = np.rint(table(self._peer, mine)).astype(np.uint8).reshape(-1, len(gone), 1 + DIGEST_BYTES)
+        return {
+            rank: rows[int(rows[:, place, 0].argmax()), place, 1:].tobytes()
+            for place, rank in enumerate(gone)
+            if rows[:, place, 0].any()
+        }
 
     def _replicated(self, step: int, copies: int) -> bool:
         """Whether a step that counts has the copies asked for; a warning says once that it has not."""

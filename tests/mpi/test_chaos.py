@@ -23,15 +23,18 @@ from safetensors.torch import load_file
 from pydec.cli import bench
 from pydec.cli.main import main
 from pydec.comm.local import LocalCluster
+from pydec.consensus.file_storage import read_blocks, read_genesis
+from pydec.consensus.replay import Replay
+from pydec.crypto.hashing import merkle_root
 from pydec.peer import Peer
 from pydec.train import job
-from pydec.train.checkpoint_files import Store
+from pydec.train.checkpoint_files import Store, digest_of
 from pydec.train.config import TrainConfig
 from pydec.train.rundir import RunDir
 
 ROOT = Path(__file__).parents[2]
 TASK = """
-import os, time
+import os, socket, time
 import torch
 from pathlib import Path
 from torch.nn.functional import cross_entropy
@@ -57,6 +60,8 @@ def loss(output, target):
 
 def blobs() -> Task:
     if RANK:
+        (FOLDER / f"step-{RANK}").unlink(missing_ok=True)
+        (FOLDER / f"host-{RANK}").write_text(socket.gethostname())
         (FOLDER / f"pid-{RANK}").write_text(str(os.getpid()))
     torch.manual_seed(0)
     return Task(model=torch.nn.Linear(4, 3), train=drawn(6000, 1), loss=loss, validation=drawn(3000, 2),
@@ -64,6 +69,16 @@ def blobs() -> Task:
 """
 OPTIONS = {"optimizer": "sgd", "algorithm": "dpsgd", "topology": "ring", "compressor": "int8"}
 MARK = "PYDEC_CHAOS"
+
+
+def committed(ledger: Path) -> dict[int, bytes]:
+    """Roots of the checkpoints that a ledger has certified last, by step."""
+    genesis = read_genesis(ledger)
+    replay = Replay(genesis)
+    with read_blocks(ledger, genesis) as blocks:
+        for _, record in blocks.records(1):
+            replay.add(record)
+    return {record.round: record.root for record in replay.state.run.checkpoints}
 
 
 class Chaos:
@@ -96,12 +111,17 @@ class Chaos:
             "--log-every", "50", "--threads", "1",
         ]  # fmt: skip
 
-    def start(self, words: list[str], **environment: str) -> subprocess.Popen[str]:
+    def start(self, words: list[str], **environment: str) -> subprocess.Popen[bytes]:
         """The job, started."""
-        return subprocess.Popen(
-            words, cwd=self.folder, env={**self.environment, **environment}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
+        with (self.folder / "said").open("w") as said:
+            return subprocess.Popen(
+                words, cwd=self.folder, env={**self.environment, **environment}, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=said, start_new_session=True,
+            )  # fmt: skip
+
+    def said(self) -> str:
+        """What the job has written to standard error."""
+        return (self.folder / "said").read_text(errors="replace")
 
     def step(self, rank: int) -> int:
         """Steps that a rank has done."""
@@ -110,11 +130,11 @@ class Chaos:
         except FileNotFoundError:
             return 0
 
-    def until(self, step: int, process: subprocess.Popen[str]) -> None:
+    def until(self, step: int, process: subprocess.Popen[bytes]) -> None:
         """Wait until some rank that lives has done so many steps."""
         until_s = time.monotonic() + 200.0
         while max(map(self.step, self.living)) < step:
-            assert process.poll() is None, process.communicate()[1]
+            assert process.poll() is None, self.said()
             assert time.monotonic() < until_s, {rank: self.step(rank) for rank in self.living}
             time.sleep(0.005)
 
@@ -149,19 +169,34 @@ class Chaos:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def finish(self, process: subprocess.Popen[str], limit_s: float) -> str:
+    def finish(self, process: subprocess.Popen[bytes], limit_s: float) -> str:
         """Wait for the end and check all of it; returns standard error."""
         try:
-            _, said = process.communicate(timeout=limit_s)
+            process.wait(timeout=limit_s)
             until_s = time.monotonic() + 10.0
             while (left := self.processes()) and time.monotonic() < until_s:
                 time.sleep(0.05)
-            assert not left, said
+            assert not left, self.said()
         finally:
             self.end()
+        said = self.said()
         assert process.returncode == 0, said
-        self._check(json.loads((self.folder / "run/summary.json").read_text()), said)
+        self._check(self.summary(), said)
         return said
+
+    def summary(self) -> dict:
+        return json.loads((self.folder / "run/summary.json").read_text())
+
+    def ledger(self, rank: int) -> Path:
+        return self.folder / f"L/rank-{rank}"
+
+    def stores(self) -> list[Store]:
+        """The checkpoints on every disk."""
+        return [Store(RunDir(self.folder / "run"))]
+
+    def taken(self) -> int:
+        """Steps of all ranks together."""
+        return sum(self.step(rank) + 1 for rank in range(self.ranks))
 
     def _check(self, summary: dict, said: str) -> None:
         assert (summary["status"], summary["steps"]) == ("done", self.steps)
@@ -169,21 +204,33 @@ class Chaos:
         assert sorted(row["rank"] for row in summary["lost"]) == sorted(set(range(self.ranks)) - self.living)
         assert {gone["rank"] for gone in summary["ledger"]["evicted"]} == set(range(self.ranks)) - self.living
         for rank in self.living:
-            assert main(["ledger", "verify", str(self.folder / f"L/rank-{rank}")]) == 0
-        store = Store(RunDir(self.folder / "run"))
-        assert self.steps in store.steps()
-        for step in store.steps():
-            assert set(store.members(step)) == set(store.ranks(step))
-            for rank in store.ranks(step):
-                store.verify(step, rank)
-                assert load_file(store.path(step, rank))
+            assert main(["ledger", "verify", str(self.ledger(rank))]) == 0
+        self._check_checkpoints()
         undisturbed = self._undisturbed()
         assert summary["loss"] == pytest.approx(undisturbed, rel=0.03)
 
+    def _check_checkpoints(self) -> None:
+        """Every part loads; the last checkpoint is whole, and the newest that is committed before."""
+        parts: dict[int, dict[int, str]] = {}
+        members: dict[int, list[int]] = {}
+        for store in self.stores():
+            for step in store.folders():
+                for rank in store.ranks(step):
+                    digest = digest_of(store.verify(step, rank))
+                    assert parts.setdefault(step, {}).setdefault(rank, digest) == digest
+                    assert load_file(store.path(step, rank))
+                    members[step] = list(store.members(step))
+        whole = [step for step, of in members.items() if set(of) == set(parts[step])]
+        assert self.steps in whole
+        roots = committed(self.ledger(min(self.living)))
+        roots.pop(self.steps, None)  # of the averaged model
+        assert not roots or max(roots) in whole
+        for step in roots.keys() & set(whole):
+            assert merkle_root(bytes.fromhex(parts[step][rank]) for rank in members[step]) == roots[step]
+
     def _undisturbed(self) -> float:
         """Loss of the averaged model after as many samples as the disturbed run has used, with all ranks."""
-        taken = sum(self.step(rank) + 1 for rank in range(self.ranks))
-        config = TrainConfig("chaos_task:blobs", steps=round(taken / self.ranks), **OPTIONS)
+        config = TrainConfig("chaos_task:blobs", steps=round(self.taken() / self.ranks), **OPTIONS)
 
         def train(transport):
             with Peer(transport, signals=False) as peer:
@@ -255,6 +302,13 @@ def test_a_rank_that_hangs_is_out_for_all_and_leaves_when_it_wakes(chaos, hung):
 lab = bench.load("netlab.lab")
 
 
+def on_hosts(run: Chaos, made) -> dict[str, str]:
+    """What a job on the hosts of a lab needs in its environment besides what the run gives it."""
+    kept = {name: value for name, value in made.environment().items() if name not in run.environment}
+    devices = {"OMPI_MCA_btl_tcp_if_include": "eth0", "PRTE_MCA_prte_if_include": "eth0"}
+    return {**kept, "PATH": made.environment()["PATH"], **devices}
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("mpirun")
 @pytest.mark.timeout(400)
@@ -263,14 +317,10 @@ def test_a_link_that_is_cut_for_three_seconds_costs_three_seconds(chaos):
     run = chaos(4, 400)
     with lab.Lab([lab.Link("1gbit")] * 4) as made:
         hosts = ",".join(f"{host}:1" for host in made.hosts)
-        launcher = next(Path(made._folder).glob("launcher"))
-        words = made.inside(0, run.words("--hosts", hosts, "--launch-agent", str(launcher)))
-        names = ("btl_tcp_if_include", "PRTE_MCA_prte_if_include")
-        devices = {f"OMPI_MCA_{names[0]}": "eth0", names[1]: "eth0"}
-        kept = {name: value for name, value in made.environment().items() if name not in run.environment}
-        process = run.start(words, **kept, PATH=made.environment()["PATH"], **devices)
+        words = made.inside(0, run.words("--hosts", hosts, "--launch-agent", str(made.launcher)))
+        process = run.start(words, **on_hosts(run, made))
         run.until(100, process)
-        subprocess.run(["ip", "-n", made.hosts[2], "link", "set", "eth0", "down"], check=True)
+        made.cut(2)
         time.sleep(3.0)
-        subprocess.run(["ip", "-n", made.hosts[2], "link", "set", "eth0", "up"], check=True)
+        made.mend(2)
         run.finish(process, 200.0)

@@ -38,8 +38,7 @@ def hosts():
 
 def start(made, command, *options):
     names = ",".join(f"{host}:1" for host in made.hosts)
-    launcher = next(Path(made._folder).glob("launcher"))
-    words = ["run", "-n", "3", "--hosts", names, "--launch-agent", str(launcher), *options, *command]
+    words = ["run", "-n", "3", "--hosts", names, "--launch-agent", str(made.launcher), *options, *command]
     return subprocess.Popen(
         made.inside(0, [sys.executable, "-m", "pydec", *words]),
         env={
@@ -61,12 +60,6 @@ def wait_for(condition, process):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < until_s
         time.sleep(0.05)
-
-
-def lose(made, number):
-    """Kill all that runs on a host, its daemon too, and take the host away."""
-    lab._kill(made.hosts[number])
-    subprocess.run(["ip", "netns", "del", made.hosts[number]], check=True)
 
 
 def left(made):
@@ -100,7 +93,7 @@ def test_a_lost_host_costs_a_start(hosts, tmp_path):
     script.write_text(PROGRAM)
     process = start(hosts, [str(script), str(tmp_path)])
     wait_for(lambda: len(list(tmp_path.glob("ready-3-*"))) == 3, process)
-    lose(hosts, 2)
+    hosts.lose(2)
     status, err = finish(process, hosts)
     assert status == 0, err
     assert "lost; starting again in" in err, err  # what mpirun says of it differs from time to time

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from pydec.comm.faults import Death
 from pydec.comm.local import LocalCluster, solo
 from pydec.crypto.hashing import merkle_root
 from pydec.errors import SetupError
 from pydec.peer import Peer
 from pydec.train import checkpoint
 from pydec.train.checkpoint import Saver, Snapshot
-from pydec.train.checkpoint_files import Store
+from pydec.train.checkpoint_files import Store, digest_of
 from pydec.train.rundir import RunDir
 
 
@@ -190,3 +191,55 @@ def test_the_thread_writes_while_the_program_goes_on(tmp_path, monkeypatch):
         saver.now(3)
         assert saver.newest == 3
     assert Store(RunDir(tmp_path)).steps() == [3, 1]
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_rank_that_dies_before_all_know_what_it_wrote_is_part_of_that_checkpoint(
+    tmp_path, monkeypatch, written
+):
+    """Its digest comes from whoever's disk holds its part; where none does the checkpoint does not count."""
+    monkeypatch.setattr(checkpoint, "ThreadPoolExecutor", Immediate)
+
+    def program(transport):
+        with Peer(transport, signals=False) as peer:
+            found: list[tuple[int, bytes]] = []
+            saver = made(
+                peer, tmp_path, torch.ones(4), every=2, keep=9, certify=lambda *what: found.append(what)
+            )
+            with saver:
+                for step in range(1, 7):
+                    if step == 3 and peer.rank == 2:
+                        if not written:
+                            saver._store.remove(2, 2)
+                        peer.transport.irecv(0, 1, memoryview(bytearray(1))).wait()  # until it dies
+                    saver.after(step)
+            return found
+
+    cluster = LocalCluster(3, deaths={2: Death(0.2, (0.0, 1e-3))}, delay_s=1e-4)
+    first, second, _ = cluster.run(program)
+    store = Store(RunDir(tmp_path))
+
+    def root(step: int, ranks: list[int]) -> bytes:
+        return merkle_root(bytes.fromhex(digest_of(store.manifest(step, rank))) for rank in ranks)
+
+    assert first == second == [*([(2, root(2, [0, 1, 2]))] if written else []), (4, root(4, [0, 1]))]
+
+
+def test_a_checkpoint_counts_before_the_next_one_is_due(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "ThreadPoolExecutor", Immediate)
+
+    def program(transport):
+        with Peer(transport, signals=False) as peer:
+            found: list[int] = []
+            saver = made(
+                peer, tmp_path, torch.ones(4), every=8, keep=9, certify=lambda step, _: found.append(step)
+            )
+            counted = []
+            with saver:
+                for step in range(1, 20):
+                    saver.after(step)
+                    counted.append(list(found))
+            return counted
+
+    for counted in LocalCluster(3).run(program):
+        assert counted == [[]] * 9 + [[8]] * 8 + [[8, 16]] * 2
