@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import recover_kills, recover_scale
+from . import recover_hosts, recover_kills, recover_peers, recover_scale
 from .harness import Options, Row
 from .jobs import run_ranks
 
@@ -18,10 +18,21 @@ EVERY = 50
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """What checkpoints cost, then what deaths do, then what it takes to grow."""
-    yield from _checkpoints(options)
-    yield from recover_kills.rows(options)
-    yield from recover_scale.rows(options)
+    """What checkpoints cost, then what deaths do, then what it takes to grow; then the peers, and hosts."""
+    parts = {
+        "checkpoint": _checkpoints,
+        "kill": recover_kills.rows,
+        "more ranks": recover_scale.rows,
+        "host": recover_hosts.rows,
+    }
+    ours: dict[str, float] = {}
+    for name, part in parts.items():
+        if options.only in name:
+            for row in part(options):
+                ours[row.name] = row.value
+                yield row
+    if options.only in "kill":
+        yield from recover_peers.rows(options, ours)
 
 
 def _checkpoints(options: Options) -> Iterator[Row]:
