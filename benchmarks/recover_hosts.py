@@ -44,8 +44,13 @@ def rows(options: Options) -> Iterator[Row]:
     params["worst_s"] = max(ours)
     yield Row("recover", _NAME, params, mine, "s", "start of mpirun + 5 s", target_s, target_s / mine)
     for label, conf in _TORCHRUN.items():
-        theirs = statistics.median(lost(_torchrun(elements, conf), 1) for _ in range(losses))
-        yield Row("recover", _NAME, params, mine, "s", f"torchrun elastic, {label}", theirs, theirs / mine)
+        peer = f"torchrun elastic, {label}"
+        try:
+            theirs = statistics.median(lost(_torchrun(elements, conf), 1) for _ in range(losses))
+        except RuntimeError as error:
+            yield Row("recover", _NAME, params, mine, "s", f"{peer}: {' '.join(str(error).split())[:300]}")
+        else:
+            yield Row("recover", _NAME, params, mine, "s", peer, theirs, theirs / mine)
 
 
 Launch = Callable[[Lab, Path, IO[bytes]], list[subprocess.Popen[bytes]]]

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import IO
 
@@ -61,6 +62,8 @@ def rows(options: Options, ours: Mapping[str, float]) -> Iterator[Row]:
         for label, words, heartbeat_ms in (DEFAULTS, TUNED):
             peer = f"torchft, {label}"
             params = {"model": size, "ranks": RANKS, "kills": kills}
+            if not why:
+                params["torchft"] = metadata.version("torchft")
             if not why:
                 try:
                     found = killed(elements, words, heartbeat_ms, kills)

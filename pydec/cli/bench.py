@@ -37,7 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hosts", metavar="N", type=int, default=4, help="how many hosts (with --net); default 4"
     )
-    parser.add_argument("--only", metavar="TEXT", default="", help="train: races whose name holds TEXT")
+    parser.add_argument(
+        "--only", metavar="TEXT", default="", help="train, recover: only what has TEXT in its name"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
