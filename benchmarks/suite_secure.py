@@ -1,4 +1,4 @@
-"""What sealing costs: beside the raw cipher, per handshake, in rounds of gossip on a host and over a link."""
+"""What sealing costs: beside the raw cipher, per handshake, in rounds of gossip, in training."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from .netlab.lab import Lab, Link, missing
 PEERS = 64
 LIMIT_S = 2.0  # for the handshakes of so many peers on two cores, as the project set it
 RANKS, ELEMENTS = 4, 10_000_000  # 40 MB
+PAUSE_S = 0.1  # of an accelerator that computes, in a step of training
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Seals beside the raw cipher, handshakes of 64 peers, rounds of gossip with and without."""
+    """Seals beside the raw cipher, handshakes of 64 peers, rounds and steps with and without."""
     yield from sealing(options)
     yield handshakes(8 if options.quick else PEERS)
     elements = 100_000 if options.quick else ELEMENTS
@@ -38,7 +39,11 @@ def rows(options: Options) -> Iterator[Row]:
     net = options.net or "1gbit"
     with Lab([Link(net)] * 2) as lab:
         found = measured(lab, "secure_round.py", elements, rounds)
-    yield _round(f"round at {net}", found, {**params, "hosts": 2})
+        yield _round(f"round at {net}", found, {**params, "hosts": 2})
+        blocks, steps = (1, 2) if options.quick else (8, 20)
+        found = measured(lab, "secure_step.py", blocks, steps, PAUSE_S)
+        facts = {"task": "stdlib-lm", "hosts": 2, "pause_s": PAUSE_S, "rounds": blocks, "steps": steps}
+        yield _round(f"step at {net}, packets in the background", found, facts)
 
 
 def sealing(options: Options) -> Iterator[Row]:

@@ -94,7 +94,7 @@ TARGETS = (
     Target("kernels", "PowerSGD with feedback", "epfml.*", ratio=6.0, share=0.70, params={"rank": 4}),
     Target("secure", "seal [+] open, .*", "raw cipher", ratio=0.9),
     Target("secure", "handshakes of all pairs", "the limit", ratio=1.0),
-    Target("secure", "round at .*, sealed", "plain", ratio=1 / 1.05),
+    Target("secure", "(round|step) at .*, sealed", "plain", ratio=1 / 1.05),
     Target("secure", "round, sealed", "plain", ratio=1 / 2.5),
     Target("robust", "(median|trimmed mean) of 16", "torch.*", ratio=20.0),
     Target("robust", "(median|trimmed mean|Krum|NNM) of 16", "byz.*|krum.*", ratio=5.0),

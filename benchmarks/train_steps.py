@@ -29,6 +29,23 @@ from pydec.train.loop import local_optimizer
 from pydec.train.together import table
 
 
+def block(
+    task: Task, optimizer: torch.optim.Optimizer, data: Iterator[Batch], steps: int, pause_s: float
+) -> list[float]:
+    """Seconds of each of so many steps, after one that is not counted."""
+    seconds = []
+    for _ in range(steps + 1):
+        start = time.perf_counter()
+        loss = forward(task, task.model, next(data))
+        loss.backward()
+        time.sleep(pause_s)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
 def main(compressor: str, rounds: int, steps: int, pause_s: float, file: Path) -> None:
     """Time all and write the result."""
     with reproducible(threads=1), pydec.init(seed=1) as peer:
@@ -50,25 +67,12 @@ def main(compressor: str, rounds: int, steps: int, pause_s: float, file: Path) -
             for task, background in zip(tasks_[1:], (False, True), strict=True)
         )
 
-        def block(task: Task, optimizer: torch.optim.Optimizer, data: Iterator[Batch]) -> list[float]:
-            table(peer, [0.0])  # all ranks start together
-            seconds = []
-            for _ in range(steps + 1):
-                start = time.perf_counter()
-                loss = forward(task, task.model, next(data))
-                loss.backward()
-                time.sleep(pause_s)
-                optimizer.step()
-                optimizer.zero_grad()
-                loss.item()
-                seconds.append(time.perf_counter() - start)
-            return seconds[1:]
-
         times: dict[str, list[float]] = {"plain_s": [], "gossip_s": [], "background_s": []}
         for current in range(rounds + 1):
             kinds = [("plain_s", plain, 0), ("gossip_s", gossip, 1), ("background_s", moving, 2)]
             for name, optimizer, which in kinds if current % 2 else reversed(kinds):
-                found = block(tasks_[which], optimizer, batches[which])
+                table(peer, [0.0])  # all ranks start together
+                found = block(tasks_[which], optimizer, batches[which], steps, pause_s)
                 if isinstance(optimizer, pydec.DecentralizedOptimizer):
                     optimizer.close()  # nothing of it runs beside the next one's block
                 if current:  # the first round warms up
