@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pydec.comm import words
+from pydec.comm import pmix, words
 from pydec.comm.bell import hang
 from pydec.comm.buffers import check_peer, check_post, check_tag, flat
 from pydec.comm.detect import check_world, first_line, launch, no_mpi
@@ -288,6 +288,7 @@ def abort(exit_code: int) -> None:
 
 
 def _start() -> Job:
+    pmix.prepare()
     try:
         import mpi4py
 

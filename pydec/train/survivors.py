@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydec.comm import pmix
 from pydec.comm.words import say_out
 from pydec.errors import PydecError
 from pydec.train.together import Member
@@ -85,4 +86,8 @@ def fault_tolerance(peer: Member) -> str:
     """What a death does to this job, in one line for its start."""
     if peer.transport.tolerant:
         return "a rank that dies is left out, and the others go on (Open MPI with ULFM)"
-    return "a rank that dies ends the job; mpirun --with-ft ulfm of Open MPI lets the others go on"
+    if why := pmix.obstacle():
+        return f"a rank that dies ends the job: {why}"
+    return (
+        "a rank that dies ends the job; pydec run with Open MPI, or mpirun --with-ft ulfm, lets others go on"
+    )
