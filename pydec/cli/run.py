@@ -2,7 +2,8 @@
 
 Finds the mpirun that belongs to this Python, gives it the flags that pydec needs, stops the job on
 SIGINT and SIGTERM so that every rank writes what it has, and leaves no process behind. The exit
-status is the job's; the reason of a failure is the last line on standard error.
+status is the job's; the reason of a failure is the last line on standard error. Inside a Slurm allocation
+srun takes the place of mpirun where it can: when a node is lost, the ranks on the others go on.
 
 Where Open MPI has fault tolerance the others go on when a rank dies. When a host is lost, or all ranks
 are, the job starts again on the hosts that answer: pydec train from its newest checkpoint (see
@@ -74,6 +75,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="let a rank that dies end the job; an Open MPI with UCX then uses it",
     )
+    add(
+        "--launcher",
+        choices=("auto", "mpirun", "srun"),
+        default="auto",
+        help="what starts the ranks; auto: srun in a Slurm allocation, if it can start Open MPI, else mpirun "
+        "(%(default)s)",
+    )
+    add(
+        "--auto-resume",
+        action="store_true",
+        help="pydec train --run-dir DIR: go on if DIR has a checkpoint already, as a requeued job does",
+    )
     add("--secure", choices=("on", "off", "auto"), help="as of pydec train, which it is handed to")
     add(
         "--launch-agent",
@@ -96,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: wrong arguments, or inside a job already.
         SetupError: no mpirun, or one that does not run.
     """
-    from pydec.launch import hosts, mpirun
+    from pydec.launch import hosts, mpirun, srun
     from pydec.launch.ask import answering
     from pydec.launch.relaunch import Plan, Relauncher
     from pydec.launch.supervise import Supervisor
@@ -130,17 +143,25 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"no program {job.command[0]!r} to run, and no pydec command of that name")
     program = mpirun.find_mpirun()
     kind = mpirun.family(program)
+    by_srun = srun.chosen(args.launcher, os.environ, kind, hosts=bool(args.hosts or args.hostfile))
     tolerance = _tolerance(args, program, kind)
+    if by_srun and tolerance is not None and (why := srun.quiet()):
+        print(f"pydec: no fault tolerance under srun: {why}", file=sys.stderr, flush=True)
+        tolerance = None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    again = Again(command)
+    again = Again(command, onward=args.auto_resume)
 
     def start(number: int, ranks: int, slots: hosts.Slots, signals: Signals) -> Outcome:
         job = mpirun.Job(ranks, again.command(number), hosts.render(slots))
         env = mpirun.environment(job, os.environ, cores, os.geteuid() == 0)
-        argv = mpirun.arguments(
-            job, program, kind, cores, {*env, VARIABLE}, tolerance=tolerance, agent=args.launch_agent
-        )
-        supervisor = Supervisor(argv, env, desk=desk)
+        if by_srun:
+            argv = srun.arguments(job, env, tolerant=tolerance is not None)
+            env = srun.environment(env, tolerant=tolerance is not None)
+        else:
+            argv = mpirun.arguments(
+                job, program, kind, cores, {*env, VARIABLE}, tolerance=tolerance, agent=args.launch_agent
+            )
+        supervisor = Supervisor(argv, env, desk=desk, launcher="srun" if by_srun else "mpirun")
         outcome = supervisor.outcome(signals)
         again.counted = max(again.counted, supervisor.counted)
         return outcome
@@ -166,15 +187,24 @@ class Again:
 
     Args:
         command: as it is started first. A run without ``--run-dir`` gets one here, so that it can be found.
+        onward: whether the first start goes on from a checkpoint that its run directory has already.
+
+    Raises:
+        ConfigError: ``onward`` without a run directory to look into.
 
     Attributes:
         counted: step of the newest checkpoint that the ranks said to have, on whatever disks; -1 without one.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], *, onward: bool = False) -> None:
         self.counted = -1
+        self._onward = onward
         self._command = tuple(command)
         self._run_dir = ""
+        if onward and (list(command[1:4]) != ["-m", "pydec", "train"] or not option(command, "--run-dir")):
+            raise ConfigError(
+                "--auto-resume is for pydec train with --run-dir DIR, where it looks for checkpoints"
+            )
         if list(command[1:4]) != ["-m", "pydec", "train"] or {"-h", "--help"} & set(command):
             return
         self._run_dir = option(command, "--resume") or option(command, "--run-dir")
@@ -183,7 +213,9 @@ class Again:
             task = re.match(r"[A-Za-z0-9.-]*", command[4] if len(command) > 4 else "")
             self._run_dir = f"runs/{(task and task[0].strip('-')) or 'train'}-{now:%Y%m%d-%H%M%S}"
             self._command = (*command, "--run-dir", self._run_dir)
-        elif option(command, "--resume"):
+        while onward and Path(self._beside()).exists():
+            self._run_dir = self._beside()
+        if option(command, "--resume"):
             self._command = with_sealing(command, _saved(Path(self._run_dir)))
 
     @property
@@ -196,14 +228,20 @@ class Again:
 
         A run that was lost before its first checkpoint begins anew, in a directory beside the first.
         """
-        if not number or not self._run_dir:
+        if not self._run_dir or not (number or self._onward):
             return self._command
         if self.progress():
             return resumed(self._command, self._run_dir)
-        if option(self._command, "--resume"):
+        if option(self._command, "--resume") or not (number or Path(self._run_dir).exists()):
             return self._command
-        self._run_dir = re.sub(r"(-again-\d+)?/*$", f"-again-{number}", self._run_dir, count=1)
+        self._run_dir = self._beside()
         return (*self._command, "--run-dir", self._run_dir)
+
+    def _beside(self) -> str:
+        """The directory after the run's own: R, R-again-1, R-again-2, ..."""
+        match = re.fullmatch(r"(.*?)(?:-again-(\d+))?/*", self._run_dir)
+        assert match is not None
+        return f"{match[1]}-again-{int(match[2] or 0) + 1}"
 
     def progress(self) -> int:
         """Steps up to the newest checkpoint that all its ranks have finished, plus one; 0 without one.

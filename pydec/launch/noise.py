@@ -1,4 +1,4 @@
-"""What mpirun says about a job that failed, told from what the job itself says.
+"""What mpirun or srun says about a job that failed, told from what the job itself says.
 
 mpirun frames its texts with lines of dashes and prints the usual ones after the job's own last
 words, which would bury the reason. The usual ones are kept back and give a reason where the job
@@ -18,6 +18,14 @@ _USUAL = (
     b"noticed that process rank",
     b"sent help message",
 )
+_SRUN = re.compile(  # what srun says of a job that ends, a line each; other lines of it pass
+    rb"(?:srun|slurmstepd\S*): (?:error: )?"
+    rb"(?:\S+: tasks? |Node failure on |Force Terminated |forcing job termination|got SIGCONT"
+    rb"|launch/slurm: |Job step aborted|\*\*\* (?:STEP|JOB) |Terminating |Timed out waiting for job step)"
+)
+_SRUN_ENDED = re.compile(rb"srun: error: (\S+): tasks? ([\d,-]+): (.+)")
+_EXIT_CODE = re.compile(rb"Exited with exit code (\d+)")
+_SRUN_LOST = re.compile(rb"srun: error: Node failure on (\S+)")
 _NODE_LOST = re.compile(
     rb"lost communication with a remote daemon.*?Remote daemon: .*? on node (\S+)"
     rb"|PRTE daemon has unexpectedly failed",
@@ -74,8 +82,13 @@ class NoiseFilter:
         return out
 
     def mpirun_reason(self) -> str:
-        """Why the job ended, as far as mpirun's usual texts tell, in one line."""
+        """Why the job ended, as far as the launcher's usual texts tell, in one line."""
         said = b"".join(self._usual)
+        if lost := _SRUN_LOST.search(said):
+            return f"node {lost[1].decode(errors='replace')} was lost"
+        if ended := _SRUN_ENDED.search(said):
+            node, ranks, how = (part.decode(errors="replace").strip() for part in ended.groups())
+            return f"rank {ranks} on {node}: {how}"
         if killed := _KILLED.search(said):
             rank, signum, name = (part.decode(errors="replace") for part in killed.groups(b""))
             return f"rank {rank} was killed by signal {signum}" + (f" ({name})" if name else "")
@@ -84,8 +97,15 @@ class NoiseFilter:
         return ""
 
     def killed(self) -> bool:
-        """Whether mpirun says that a signal ended a rank."""
-        return _KILLED.search(b"".join(self._usual)) is not None
+        """Whether the launcher says that a signal ended a rank."""
+        said = b"".join(self._usual)
+        by_srun = any(not how.startswith(b"Exited") for _, _, how in _SRUN_ENDED.findall(said))
+        return by_srun or _KILLED.search(said) is not None
+
+    def exit_codes(self) -> list[int]:
+        """Statuses other than 0 with which ranks have exited, as srun says; those that died have none."""
+        found = (_EXIT_CODE.fullmatch(how.strip()) for *_, how in _SRUN_ENDED.findall(b"".join(self._usual)))
+        return [int(match[1]) for match in found if match]
 
     @property
     def peer_lost(self) -> bool:
@@ -106,7 +126,7 @@ class NoiseFilter:
             return b""
         if not bare and self._usual:
             return b""  # what trails mpirun's usual texts
-        if b"sent help message" in bare:
+        if b"sent help message" in bare or _SRUN.match(bare):
             self._usual.append(line)
             return b""
         text = whole.strip(b" \0\r\n").decode(errors="replace")
@@ -131,6 +151,7 @@ class NoiseFilter:
 
 
 def _may_be_held(start: bytes) -> bool:
-    """Whether a line that starts like this may turn out to be mpirun's."""
+    """Whether a line that starts like this may turn out to be mpirun's or srun's."""
     bare = start.lstrip(b" \0")
-    return _RULE.startswith(bare) or _COUNT.fullmatch(bare) is not None
+    srun = any(name.startswith(bare) or bare.startswith(name) for name in (b"srun: ", b"slurmstepd"))
+    return srun or _RULE.startswith(bare) or _COUNT.fullmatch(bare) is not None

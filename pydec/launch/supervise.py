@@ -1,4 +1,4 @@
-"""Runs mpirun in a session of its own and sees the job through: signals, last words, leftovers."""
+"""Runs mpirun, or srun, in a session of its own and sees the job through: signals, last words, leftovers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ if TYPE_CHECKING:
 
 STOP_S = 30.0  # how long the ranks may take to write what they have
 KILL_S = 5.0  # how long mpirun may take to end them after that
-_FORWARD = {signal.SIGTERM: signal.SIGUSR1, signal.SIGINT: signal.SIGUSR2}  # see comm/stop.py
+_FORWARD = {  # see comm/stop.py; SIGUSR1 is what schedulers send before a job's time is over
+    signal.SIGTERM: signal.SIGUSR1,
+    signal.SIGINT: signal.SIGUSR2,
+    signal.SIGUSR1: signal.SIGUSR1,
+}
 _STATUSES = (0, 1, 2, 130, 143)
 _LEFT = 128 + signal.SIGTERM  # of ranks that have written what they have and gone
 
 
 class Signals:
-    """SIGINT and SIGTERM, kept while this is entered; a context manager for the main thread."""
+    """SIGINT and SIGTERM, or SIGUSR1 in its place, kept while this is entered; for the main thread."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -64,7 +68,7 @@ class Signals:
         return Outcome(128 + first, f"pydec: stopped by {first.name}")
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self.received.append(signum)
+        self.received.append(signal.SIGTERM if signum == signal.SIGUSR1 else signum)
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ class Supervisor:
         argv: the command line.
         env: the environment.
         desk: where requests for another number of ranks come in; None takes none.
+        launcher: "mpirun" or "srun", whose status is not 0 when a rank has died, although the others have
+            finished, and which ends ranks on other nodes when it is asked to, not when it is killed.
         stop_s, kill_s: patience, see ``STOP_S`` and ``KILL_S``.
     """
 
@@ -114,10 +120,12 @@ class Supervisor:
         env: Mapping[str, str],
         *,
         desk: Desk | None = None,
+        launcher: str = "mpirun",
         stop_s: float = STOP_S,
         kill_s: float = KILL_S,
     ) -> None:
         self._desk = desk
+        self._launcher = launcher
         self._argv = list(argv)
         self._env = {**env, VARIABLE: "1"}
         self._patience = (stop_s, kill_s)
@@ -226,9 +234,13 @@ class Supervisor:
             self._finished_s = float("inf")
             return
         self._finished_s = min(self._finished_s, now_s)
-        if now_s - self._finished_s > self._patience[0] and not self._swept:
-            self._swept = True
+        if now_s - self._finished_s <= self._patience[0]:
+            return
+        if not self._swept and self._launcher == "srun":
+            mpirun.terminate()
+        elif not self._swept or now_s - self._finished_s > sum(self._patience):
             kill_session(mpirun.pid)
+        self._swept = True
 
     @property
     def _takes_orders(self) -> bool:
@@ -253,6 +265,8 @@ class Supervisor:
         if self._leaving and (status == _LEFT or self._all_left(noise)):
             return Outcome(status, "pydec: stopped for another number of ranks", left=True)
         lost, killed = self._heard.lost(), noise.killed()
+        if self._launcher == "srun" and self._heard.left:
+            status = max(noise.exit_codes(), default=0)  # srun's own is that of the dead, too
         well = status == 0 or (self._swept and self._heard.left)
         if well and not noise.node_lost and (self._heard.left or not lost):
             return Outcome(0, lost=tuple(lost))
@@ -260,12 +274,13 @@ class Supervisor:
         if status == 0 and not what:
             what = "no rank has finished: all died, or a host was lost"
         elif status < 0:
-            what = what or f"mpirun was killed by signal {-status}"
+            what = what or f"{self._launcher} was killed by signal {-status}"
+        killed = killed and status not in (130, 143)  # else all others were told to stop
         fault = bool(noise.node_lost or killed or noise.peer_lost) or status <= 0
         if self._heard.out and self._desk is not None and self._desk.replaces:
             fault = True  # those that were left could not go on alone
         own = "" if noise.node_lost else noise.reason
-        reason = own or f"pydec: error: {what or f'mpirun ended with status {status}'}"
+        reason = own or f"pydec: error: {what or f'{self._launcher} ended with status {status}'}"
         if status not in _STATUSES or status == 0 or noise.node_lost:
             status = 1
         return Outcome(status, reason, fault, shown=noise.last_line == reason)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pydec.cli.run import Again
+from pydec.errors import ConfigError
 
 pytestmark = pytest.mark.timeout(90)
 ROOT = Path(__file__).parents[2]
@@ -154,3 +155,23 @@ def test_a_run_that_is_resumed_is_sealed_as_it_was_on_hosts_that_are_new_to_it_t
     assert again.command(0) == (*words, "--ledger", "L", "--pad")
     again.counted = 5
     assert again.command(1) == again.command(0)
+
+
+def test_a_requeued_job_goes_on_where_it_has_a_checkpoint(tmp_path):
+    first = ("py", "-m", "pydec", "train", "stdlib-lm", "--run-dir", f"{tmp_path}/R")
+    assert Again(first, onward=True).command(0) == first
+    (tmp_path / "R").mkdir()
+    assert (
+        Again(first, onward=True).command(0)[-1] == f"{tmp_path}/R-again-1"
+    )  # lost before its first checkpoint
+    (tmp_path / "R-again-1").mkdir()
+    again = Again(first, onward=True)
+    again.counted = 7
+    assert again.command(0) == ("py", "-m", "pydec", "train", "--resume", f"{tmp_path}/R-again-1")
+    assert Again(first).command(0) == first
+
+
+@pytest.mark.parametrize("words", [["py", "x.py"], ["py", "-m", "pydec", "train", "stdlib-lm"]])
+def test_auto_resume_needs_a_directory_to_look_into(words):
+    with pytest.raises(ConfigError, match="pydec train with --run-dir DIR"):
+        Again(words, onward=True)

@@ -74,3 +74,30 @@ def test_an_unfinished_frame_is_shown_at_the_end():
 def test_nothing_unusual_is_ever_lost(pieces, size):
     data = b"".join(pieces)
     assert through(data, size)[0] == data
+
+
+SRUN = (
+    b"srun: error: n3: task 2: Killed\nsrun: launch/slurm: _step_signal: Terminating StepId=3.0\n"
+    b"slurmstepd-n1: error: *** STEP 3.0 ON n1 CANCELLED AT 2026-11-29T07:44:24 ***\n"
+    b"srun: error: n1: tasks 0-1: Exited with exit code 143\nsrun: Force Terminated StepId=3.0\n"
+)
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_what_srun_says_at_the_end_gives_way_to_the_reason(size):
+    out, noise = through(
+        b"srun: Job step creation still disabled, retrying\npydec: stopped by SIGTERM\n" + SRUN, size
+    )
+    assert out == b"srun: Job step creation still disabled, retrying\npydec: stopped by SIGTERM\n"
+    assert noise.killed()
+    assert noise.exit_codes() == [143]
+    assert noise.mpirun_reason() == "rank 2 on n3: Killed"
+
+
+def test_a_node_that_srun_lost_is_the_reason_where_there_is_no_other():
+    _, noise = through(
+        b"srun: error: Node failure on n3\nsrun: error: n1: task 0: Exited with exit code 1\n", 99
+    )
+    assert noise.mpirun_reason() == "node n3 was lost"
+    assert not noise.killed()
+    assert not noise.node_lost  # which ends jobs of mpirun only

@@ -16,9 +16,10 @@ from pydec.launch.supervise import Signals, Supervisor, sessions
 pytestmark = pytest.mark.timeout(60)
 
 
-def supervise(code, stop_s=30.0, kill_s=5.0):
-    """Run a stand-in for mpirun."""
-    return Supervisor([sys.executable, "-c", code], os.environ, stop_s=stop_s, kill_s=kill_s).run()
+def supervise(code, stop_s=30.0, kill_s=5.0, launcher="mpirun"):
+    """Run a stand-in for mpirun or srun."""
+    argv = [sys.executable, "-c", code]
+    return Supervisor(argv, os.environ, launcher=launcher, stop_s=stop_s, kill_s=kill_s).run()
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,8 @@ def test_standard_input_is_empty():
 
 
 @pytest.mark.parametrize(
-    ("signum", "forwarded", "status"), [(signal.SIGTERM, "SIGUSR1", 143), (signal.SIGINT, "SIGUSR2", 130)]
+    ("signum", "forwarded", "status"),
+    [(signal.SIGTERM, "SIGUSR1", 143), (signal.SIGINT, "SIGUSR2", 130), (signal.SIGUSR1, "SIGUSR1", 143)],
 )
 def test_a_stop_is_forwarded_and_named(tmp_path, signum, forwarded, status, capfd):
     ready = tmp_path / "ready"
@@ -52,7 +54,8 @@ def test_a_stop_is_forwarded_and_named(tmp_path, signum, forwarded, status, capf
     )
     send_when(ready, signum)
     assert supervise(code) == status
-    assert capfd.readouterr().err == f"pydec: stopped by {signal.Signals(signum).name}\n"
+    name = "SIGINT" if signum == signal.SIGINT else "SIGTERM"
+    assert capfd.readouterr().err == f"pydec: stopped by {name}\n"
 
 
 def test_a_job_that_does_not_stop_is_ended_and_nothing_is_left(tmp_path):
@@ -157,3 +160,37 @@ def test_another_start_helps_where_something_was_lost(code, fault, reason):
         outcome = Supervisor([sys.executable, "-c", f"import os, sys; {code}"], os.environ).outcome(signals)
     assert (outcome.fault, outcome.reason) == (fault, reason)
     assert (outcome.status == 0) == (not reason)
+
+
+DIED = "sys.stderr.write('srun: error: n2: task 1: Killed\\n'); "
+
+
+def test_srun_s_status_is_not_that_of_those_who_have_died(capfd):
+    assert supervise(SAY + "say(0, begins=False); " + DIED + "sys.exit(137)", launcher="srun") == 0
+    assert "pydec: rank 1 died on the way; the others have finished\n" in capfd.readouterr().err
+
+
+def test_a_job_of_srun_that_nobody_finished_has_failed(capfd):
+    assert supervise(SAY + DIED + "sys.exit(137)", launcher="srun") == 1
+    assert capfd.readouterr().err.splitlines()[-1] == "pydec: error: rank 1 on n2: Killed"
+
+
+def test_a_job_of_srun_that_was_stopped_after_a_death_was_stopped(capfd):
+    left = "sys.stderr.write('srun: error: n1: task 0: Exited with exit code 143\\n'); "
+    code = SAY + "say(0, begins=False); " + DIED + left + "sys.exit(143)"
+    with Signals() as signals:
+        outcome = Supervisor([sys.executable, "-c", code], os.environ, launcher="srun").outcome(signals)
+    assert (outcome.status, outcome.fault) == (143, False)
+    capfd.readouterr()
+
+
+def test_srun_is_asked_to_end_ranks_that_hang(tmp_path, capfd):
+    asked = tmp_path / "asked"
+    code = (
+        f"import signal, pathlib\ndef end(*_):\n    pathlib.Path({str(asked)!r}).touch()\n    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+    )
+    code = SAY + HANG + "say(0, begins=False)\n" + code + "time.sleep(600)"
+    assert supervise(code, stop_s=0.3, launcher="srun") == 0
+    assert asked.exists()
+    assert capfd.readouterr().err == "pydec: rank 1 died on the way; the others have finished\n"
