@@ -20,7 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydec.cli import probes
 from pydec.errors import SetupError
+from pydec.launch import srun
 from pydec.launch.mpirun import find_mpirun
 
 State = Literal["ok", "note", "missing"]
@@ -77,14 +79,15 @@ def run(args: argparse.Namespace) -> int:
 
 def examine() -> list[Finding]:
     """Every finding about this machine, in the order in which they are printed."""
-    mpi = probe(_MPI_PROBE)
+    mpi = probe(probes.MPI_LIBRARY)
     return [
         check_python(),
         check_compiler(),
-        *check_kernels(probe(_KERNELS_PROBE)),
+        *check_kernels(probe(probes.KERNELS)),
         *check_mpi(mpi),
         check_mpirun(mpi),
-        check_torch(probe(_TORCH_PROBE)),
+        *check_slurm(mpi),
+        check_torch(probe(probes.TORCH)),
         check_cores(),
         *check_data(),
     ]
@@ -260,6 +263,34 @@ def check_mpirun(answer: dict[str, Any]) -> Finding:
     return Finding("mpirun", "ok", f"{version} at {used}")
 
 
+def check_slurm(answer: dict[str, Any]) -> list[Finding]:
+    """What srun can start here, and what follows under it when a node is lost; nothing without Slurm.
+
+    Args:
+        answer: as for ``check_mpi``.
+    """
+    if shutil.which("srun") is None:
+        return []
+    version = _first_line("srun", "--version")
+    known = srun.types()
+    if version is None or not known:
+        return [
+            Finding(
+                "Slurm", "note", "srun finds no cluster here", "ask on a machine where jobs are submitted"
+            )
+        ]
+    if "pmix" not in known:
+        value = f"{version}; srun starts {', '.join(known)}, but no PMIx: `pydec run` uses mpirun"
+        return [Finding("Slurm", "note", value, "a Slurm built with PMIx")]
+    why, fix = srun.quiet(), REINSTALL
+    if answer.get("vendor") != "Open MPI" or not answer.get("ulfm"):
+        why, fix = f"{answer.get('vendor', 'no MPI')} without ULFM", INSTALL_MPI
+    if why:
+        return [Finding("Slurm", "note", f"{version}; a lost node ends the job: {why}", fix)]
+    value = f"{version}; `pydec run` in an allocation uses srun, and ranks outlive a lost node (--no-kill)"
+    return [Finding("Slurm", "ok", value)]
+
+
 def check_torch(answer: dict[str, Any]) -> Finding:
     """PyTorch, its version and its devices.
 
@@ -332,66 +363,3 @@ def _same_mpi(version_line: str, answer: dict[str, Any]) -> bool:
     if answer["vendor"] == "MPICH":
         return "hydra" in line or "mpich" in line
     return True
-
-
-_KERNELS_PROBE = """
-import json
-try:
-    from pydec import _native, kernels
-    try:
-        from pydec import _native_cuda
-        ready = _native_cuda.device_count() > 0
-    except (ImportError, RuntimeError):
-        ready = False
-    answer = dict(path=_native.__file__, targets=kernels.targets(), target=kernels.target(),
-                  cuda=kernels.cuda_status(), cuda_ready=ready)
-except BaseException as error:
-    answer = dict(error=f"{type(error).__name__}: {error}".partition(chr(10))[0])
-print(json.dumps(answer))
-"""
-
-_MPI_PROBE = """
-import json
-try:
-    import mpi4py
-    mpi4py.rc.initialize = False
-    mpi4py.rc.finalize = False
-    from mpi4py import MPI
-    levels = ("single", "funneled", "serialized", "multiple")
-    given = MPI.Init_thread(MPI.THREAD_MULTIPLE)
-    level = next(name for name in levels if getattr(MPI, "THREAD_" + name.upper()) == given)
-    MPI.COMM_SELF.Set_errhandler(MPI.ERRORS_RETURN)
-    try:
-        MPI.COMM_SELF.Get_failed().Free()
-        ulfm = True
-    except BaseException:
-        ulfm = False
-    try:
-        with open("/proc/self/maps") as maps:
-            path = next((line.split()[-1] for line in maps if "/libmpi" in line), "")
-    except OSError:
-        path = ""
-    try:
-        from pydec.comm.gpu import takes_gpu_memory
-    except ImportError:  # told of under native code
-        takes_gpu_memory = bool
-    vendor, numbers = MPI.get_vendor()
-    answer = dict(mpi4py=mpi4py.__version__, vendor=vendor,
-                  version=".".join(map(str, numbers)), path=path, thread_level=level, ulfm=ulfm,
-                  gpu=takes_gpu_memory())
-    MPI.Finalize()
-except BaseException as error:
-    answer = dict(error=f"{type(error).__name__}: {error}".partition(chr(10))[0])
-print(json.dumps(answer))
-"""
-
-_TORCH_PROBE = """
-import json
-try:
-    import torch
-    answer = dict(version=torch.__version__, cuda=torch.version.cuda,
-                  devices=torch.cuda.device_count() if torch.cuda.is_available() else 0)
-except BaseException as error:
-    answer = dict(error=f"{type(error).__name__}: {error}".partition(chr(10))[0])
-print(json.dumps(answer))
-"""

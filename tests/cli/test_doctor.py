@@ -189,3 +189,32 @@ def test_whether_messages_may_lie_on_a_gpu_is_one_line(gpu, words):
     assert found.state == "ok"
     assert words in found.value
     assert "host memory" in found.value
+
+
+WITH_ULFM = {"vendor": "Open MPI", "ulfm": True}
+
+
+@pytest.mark.parametrize(
+    ("types", "answer", "quiet", "state", "says"),
+    [
+        (["none", "pmix"], WITH_ULFM, "", "ok", "ranks outlive a lost node"),
+        (["none", "pmi2"], WITH_ULFM, "", "note", "no PMIx"),
+        (["none", "pmix"], {"vendor": "MPICH", "ulfm": False}, "", "note", "MPICH without ULFM"),
+        (["none", "pmix"], WITH_ULFM, "not built", "note", "not built"),
+        ([], WITH_ULFM, "", "note", "finds no cluster"),
+    ],
+)
+def test_slurm_says_what_follows_when_a_node_is_lost(types, answer, quiet, state, says, monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(doctor, "_first_line", lambda *words: "slurm 24.05")
+    monkeypatch.setattr(doctor.srun, "types", lambda: types)
+    monkeypatch.setattr(doctor.srun, "quiet", lambda: quiet)
+    (finding,) = doctor.check_slurm(answer)
+    assert finding.state == state
+    assert says in finding.value
+    assert (finding.fix is None) == (state == "ok")
+
+
+def test_without_slurm_nothing_is_said_of_it(monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    assert doctor.check_slurm(WITH_ULFM) == []
