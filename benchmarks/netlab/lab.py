@@ -268,11 +268,11 @@ class Lab:
         _kill(self.hosts[host])
         _ip("netns", "del", self.hosts[host])
 
-    def kill(self) -> None:
-        """End every process on the hosts that are left."""
-        for number, host in enumerate(self.hosts):
+    def kill(self, *hosts: int) -> None:
+        """End every process on these hosts, on all of them if none is named."""
+        for number in hosts or range(len(self.links)):
             if number not in self._lost:
-                _kill(host)
+                _kill(self.hosts[number])
 
     def close(self) -> None:
         """Remove the hosts and everything on them; idempotent."""
