@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pydec import aggregate, compress, errors, gossip, kernels, topology
+    from pydec import aggregate, compress, errors, gossip, kernels, store, topology
     from pydec.optim import DecentralizedOptimizer
     from pydec.optim.ddp_gossip import ddp_gossip
     from pydec.optim.ddp_hook import ddp_hook
@@ -28,10 +28,11 @@ __all__ = [
     "gossip",
     "init",
     "kernels",
+    "store",
     "topology",
 ]
 
-_MODULES = {"aggregate", "compress", "errors", "gossip", "kernels", "topology"}
+_MODULES = {"aggregate", "compress", "errors", "gossip", "kernels", "store", "topology"}
 _NAMES = {
     "DecentralizedOptimizer": "pydec.optim",
     "Peer": "pydec.peer",

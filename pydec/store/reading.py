@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ _LAYOUTS = 64  # shards whose layout is kept
 
 
 class Samples:
-    """Random access to the samples of a data set.
+    """Random access to the samples of a data set; from any thread.
 
     Args:
         manifest: of the data set.
@@ -36,6 +37,8 @@ class Samples:
         self._layouts: OrderedDict[int, Layout] = OrderedDict()
         self._chunks: OrderedDict[bytes, bytes] = OrderedDict()
         self._held = 0
+        self._lock = threading.Lock()
+        self._reading: dict[bytes, threading.Event] = {}  # what some thread is getting now
 
     def __len__(self) -> int:
         return self.manifest.head.samples
@@ -79,10 +82,24 @@ class Samples:
             StoreError: it is not what its index says.
         """
         name = layout.index.names[number]
-        data = self._chunks.get(name)
-        if data is not None:
-            self._chunks.move_to_end(name)
-            return data
+        while True:
+            with self._lock:
+                data = self._chunks.get(name)
+                if data is not None:
+                    self._chunks.move_to_end(name)
+                    return data
+                other = self._reading.get(name)
+                if other is None:
+                    self._reading[name] = threading.Event()
+                    break
+            other.wait()
+        try:
+            return self._read(layout, number, name)
+        finally:
+            with self._lock:
+                self._reading.pop(name).set()
+
+    def _read(self, layout: Layout, number: int, name: bytes) -> bytes:
         data = self._reader.get(name)
         if len(data) != layout.index.chunk_lengths[number]:
             raise StoreError(
@@ -90,10 +107,11 @@ class Samples:
                 f"{len(data)} "
                 f"bytes, its index says {layout.index.chunk_lengths[number]}"
             )
-        self._chunks[name] = data
-        self._held += len(data)
-        while self._held > self._limit and len(self._chunks) > 1:
-            self._held -= len(self._chunks.popitem(last=False)[1])
+        with self._lock:
+            self._chunks[name] = data
+            self._held += len(data)
+            while self._held > self._limit and len(self._chunks) > 1:
+                self._held -= len(self._chunks.popitem(last=False)[1])
         return data
 
     def place(self, number: int) -> tuple[int, int]:
@@ -114,14 +132,17 @@ class Samples:
         return whole
 
     def _layout(self, shard: int) -> Layout:
-        found = self._layouts.get(shard)
-        if found is None:
-            record = self.manifest.shards[shard]
-            found = self._layouts[shard] = layout_of(self.manifest, record, self._reader.get(record.index))
+        with self._lock:
+            found = self._layouts.get(shard)
+            if found is not None:
+                self._layouts.move_to_end(shard)
+                return found
+        record = self.manifest.shards[shard]
+        found = layout_of(self.manifest, record, self._reader.get(record.index))
+        with self._lock:
+            self._layouts[shard] = found
             if len(self._layouts) > _LAYOUTS:
                 self._layouts.popitem(last=False)
-        else:
-            self._layouts.move_to_end(shard)
         return found
 
 
