@@ -21,6 +21,7 @@ class Stream(IntEnum):
     LEDGER = 2
     STORE = 3
     COLLECT = 4
+    DATA = 5
 
 
 class Pending(Protocol):

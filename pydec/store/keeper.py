@@ -1,0 +1,166 @@
+"""Hold what a view asks of this peer: after every change of it, get what is missing, within a bandwidth.
+
+Each peer computes from manifests and view alone what it owes; nobody coordinates. It drops nothing here, so a
+view that changes twice finds what was there before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydec.errors import StoreError
+from pydec.store.exchange import Exchange, Link, Request
+from pydec.store.manifest import Manifest
+from pydec.store.placement import Holder, Placement
+from pydec.store.store import Store, layout_of
+
+_AT_ONCE = 4  # objects that are on their way
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a peer holds what it owes.
+
+    Args:
+        owed, here: objects, as far as the indices here say.
+        missing_bytes: of those that are not here.
+        lost: objects that no peer gave when asked last.
+        seconds: to have the rest at the bandwidth allowed; infinite if none is.
+    """
+
+    owed: int
+    here: int
+    missing_bytes: int
+    lost: int
+    seconds: float
+
+
+class Keeper:
+    """One peer's part in keeping data sets; ``turn`` moves it on and never waits.
+
+    Args:
+        exchange: gets objects; ``turn`` here does not turn it.
+        link: whose clock counts.
+        store: where they are put.
+        manifests: of the data sets to hold.
+        me: this peer's identity in the view.
+        bytes_per_s: bandwidth that may be used.
+
+    Attributes:
+        fetched, fetched_bytes: objects that have come since the start.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        link: Link,
+        store: Store,
+        manifests: Sequence[Manifest],
+        me: bytes,
+        bytes_per_s: float = math.inf,
+    ) -> None:
+        if not bytes_per_s > 0:
+            raise ValueError(f"bytes_per_s must be above 0, got {bytes_per_s}")
+        self._exchange, self._link, self._store, self._me = exchange, link, store, me
+        self._manifests, self._rate = list(manifests), bytes_per_s
+        self._holders: list[Holder] = []
+        self._todo: deque[tuple[Manifest, int]] = deque()  # shards not yet looked at under this view
+        self._wanted: deque[tuple[bytes, int]] = deque()
+        self._lost: list[tuple[bytes, int]] = []
+        self._waiting: list[tuple[Request, int]] = []
+        self._index: tuple[Request, Manifest, int] | None = None
+        self._owed = self._here = 0
+        self._room, self._at_s = 0.0, link.now()
+        self.fetched = self.fetched_bytes = 0
+
+    def enter(self, holders: Sequence[Holder]) -> None:
+        """A view begins: look at every shard again, and ask again for what nobody had.
+
+        Args:
+            holders: the peers of the view.
+        """
+        self._holders = list(holders)
+        self._todo = deque((m, number) for m in self._manifests for number in range(len(m.shards)))
+        self._wanted.clear()
+        self._lost.clear()
+        self._owed = self._here = 0
+
+    @property
+    def standing(self) -> Standing:
+        """How far this peer is; complete once ``done``."""
+        missing = [*self._wanted, *self._lost, *((request.digest, size) for request, size in self._waiting)]
+        n_bytes = sum(size for _, size in missing)
+        return Standing(self._owed, self._here, n_bytes, len(self._lost), n_bytes / self._rate)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to get, or nobody who has it."""
+        return not (self._todo or self._wanted or self._waiting or self._index)
+
+    def turn(self) -> bool:
+        """Take what has come, and ask for more; whether anything moved."""
+        now = self._link.now()
+        if math.isfinite(self._rate):
+            self._room = min(self._room + (now - self._at_s) * self._rate, self._rate)
+        self._at_s = now
+        moved = self._taken()
+        if self._todo and not self._wanted:
+            moved |= self._look()
+        while (
+            self._wanted
+            and len(self._waiting) < _AT_ONCE
+            and (self._room > 0 or not math.isfinite(self._rate))
+        ):
+            name, size = self._wanted.popleft()
+            if self._store.objects.has(name):  # it came another way
+                self._here += 1
+                continue
+            self._room -= size
+            self._waiting.append((self._exchange.want(name), size))
+            moved = True
+        return moved
+
+    def _taken(self) -> bool:
+        ended = [item for item in self._waiting if item[0].done]
+        for request, size in ended:
+            self._waiting.remove((request, size))
+            if request.data is None:
+                self._lost.append((request.digest, size))
+            else:
+                self._here += 1
+                self.fetched += 1
+                self.fetched_bytes += size
+        return bool(ended)
+
+    def _look(self) -> bool:
+        """See which chunks of the next shard are owed; its index comes first, which every peer holds."""
+        manifest, number = self._todo[0]
+        shard = manifest.shards[number]
+        if self._index is not None:
+            request, of, which = self._index
+            if not request.done:
+                return False
+            self._index = None
+            if request.data is None and (of, which) == (manifest, number):
+                self._todo.popleft()
+                self._owed += 1
+                self._lost.append((shard.index, shard.index_bytes))
+                return True
+        try:
+            data = self._store.objects.get(shard.index)
+        except StoreError:
+            self._index = self._exchange.want(shard.index), manifest, number
+            return True
+        self._todo.popleft()
+        index = layout_of(manifest, shard, data).index
+        placement = Placement(self._holders, manifest.head.policy.replicas)
+        sizes = dict(zip(index.names, index.chunk_lengths.tolist(), strict=True))
+        owed = placement.owed(self._me, list(sizes))
+        self._owed += 1 + len(owed)
+        missing = [name for name in owed if not self._store.objects.has(name)]
+        self._here += 1 + len(owed) - len(missing)
+        self._wanted.extend((name, sizes[name]) for name in missing)
+        return True

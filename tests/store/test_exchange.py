@@ -1,0 +1,341 @@
+"""Peers give one another what they lack: over lossy links, from liars, past the dead, after every churn."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pydec.comm.local import Death, LocalCluster
+from pydec.comm.transport import Stream
+from pydec.errors import ChunkError, FrameError, PeerTimeout
+from pydec.store import adding
+from pydec.store.adding import add
+from pydec.store.exchange import DEADLINE_S, Exchange, possession
+from pydec.store.keeper import Keeper
+from pydec.store.manifest import Manifest
+from pydec.store.messages import NONCE_BYTES, PIECE_BYTES, Kind, Message
+from pydec.store.objects import digest_of
+from pydec.store.placement import Holder, Placement
+from pydec.store.store import Store
+from pydec.store.upkeep import objects_of, verify
+from tests.consensus.lossy_disk import LossyDisk
+from tests.consensus.test_decoders import Decoder, bounded, fuzz
+from tests.store.test_upkeep import AT, CHUNK, Given
+
+MESSAGES = [
+    Message(Kind.OBJECT, 7, b"d" * 32),
+    Message(Kind.MANIFEST, 1, b"d" * 32),
+    Message(Kind.DATA, 2, b"d" * 32, 10, 20, b"abc"),
+    Message(Kind.LACK, 3, b"d" * 32),
+    Message(Kind.CHALLENGE, 4, b"d" * 32, 100, 200, bytes(NONCE_BYTES)),
+    Message(Kind.PROOF, 5, b"d" * 32, body=bytes(32)),
+]
+DECODER = Decoder(Message.decode, Message.encode, [message.encode() for message in MESSAGES])
+
+
+def test_mutants_are_messages_of_one_encoding_or_frame_errors():
+    assert fuzz(DECODER, 3000, seed=5) > 0
+    for message in MESSAGES:
+        assert bounded(DECODER, message.encode()) == message
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_a_message_or_a_frame_error(data):
+    try:
+        message = Message.decode(data)
+    except FrameError:
+        return
+    assert message.encode() == data
+
+
+def store_of(*objects: bytes, disk: LossyDisk | None = None) -> Store:
+    """A store in memory."""
+    store = Store(AT, create=True, disk=disk or LossyDisk(), syncs=1)
+    for data in objects:
+        store.objects.put(data)
+    store.objects.commit()
+    return store
+
+
+class Liar:
+    """A store whose objects are not what their names say."""
+
+    class objects:
+        @staticmethod
+        def get(digest: bytes) -> bytes:
+            return b"something else" * 9000
+
+
+BLOBS = [
+    random.Random(n).randbytes(size) for n, size in enumerate([1, 100, PIECE_BYTES, PIECE_BYTES + 1, 300_000])
+]
+
+
+def program_of(stores: dict[int, object], wanted: dict[int, list[bytes]], **options: object):
+    """Every rank gets what it wants, serves the others, and ends when all have."""
+
+    def program(transport):
+        link = transport.stream(Stream.DATA)
+        exchange = Exchange(link, stores[transport.rank], **options)
+        requests = [exchange.want(digest_of(data)) for data in wanted.get(transport.rank, [])]
+        told, heard = False, {transport.rank}
+        control = transport.stream(Stream.CONTROL)
+        while True:
+            exchange.turn()
+            if not told and all(request.done for request in requests):
+                told = True
+                for peer in range(transport.size):
+                    if peer != transport.rank:
+                        control.post(peer, b"done")
+            while (note := control.poll()) is not None:
+                heard.add(note[0])
+            alive = set(range(transport.size)) - transport.lost()
+            if told and alive <= heard and not exchange.busy:
+                break
+            transport.sleep(0.01)
+        return [request.data for request in requests], exchange
+
+    return program
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_one_peer_has_all_get_verified_and_keep(seed):
+    stores = {0: store_of(*BLOBS), 1: store_of(), 2: store_of(BLOBS[1]), 3: store_of()}
+    wanted = {1: BLOBS, 2: BLOBS, 3: BLOBS[::-1]}
+    results = LocalCluster(4, seed, delay_s=(0.0, 0.02)).run(program_of(stores, wanted))
+    for rank, blobs in wanted.items():
+        assert results[rank][0] == blobs
+        assert all(stores[rank].objects.get(digest_of(data)) == data for data in blobs)
+    assert sum(exchange.counts["bad"] for _, exchange in results) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_liars_are_counted_and_others_are_asked(seed):
+    stores = {0: Liar(), 1: store_of(), 2: Liar(), 3: store_of(*BLOBS)}
+    results = LocalCluster(4, seed, delay_s=(0.0, 0.02)).run(program_of(stores, {1: BLOBS[1:]}))
+    data, exchange = results[1]
+    assert data == BLOBS[1:]
+    assert set(exchange.liars) <= {0, 2}
+    assert exchange.counts["bad"] == sum(exchange.liars.values()) > 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_dead_are_passed_over_in_the_middle_of_an_object(seed):
+    big = [random.Random(n).randbytes(1 << 20) for n in range(3)]
+    stores = {0: store_of(), 1: store_of(*big), 2: store_of(*big)}
+    cluster = LocalCluster(
+        3, seed, delay_s=(0.0, 0.01), bytes_per_s=2e7, deaths={1: Death((0.01, 0.3), (0.0, 0.5))}
+    )
+    assert cluster.run(program_of(stores, {0: big}))[0][0] == big
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lost_and_doubled_messages_cost_time_and_nothing_else(seed):
+    stores = {n: store_of(*BLOBS[:3]) for n in range(1, 6)} | {0: store_of()}
+
+    def program(transport):
+        exchange = Exchange(transport.stream(Stream.DATA), stores[transport.rank])
+        requests = [exchange.want(digest_of(data)) for data in BLOBS[:3]] if transport.rank == 0 else []
+        for _ in range(int(5 * DEADLINE_S / 0.05)):
+            exchange.turn()
+            transport.sleep(0.05)
+            if transport.rank == 0 and all(request.done for request in requests):
+                break
+        return [request.data for request in requests]
+
+    found = LocalCluster(6, seed, delay_s=(0.0, 0.02), loss=0.1, duplicate=0.1).run(program)[0]
+    assert all(data in (None, blob) for data, blob in zip(found, BLOBS, strict=False))
+    assert found.count(None) <= 1
+
+
+def test_what_nobody_has_is_an_error_at_once():
+    def program(transport):
+        exchange = Exchange(transport.stream(Stream.DATA), store_of())
+        if transport.rank:
+            while transport.now() < 1:
+                exchange.turn()
+                transport.sleep(0.01)
+            return transport.now()
+        with pytest.raises(ChunkError, match="neither here nor at any of 2 peers"):
+            exchange.get(digest_of(b"nothing"), nap=lambda: transport.sleep(0.001))
+        return transport.now()
+
+    assert LocalCluster(3).run(program)[0] < 0.2
+
+
+def test_who_is_not_admitted_gets_nothing():
+    stores = {0: store_of(), 1: store_of(*BLOBS), 2: store_of()}
+    results = LocalCluster(3).run(
+        program_of(stores, {0: BLOBS[:1], 2: BLOBS[:1]}, admit=lambda peer, digest: peer != 0)
+    )
+    assert (results[0][0], results[2][0]) == ([None], BLOBS[:1])
+    assert results[1][1].counts["denied"] == 1
+
+
+def test_possession_is_proved_and_cannot_be_without_the_bytes():
+    data, nonce = BLOBS[4], bytes(range(32))
+
+    def program(transport):
+        exchange = Exchange(
+            transport.stream(Stream.DATA), store_of(data) if transport.rank < 2 else store_of()
+        )
+        asked = {}
+        if transport.rank == 0:
+            asked = {peer: exchange.challenge(peer, digest_of(data), 1000, 5000, nonce) for peer in (1, 2)}
+            asked[3] = exchange.challenge(1, digest_of(data), 299_999, 2, nonce)
+        while transport.now() < 0.5:
+            exchange.turn()
+            transport.sleep(0.01)
+        return {peer: exchange.proof(key) for peer, key in asked.items()}
+
+    found = LocalCluster(3).run(program)[0]
+    assert found == {1: possession(data, 1000, 5000, nonce), 2: b"", 3: b""}
+    assert found[1] != possession(data[:1000] + b"x" + data[1001:], 1000, 5000, nonce)
+
+
+class Network:
+    """Links of many peers in one thread: messages arrive in order, one round after they were sent."""
+
+    def __init__(self) -> None:
+        self.boxes: dict[int, deque[tuple[int, bytes]]] = {}
+        self.dead: set[int] = set()
+        self.time_s = 0.0
+
+    def link(self, rank: int) -> Link:
+        self.boxes[rank] = deque()
+        return Link(self, rank)
+
+
+class Link:
+    def __init__(self, net: Network, rank: int) -> None:
+        self.net, self.rank = net, rank
+
+    @property
+    def size(self) -> int:
+        return len(self.net.boxes)
+
+    def post(self, peer: int, data: bytes) -> None:
+        if len(self.net.boxes[peer]) > 500:
+            raise PeerTimeout(peer, "takes nothing")
+        self.net.boxes[peer].append((self.rank, data))
+
+    def poll(self) -> tuple[int, bytes] | None:
+        box = self.net.boxes[self.rank]
+        return box.popleft() if box else None
+
+    def lost(self) -> frozenset[int]:
+        return frozenset(self.net.dead)
+
+    def now(self) -> float:
+        return self.net.time_s
+
+
+class Peer:
+    """A store, an exchange and a keeper that ask the holders of each object first."""
+
+    def __init__(self, net: Network, rank: int, manifest: Manifest) -> None:
+        self.rank, self.name = rank, b"peer %d" % rank
+        self.link, self.store = net.link(rank), store_of()
+        self.store.add_manifest(manifest)
+        self.exchange = Exchange(self.link, self.store, self.first)
+        self.keeper = Keeper(self.exchange, self.link, self.store, [manifest], self.name)
+        self.before: Placement | None = None
+
+    def first(self, digest: bytes) -> list[int]:
+        return [int(h.peer[5:]) for h in self.before.of(digest)] if self.before else []
+
+
+def settle(net: Network, peers: list[Peer], rounds: int = 3000) -> int:
+    for count in range(rounds):
+        net.time_s += 0.01
+        moved = [peer.keeper.turn() | peer.exchange.turn() for peer in peers]
+        if all(peer.keeper.done for peer in peers) and not any(moved):
+            return count
+    raise AssertionError("peers that never come to rest")
+
+
+def churn(count: int, rounds: int, seed: int, share: float = 0.05) -> None:
+    rng, net = random.Random(seed), Network()
+    source = Store(AT, create=True, disk=LossyDisk(), syncs=1)
+    manifest = add(source, Given(), "d", chunk_bytes=CHUNK)
+    chunks = [name for name in objects_of(source, manifest) if name not in {s.index for s in manifest.shards}]
+    peers = [Peer(net, rank, manifest) for rank in range(count)]
+    for name in objects_of(source, manifest):
+        peers[0].store.objects.adopt(name, source.objects.get(name))
+    old: Placement | None = None
+    for number in range(rounds):
+        view = [Holder(peer.name, f"node {peer.rank // 2}", 1 + peer.rank % 3) for peer in peers]
+        new = Placement(view, 3)
+        for peer in peers:
+            peer.before = old
+            peer.keeper.enter(view)
+        settle(net, peers)
+        holders = {name: {h.peer for h in new.of(name)} for name in chunks}
+        for peer in peers:
+            held = {name for name in chunks if peer.name in holders[name]}
+            assert all(peer.store.objects.has(name) for name in held)
+            assert peer.keeper.standing.missing_bytes == 0
+        if number == rounds - 1:
+            break
+        while True:  # as many as may die: never all holders of an object
+            dead = set(rng.sample(range(len(peers)), max(1, int(share * len(peers)))))
+            names = {peers[n].name for n in dead}
+            if not any(held <= names for held in holders.values()):
+                break
+        net.dead |= {peers[n].rank for n in dead}
+        peers = [peer for n, peer in enumerate(peers) if n not in dead]
+        peers += [Peer(net, len(net.boxes), manifest) for _ in dead]
+        old = new
+    last = peers[rng.randrange(len(peers))]
+    for name in objects_of(source, manifest):
+        while not last.store.objects.has(name):
+            request = last.exchange.want(name)
+            while not request.done:
+                net.time_s += 0.01
+                for peer in peers:
+                    peer.exchange.turn()
+            assert request.data is not None
+    assert verify(last.store, manifest).whole
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(adding, "SHARD_BYTES", 2 * CHUNK)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_lost_while_peers_come_and_go(seed):
+    churn(16, 6, seed, share=0.12)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("small_shards")
+def test_nothing_is_lost_while_a_twentieth_of_1000_peers_goes_each_round():
+    churn(1000, 4, 0)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_repair_keeps_to_its_bandwidth():
+    net = Network()
+    source = Store(AT, create=True, disk=LossyDisk(), syncs=1)
+    manifest = add(source, Given(), "d", chunk_bytes=CHUNK)
+    giver, taker = Peer(net, 0, manifest), Peer(net, 1, manifest)
+    for name in objects_of(source, manifest):
+        giver.store.objects.adopt(name, source.objects.get(name))
+    taker.keeper = Keeper(taker.exchange, taker.link, taker.store, [manifest], taker.name, bytes_per_s=1000.0)
+    taker.keeper.enter([Holder(taker.name, "a"), Holder(giver.name, "b")])
+    while not taker.keeper.done:
+        net.time_s += 0.1
+        for peer in (giver, taker):
+            peer.exchange.turn()
+        taker.keeper.turn()
+        assert taker.keeper.fetched_bytes <= 1000 * net.time_s + 4 * CHUNK
+        assert taker.keeper.standing.seconds <= manifest.head.n_bytes / 1000
+    assert verify(taker.store, manifest).whole
+    assert net.time_s >= manifest.head.n_bytes / 1000 - 5
