@@ -2,8 +2,8 @@
 
 Ranks are threads of one process that take turns (the local cluster), so scores depend on the seed alone and
 not on how busy the machine is. Each score is that of the best of two learning rates, as in the papers; every
-row says which were tried. To make the table affordable, a run has a third of the training images, half of the
-test images and a CNN of 27 k parameters, and runs are spread over the processors.
+row says which were tried, and which of them diverged. To make the table affordable, a run has a third of the
+training images, half of the test images and a CNN of 27 k parameters, and runs are spread over the processors.
 
 Published figures beside ours: Vogels, He, Koloskova, Lin, Karimireddy, Stich, Jaggi, "RelaySum for
 Decentralized Deep Learning on Heterogeneous Data", NeurIPS 2021, arXiv:2110.04175, table 2: CIFAR-10, VGG-11,
@@ -31,7 +31,7 @@ from pydec import gossip, topology
 from pydec.cli import bench
 from pydec.comm.local import LocalCluster
 from pydec.compress import make as make_compressor
-from pydec.errors import ConfigError, HeterogeneityWarning
+from pydec.errors import ConfigError, HeterogeneityWarning, NonFiniteError
 from pydec.optim.local import describe
 from pydec.peer import Peer
 from pydec.train import job, optimizers
@@ -177,6 +177,8 @@ def _rows(options: Options, data: str) -> Iterator[Row]:
             "worst_rank": round(least, 2),
             "megabytes_per_rank": round(best["bytes_sent"] / 1e6 / ranks, 1),
         }
+        if lost := [each.lr for each, found in zip(run.configs, tried, strict=True) if not found["steps"]]:
+            params["diverged"] = lost
         if run.published is not None:
             params["published_worst_rank"] = run.published
         yield Row(
@@ -290,7 +292,7 @@ def _optimizer(spec: str) -> str:
 
 
 def _train(config: TrainConfig, ranks: int) -> dict[str, Any]:
-    """Summary of one run on the local cluster."""
+    """Summary of one run on the local cluster; one that diverges has learned nothing, in no step."""
     with tempfile.TemporaryDirectory() as folder, reproducible(threads=1), warnings.catch_warnings():
         warnings.simplefilter("ignore", HeterogeneityWarning)
         run_dir = str(Path(folder) / "run")
@@ -299,4 +301,7 @@ def _train(config: TrainConfig, ranks: int) -> dict[str, Any]:
             with Peer(transport, signals=False) as peer:
                 return job.run(peer, config, run_dir, quiet=True)
 
-        return LocalCluster(ranks, deadline_s=1e9).run(program)[0]
+        try:
+            return LocalCluster(ranks, deadline_s=1e9).run(program)[0]
+        except NonFiniteError:
+            return {"accuracy": 0.0, "worst_rank": {"accuracy": 0.0}, "steps": 0, "bytes_sent": 0}

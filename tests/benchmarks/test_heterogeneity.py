@@ -54,3 +54,11 @@ def test_a_run_on_the_local_cluster_gives_what_a_row_needs(runs, tmp_path):
     found = suite._train(config, 4)
     assert found["steps"] == 2
     assert 0.0 <= found["worst_rank"]["accuracy"] <= 1.0
+
+
+def test_a_rate_that_diverges_has_learned_nothing(runs, tmp_path):
+    suite.write_first({"train": 300, "t10k": 100}, tmp_path)
+    dpsgd = next(run for run in runs if run.name == "dpsgd")
+    wild = {"task": suite.QUICK_TASK, "data": str(tmp_path), "steps": 6, "alpha": 0.1, "lr": 1e30}
+    found = suite._train(suite.replace(dpsgd.configs[0], **wild), 2)
+    assert (found["steps"], found["accuracy"], found["worst_rank"]["accuracy"]) == (0, 0.0, 0.0)
