@@ -3,7 +3,7 @@
 Ranks are threads of one process that take turns (the local cluster), so scores depend on the seed alone and
 not on how busy the machine is. Each score is that of the best of two learning rates, as in the papers; every
 row says which were tried, and which of them diverged. To make the table affordable, a run has a third of the
-training images, half of the test images and a CNN of 27 k parameters, and runs are spread over the processors.
+training images, half of the test images and a CNN of 27 k parameters, and runs are spread over processors.
 
 Published figures beside ours: Vogels, He, Koloskova, Lin, Karimireddy, Stich, Jaggi, "RelaySum for
 Decentralized Deep Learning on Heterogeneous Data", NeurIPS 2021, arXiv:2110.04175, table 2: CIFAR-10, VGG-11,
