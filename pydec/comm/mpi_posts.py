@@ -44,7 +44,7 @@ class Posts:
         self._dry = False
         self._large: list[Any] = []  # requests that take more than one step to complete
         self._opening = 1
-        self._next_farewells: set[int] = set()  # of peers that end the next opening before this rank begins it
+        self._next_farewells: set[int] = set()  # of peers whose next opening has ended already
         self._told, self._first = False, True  # about a failure of this rank
         self._failing: dict[int, bool] = {}  # by rank: whether it told before it heard of any other
         self._sent: dict[int, deque[tuple[Any, bytes]]] = {}

@@ -120,7 +120,7 @@ def test_dissensus_moves_a_plain_average_away_from_its_neighbours():
 
 @pytest.mark.parametrize("name", ["sparse-alie", "spectral"])
 def test_the_line_search_finds_the_largest_deviation_not_the_largest_result(name):
-    """The published search compares norms of the answers: one of norm 0, far from the target, counts least."""
+    """The published search compares norms of the answers: one of norm 0, far from the target, is least."""
     where = scene()
     target = where.weights @ where.honest + 0.25 * where.victim
     rule = aggregate.make("trimmed-mean:f=2")
