@@ -41,7 +41,7 @@ class Dissensus(Attack):
 @attacks.register("spectral")
 @dataclass(frozen=True)
 class Spectral(Attack):
-    """Push the sides of the honest graph's weakest cut apart: x_i + c v_i sum_k v_k x_k, v the Fiedler vector.
+    """Push the sides of the honest graph's weakest cut off: x_i + c v_i sum_k v_k x_k, v the Fiedler vector.
 
     Args:
         scale: c; 0 looks for the c that moves the victim farthest, where its rule is known, and else takes 1.
