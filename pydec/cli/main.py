@@ -25,6 +25,7 @@ COMMANDS = {
     "scale": "give a running job of pydec run more or fewer ranks",
     "list": "every topology, compressor, algorithm, mixing, optimizer and task, with its options",
     "topology": "facts and a picture of a graph",
+    "checkpoint": "show a run's checkpoints, and open sealed ones",
     "keys": "make and show the key files that name nodes",
     "data": "add, list, verify, repair, export and remove data sets of the store",
     "ledger": "show, verify, follow or export what the chain decided",

@@ -195,6 +195,13 @@ def _secure(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="hide the lengths of messages, at most 12 %% more bytes",
     )
+    secure.add_argument(
+        "--seal-checkpoints",
+        action="store_true",
+        default=None,
+        help="checkpoints and models on disk open with the ranks' keys alone (with --ledger or --key); "
+        "pydec checkpoint open makes plain files of them",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -331,6 +338,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "peers": args.peers,
         "passphrase_from": args.passphrase_from,
         "pad": args.pad,
+        "seal_checkpoints": args.seal_checkpoints,
     }
     given = {name: value for name, value in given.items() if value is not None}
     return configuration(args.resume, given) if args.resume else TrainConfig(**given)

@@ -26,7 +26,8 @@ from pydec.comm.living import living
 from pydec.comm.words import say_counted
 from pydec.crypto.hashing import DIGEST_BYTES, merkle_root
 from pydec.errors import PydecError, SetupError
-from pydec.train.checkpoint_files import Layout, Store, digest_of
+from pydec.train.checkpoint_files import Store, digest_of
+from pydec.train.checkpoint_layout import Layout
 from pydec.train.replicas import Replicas
 from pydec.train.together import Member, speaks, table
 

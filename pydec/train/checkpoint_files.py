@@ -4,19 +4,15 @@
 ``model.load_state_dict(safetensors.torch.load_file(path), strict=False)`` is all that plain torch needs;
 what else the rank holds has names that begin with ``pydec/``. ``rank-R.json`` beside it is written last: a
 checkpoint without it does not exist. It holds everything that is no tensor, the Merkle root of the tensors'
-file and a digest of itself.
-
-The file is laid out here and read by the ``safetensors`` package: its writer copies every tensor, this one
-sends a buffer that is filled in place. Format: huggingface.co/docs/safetensors, "Format": length of the
-header, the header as JSON, the tensors without gaps.
+file and a digest of itself. Both may be sealed, see ``checkpoint_vault``; then plain torch reads what
+``pydec checkpoint open`` makes of them.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -28,121 +24,29 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pydec import __version__
-from pydec.crypto.hashing import bytes_root, file_root, sha256
+from pydec.crypto.hashing import bytes_root, file_root, merkle_root, sha256
+from pydec.crypto.vault import DatasetKey
 from pydec.errors import ConfigError, SetupError
+from pydec.train.checkpoint_layout import Layout, tensors_in
+from pydec.train.checkpoint_vault import (
+    Vault,
+    open_file,
+    open_state,
+    seal_into,
+    seal_state,
+    sealed_bytes,
+)
 from pydec.train.rundir import RunDir
 
 FORMAT = 1
 OWN = "pydec/"
 """How names begin that are not the model's."""
-_TYPES = {
-    torch.float64: "F64",
-    torch.int64: "I64",
-    torch.float32: "F32",
-    torch.int32: "I32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int16: "I16",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.bool: "BOOL",
-}
-_ALIGNMENT = 64
 _STEP = re.compile(r"step-(\d+)")
 _MANIFEST = re.compile(r"rank-(\d+)\.json")
-
-Shapes = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
 class DamagedPart(SetupError):
     """What arrived is not what was asked for; its sender's disk or the way is to blame."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where one tensor lies, in bytes after the header."""
-
-    name: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-
-class Layout:
-    """The places of named tensors in one file; wide types come first, so that all are aligned.
-
-    Args:
-        tensors: by name; only their types and shapes are looked at.
-
-    Raises:
-        ConfigError: a type that the format has no word for.
-    """
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.shapes = shapes(tensors)
-        self.places: list[Place] = []
-        at = 0
-        for name, (dtype, shape) in sorted(
-            self.shapes.items(), key=lambda item: (-item[1][0].itemsize, item[0])
-        ):
-            size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-            self.places.append(Place(name, dtype, shape, at, at + size))
-            at += size
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-        for place in self.places:
-            header[place.name] = {
-                "dtype": _TYPES[place.dtype],
-                "shape": list(place.shape),
-                "data_offsets": [place.start, place.stop],
-            }
-        words = json.dumps(header, separators=(",", ":")).encode()
-        words += b" " * (-(8 + len(words)) % _ALIGNMENT)
-        self.header = len(words).to_bytes(8, "little") + words
-        self.nbytes = len(self.header) + at
-
-    def buffer(self) -> Tensor:
-        """Host memory for the whole file, uint8 of shape (nbytes,), with the header in it."""
-        room = torch.empty(self.nbytes, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
-        room[: len(self.header)] = torch.from_numpy(np.frombuffer(self.header, np.uint8).copy())
-        return room
-
-    def fill(self, buffer: Tensor, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the tensors to their places; allocates nothing of their size."""
-        body = buffer[len(self.header) :]
-        for place in self.places:
-            home = body[place.start : place.stop].view(place.dtype).view(place.shape)
-            home.copy_(tensors[place.name].detach())
-
-    def pieces(self, tensors: Mapping[str, Tensor]) -> Iterator[NDArray[np.uint8]]:
-        """The bytes of the file, header first, without a buffer: for a file that need not be quick."""
-        yield np.frombuffer(self.header, np.uint8)
-        for place in self.places:
-            flat = tensors[place.name].detach().cpu().contiguous().reshape(-1)
-            yield flat.view(torch.uint8).numpy()
-
-
-def shapes(tensors: Mapping[str, Tensor]) -> Shapes:
-    """Type and shape by name.
-
-    Raises:
-        ConfigError: a type that the format has no word for.
-    """
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _TYPES or tensor.layout is not torch.strided:
-            raise ConfigError(
-                f"{name} is a {tensor.layout} tensor of {tensor.dtype}, which a checkpoint cannot hold; use "
-                "a dense one of a plain type, or --keep-last 0 for a run without checkpoints"
-            )
-    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-
-
-def difference(saved: Shapes, mine: Shapes) -> str:
-    """The first tensor, by name, in which a checkpoint and a model differ, in words, or ""."""
-    for name in sorted(saved.keys() | mine.keys()):
-        if saved.get(name) != mine.get(name):
-            return f"{name} is {_words(saved.get(name))} in the checkpoint and {_words(mine.get(name))} here"
-    return ""
 
 
 class Store:
@@ -150,10 +54,11 @@ class Store:
 
     Args:
         directory: of the run.
+        vault: seals what is written, and opens what is sealed; None writes in the clear.
     """
 
-    def __init__(self, directory: RunDir) -> None:
-        self.directory = directory
+    def __init__(self, directory: RunDir, vault: Vault | None = None) -> None:
+        self.directory, self.vault = directory, vault
         self._base = directory.path / "checkpoints"
 
     def steps(self) -> list[int]:
@@ -190,6 +95,8 @@ class Store:
             SetupError: the disk is full or gone; what was there is still there.
         """
         content = cast("NDArray[np.uint8]", buffer.numpy())
+        if self.vault is not None:
+            return self._write_sealed(self.vault, step, rank, [content.data], len(content), body)
         root = bytes_root(content.data)
         self._write(step, rank, lambda file: file.write(content.data))
         return self._seal(step, rank, root, len(content), body)
@@ -203,6 +110,9 @@ class Store:
             SetupError: the disk is full or gone; what was there is still there.
         """
         layout = Layout(tensors)
+        if self.vault is not None:
+            pieces = (piece.data for piece in layout.pieces(tensors))
+            return self._write_sealed(self.vault, step, rank, pieces, layout.nbytes, body)
 
         def fill(file: BinaryIO) -> None:
             file.writelines(piece.data for piece in layout.pieces(tensors))
@@ -297,13 +207,45 @@ class Store:
             beside.unlink(missing_ok=True)
             raise SetupError(f"{path} cannot be replaced: {error.strerror}") from error
 
+    def opened(self, step: int, rank: int, manifest: dict[str, Any]) -> dict[str, Any]:
+        """A rank's manifest with its state in the clear.
+
+        Raises:
+            ConfigError: it is sealed, and not for this rank.
+            SetupError: it was tampered with.
+        """
+        key = self._key(step, rank, manifest)
+        if key is None:
+            return manifest
+        return {**manifest, "state": open_state(self.path(step, rank, "json"), manifest["state"], key)}
+
+    def clear(self, step: int, rank: int) -> Iterator[memoryview]:
+        """The bytes of a sealed part's file in the clear, piece by piece, each valid until the next.
+
+        Raises:
+            ConfigError: it is not sealed, or not for this rank.
+            SetupError: it cannot be read, or was tampered with.
+        """
+        manifest, path = self.manifest(step, rank), self.path(step, rank)
+        key = self._key(step, rank, manifest)
+        if key is None:
+            raise ConfigError(f"{path} is not sealed; safetensors reads it as it is")
+        return open_file(path, key, manifest["sealed"]["bytes"])
+
     def tensors(self, step: int, rank: int) -> dict[str, Tensor]:
         """All tensors of a verified checkpoint.
 
         Raises:
-            SetupError: the file is not safetensors.
+            ConfigError: it is sealed, and not for this rank.
+            SetupError: the file is not safetensors, or was tampered with.
         """
-        path = self.path(step, rank)
+        manifest, path = self.manifest(step, rank), self.path(step, rank)
+        key = self._key(step, rank, manifest)
+        if key is not None:
+            buffer = torch.empty(manifest["sealed"]["bytes"], dtype=torch.uint8)
+            for _ in open_file(path, key, len(buffer), memoryview(buffer.numpy())):
+                pass
+            return tensors_in(buffer)
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
@@ -339,6 +281,33 @@ class Store:
     def _folder(self, step: int) -> Path:
         return self._base / f"step-{step}"
 
+    def _key(self, step: int, rank: int, manifest: Mapping[str, Any]) -> DatasetKey | None:
+        """The key of a part; None if it is not sealed."""
+        if "sealed" not in manifest:
+            return None
+        path = self.path(step, rank)
+        if self.vault is None:
+            raise ConfigError(
+                f"{path} is sealed; go on with --seal-checkpoints and the --ledger or --key of its run, or "
+                "open it with pydec checkpoint open"
+            )
+        return self.vault.key(path, manifest["sealed"], step, rank)
+
+    def _write_sealed(
+        self, vault: Vault, step: int, rank: int, pieces: Iterable[Any], size: int, body: Mapping[str, Any]
+    ) -> bytes:
+        """Seal a file on its way to the disk, and then its manifest."""
+        key, said = vault.lock(step, rank, size)
+        root = b""
+
+        def fill(file: BinaryIO) -> None:
+            nonlocal root
+            root = merkle_root(seal_into(file, pieces, key))
+
+        self._write(step, rank, fill)
+        state = {"state": seal_state(body["state"], key)} if "state" in body else {}
+        return self._seal(step, rank, root, sealed_bytes(size), {**body, **state, "sealed": said})
+
     def _write(self, step: int, rank: int, fill: Any) -> None:
         folder = self._folder(step)
         try:
@@ -373,7 +342,3 @@ def _listed(folder: Path) -> list[Path]:
 def digest_of(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of a manifest without its own digest, in hexadecimal."""
     return sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hex()
-
-
-def _words(entry: tuple[torch.dtype, tuple[int, ...]] | None) -> str:
-    return "missing" if entry is None else f"{str(entry[0]).removeprefix('torch.')} of shape {entry[1]}"

@@ -63,6 +63,7 @@ class TrainConfig:
         secure: whether messages are sealed: "on", "off", or "auto": where ranks are on more than one host.
         key, peers, passphrase_from: whose keys seal them, see ``comm.identity.given``; with a ledger, its.
         pad: whether sealed messages hide their lengths.
+        seal_checkpoints: whether checkpoints and models on disk open with the ranks' identity keys alone.
         threads: threads of a rank's computations; 0 divides the machine's cores.
         compare_solo: whether rank 0 then trains one peer alone for as many steps.
 
@@ -108,6 +109,7 @@ class TrainConfig:
     peers: str = ""
     passphrase_from: str = ""
     pad: bool = False
+    seal_checkpoints: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "eval_every", "threads", "seed"):
@@ -155,8 +157,23 @@ class TrainConfig:
             raise ConfigError(
                 "--key with --ledger: a rank's key is that of its node of the ledger; leave --key out"
             )
+        if self.seal_checkpoints:
+            self._check_keys()
         if self.seed >= 2**32:
             raise ConfigError(f"--seed must be below 2**32, got {self.seed}")
+
+    def _check_keys(self) -> None:
+        """Sealed checkpoints need keys that outlive the run, and that can be read a second time."""
+        if not self.ledger and not self.key:
+            raise ConfigError(
+                "--seal-checkpoints seals for the ranks' identity keys; give --ledger DIR, or --key with a "
+                "file of pydec keys, and keep it: nothing else opens the checkpoints"
+            )
+        if any(source.startswith("fd:") for source in (self.key, self.passphrase_from)):
+            raise ConfigError(
+                "--seal-checkpoints reads the key once more after the messages' keys were made, and a file "
+                "descriptor can be read once; use a key file or env:NAME"
+            )
 
     def resolve(self, task: Task, size: int) -> TrainConfig:
         """The same with everything decided: the task's defaults, steps, intervals.

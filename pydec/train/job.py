@@ -19,6 +19,7 @@ from pydec.errors import CutOff, Evicted, LeftOut, SetupError, Stopped
 from pydec.peer import Peer
 from pydec.train import display
 from pydec.train.checkpoint_files import Store
+from pydec.train.checkpoint_vault import SEALED
 from pydec.train.config import TrainConfig, document
 from pydec.train.evaluate import worst
 from pydec.train.ledger import Opening, RunLedger, keep
@@ -76,7 +77,7 @@ def run(
             certify = partial(_certify, setup.config, ledger)
             if not setup.config.checkpoint_every:
                 loop.keep = partial(_keep, peer, setup, loop, directory, ledger)
-        saver = saver_of(peer, setup.config, loop, Store(directory), setup.point, certify)
+        saver = saver_of(peer, setup.config, loop, Store(directory, setup.vault), setup.point, certify)
         for words in setup.point.said if setup.point is not None else ():
             shown.say(words)
         started_s = time.perf_counter()
@@ -166,10 +167,13 @@ def _ledger(peer: Peer, setup: Setup, directory: RunDir) -> Iterator[RunLedger |
 def _keep(peer: Peer, setup: Setup, loop: Loop, directory: RunDir, ledger: RunLedger) -> None:
     """Write the averaged model down and have it certified; the one before is no longer needed."""
     step = loop.progress.step
-    root = keep(directory, f"step-{step}.pt", setup.task.model, 0 if speaks(peer) else peer.rank)
+    writer = 0 if speaks(peer) else peer.rank
+    root = keep(directory, f"step-{step}.pt", setup.task.model, writer, setup.vault)
     ledger.checkpoint(step, root)
     if speaks(peer) and step > setup.config.eval_every:
-        (directory.path / f"checkpoints/step-{step - setup.config.eval_every}.pt").unlink(missing_ok=True)
+        before = f"checkpoints/step-{step - setup.config.eval_every}.pt"
+        for name in (before, before + SEALED):
+            (directory.path / name).unlink(missing_ok=True)
 
 
 def _certify(config: TrainConfig, ledger: RunLedger, step: int, root: bytes) -> None:
@@ -200,7 +204,8 @@ def _finish(
     def save() -> None:
         nonlocal root
         with peer.busy():
-            root = keep(directory, "final.pt", setup.task.model, 0 if speaks(peer) else peer.rank)
+            writer = 0 if speaks(peer) else peer.rank
+            root = keep(directory, "final.pt", setup.task.model, writer, setup.vault)
 
     while True:
         speaker = living(peer.transport).first

@@ -15,6 +15,8 @@ from pydec.peer import Peer
 from pydec.train import split, tasks
 from pydec.train.batches import Batches, batches_after, labels_of
 from pydec.train.checkpoint_files import Store
+from pydec.train.checkpoint_keys import vault_of
+from pydec.train.checkpoint_vault import Vault
 from pydec.train.config import TrainConfig, versions
 from pydec.train.loop import local_optimizer
 from pydec.train.resume import Point, find, read_mean, restore
@@ -35,6 +37,7 @@ class Setup:
     optimizer: DecentralizedOptimizer
     initial: nn.Module | None
     split: str
+    vault: Vault | None
     point: Point | None = None
 
 
@@ -49,6 +52,8 @@ def prepare(peer: Peer, config: TrainConfig, store: Store | None = None) -> Setu
     Raises:
         SharedError: something of this failed on some rank.
     """
+    if store is not None:
+        store.vault = vault_of(peer, config)
     point = None if store is None else jointly(peer, lambda: find(peer, store, config), settled=False)
     built = jointly(peer, lambda: _build(config, peer, point))
     resolved, task, batches, name = built
@@ -57,12 +62,13 @@ def prepare(peer: Peer, config: TrainConfig, store: Store | None = None) -> Setu
         lambda: peer.agree({**resolved.shared(), "split of the data": name, **_facts(task)}),
         settled=False,
     )
+    vault = vault_of(peer, config) if store is None else store.vault
     initial = copy.deepcopy(task.model) if resolved.compare_solo and peer.rank == 0 else None
     optimizer = jointly(peer, lambda: _optimizer(resolved, task, peer, store, point), settled=False)
     torch.manual_seed(config.seed * 65536 + peer.rank + 1)  # dropout and the like differ between ranks
     if point is not None and store is not None and point.same(peer.size):
         jointly(peer, lambda: restore(store, point, peer.rank, task.model, optimizer))
-    return Setup(resolved, task, batches, optimizer, initial, name, point)
+    return Setup(resolved, task, batches, optimizer, initial, name, vault, point)
 
 
 def _build(config: TrainConfig, peer: Peer, point: Point | None) -> tuple[TrainConfig, Task, Batches, str]:

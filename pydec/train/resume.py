@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from pydec.comm.collect import ring_mean
 from pydec.errors import ConfigError, PydecError
 from pydec.train.certified import certified
-from pydec.train.checkpoint_files import OWN, Store, difference, shapes
+from pydec.train.checkpoint_files import OWN, Store
+from pydec.train.checkpoint_keys import opened
+from pydec.train.checkpoint_layout import difference, shapes
 from pydec.train.checkpoint_state import model_tensors, set_random_state, unflatten
 from pydec.train.config import TrainConfig, flag, versions
 from pydec.train.parts import Parts, Roots
@@ -52,6 +54,7 @@ FREE = frozenset(
         "peers",
         "passphrase_from",
         "pad",
+        "seal_checkpoints",
         "ledger",
     }
 )
@@ -234,7 +237,7 @@ def _check_rest(peer: Member, store: Store, config: TrainConfig, step: int) -> N
 def _mine(
     peer: Member, store: Store, config: TrainConfig, step: int, members: list[int]
 ) -> dict[int, dict[str, Any]]:
-    """The manifests that this rank reads, of this run; all ranks together."""
+    """The manifests that this rank reads, of this run and opened; all ranks together."""
     mine: dict[int, dict[str, Any]] = {}
     error: PydecError | None = None
     try:
@@ -244,7 +247,7 @@ def _mine(
     except PydecError as caught:
         error = caught
     settle(peer, error)
-    return mine
+    return opened(peer, store, step, mine)
 
 
 def _check_options(path: Path, saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from pydec.crypto.hashing import file_root
 from pydec.errors import ConfigError, SetupError
-from pydec.train.checkpoint_files import FORMAT, Layout, Store, difference, shapes
+from pydec.train.checkpoint_files import FORMAT, Store
+from pydec.train.checkpoint_layout import Layout, difference, shapes
 from pydec.train.rundir import RunDir
 
 

@@ -1,0 +1,334 @@
+"""Sealed checkpoints: hidden on disk, and opened by the identity key of any rank of the run.
+
+Every start of a run draws a key of its own, which seals all that its ranks write; it is wrapped for the
+identity key of each (see ``crypto.wrapping``), and the wrapped keys are in every part's manifest. So any of
+the ranks, also in another number, opens any part with nothing but its own key and the files; who is no rank
+any more opens none that a later start wrote. The tensors' file is cut into chunks of ``PLAIN_BYTES``, each
+sealed to ``CHUNK_BYTES`` (see ``crypto.vault``) under a key of the part: it follows from the start's key,
+step, rank, length and a nonce that is drawn for every write. Digests are over sealed bytes: copies are made,
+verified and repaired without a key.
+
+What a manifest says beside its state stays in the clear: step, ranks, options, facts about the data and
+versions. A model by itself (``final.pt.sealed``) is one file: a line of JSON that says what such a manifest
+says, and the chunks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, cast
+
+from pydec.crypto.hashing import CHUNK_BYTES, sha256
+from pydec.crypto.signing import SigningKey
+from pydec.crypto.suites import KEY_BYTES
+from pydec.crypto.vault import OVERHEAD_BYTES, BadChunk, DatasetKey
+from pydec.crypto.wrapping import BadWrapping, unwrap, wrap
+from pydec.errors import ConfigError, SetupError
+
+FORMAT = 1
+PLAIN_BYTES = CHUNK_BYTES - OVERHEAD_BYTES
+"""Of a file in one chunk, so that a sealed chunk is one leaf of the sealed file's Merkle tree."""
+_ABOUT = b"checkpoints | "
+_PART = b"pydec.v1 | checkpoint | "
+_STATE = 1 << 63  # index of the chunk that is the state of the manifest
+_MODEL = (1 << 64) - 1  # in place of a rank
+_MOST_SAID_BYTES = 1 << 22
+_HEX = re.compile(f"[0-9a-f]{{{2 * KEY_BYTES}}}")
+_NAMED = 4  # keys that an error lists
+SEALED = ".sealed"
+"""What the name of a model's file ends in when it is sealed."""
+
+Entry = Mapping[str, Any]
+"""What a start says about its key: its id, and the key wrapped by public identity key, in hexadecimal."""
+
+
+class Vault:
+    """The keys that one rank seals and opens checkpoints with; they live in memory only.
+
+    Args:
+        identity: of this rank.
+    """
+
+    def __init__(self, identity: SigningKey) -> None:
+        self.identity = identity
+        self._secrets: dict[str, bytes] = {}
+        self._current: Entry = {}
+
+    def draw(self, publics: Iterable[bytes]) -> Entry:
+        """A new key for a start of the run; ``use`` makes it the current one.
+
+        Args:
+            publics: public identity keys of the ranks, 32 bytes each.
+
+        Raises:
+            SignatureError: one is no key that somebody could hold.
+        """
+        drawn, secret = os.urandom(KEY_BYTES), os.urandom(KEY_BYTES)
+        return {
+            "id": drawn.hex(),
+            "for": {
+                public.hex(): wrap(secret, public, _ABOUT + drawn).hex() for public in sorted({*publics})
+            },
+        }
+
+    def use(self, entry: Entry) -> None:
+        """Seal with this key from now on.
+
+        Raises:
+            SetupError: it does not open for this rank.
+        """
+        if not self.opens(entry):
+            raise SetupError(
+                f"the key that seals this run's checkpoints was not wrapped for {self._whose}: another rank "
+                "knows this one by another key"
+            )
+        self._current = entry
+
+    def opens(self, entry: Entry) -> bool:
+        """Whether this rank has the key, or its identity unwraps it, which it then does."""
+        name = str(entry["id"])
+        wrapped = entry["for"].get(self.identity.public.hex())
+        return name in self._secrets or (wrapped is not None and self.take(name, wrapped))
+
+    def take(self, name: str, wrapped: str) -> bool:
+        """Take a key that was wrapped for this rank; whether it opens.
+
+        Args:
+            name: id of the key.
+            wrapped: in hexadecimal.
+        """
+        try:
+            about = _ABOUT + bytes.fromhex(name)
+            self._secrets[name] = unwrap(bytes.fromhex(wrapped), self.identity, about)
+        except (BadWrapping, ValueError):
+            return False
+        return True
+
+    def has(self, name: str) -> bool:
+        """Whether this rank has the key of that id."""
+        return name in self._secrets
+
+    def wrap_for(self, name: str, public: bytes) -> str:
+        """A key that this rank has, for another one, in hexadecimal."""
+        return wrap(self._secrets[name], public, _ABOUT + bytes.fromhex(name)).hex()
+
+    def lock(self, step: int, rank: int, n_bytes: int) -> tuple[DatasetKey, dict[str, Any]]:
+        """A new key for one write of a part, and what its manifest says about it.
+
+        Args:
+            step, rank: whose part it is.
+            n_bytes: of the file in the clear.
+        """
+        said = {
+            "format": FORMAT,
+            "bytes": n_bytes,
+            "nonce": os.urandom(KEY_BYTES).hex(),
+            "key": self._current,
+        }
+        key = self._part_key(said, step, rank)
+        return key, {**said, "check": key.check.hex()}
+
+    def key(self, path: Path, said: Mapping[str, Any], step: int, rank: int) -> DatasetKey:
+        """The key of a part.
+
+        Args:
+            path: of its file, for errors.
+            said: what its manifest says under "sealed".
+            step, rank: whose part it is.
+
+        Raises:
+            ConfigError: it is sealed for others, or by a newer pydec.
+            SetupError: the manifest was tampered with.
+        """
+        entry = entry_of(said)
+        if entry is None:
+            raise SetupError(f"the manifest of {path} does not say how it is sealed: it was tampered with")
+        if said["format"] != FORMAT:
+            raise ConfigError(
+                f"{path} is sealed in format {said['format']}, and this pydec reads format {FORMAT}; use the "
+                "version that wrote it"
+            )
+        if not self.opens(entry):
+            raise ConfigError(_for_others(path, entry, self._whose))
+        key = self._part_key(said, step, rank)
+        if key.check.hex() != said["check"]:
+            raise SetupError(
+                f"{path} is of another step, rank or key than its manifest says: it was tampered with"
+            )
+        return key
+
+    @property
+    def _whose(self) -> str:
+        return self.identity.public.hex()[:16]
+
+    def _part_key(self, said: Mapping[str, Any], step: int, rank: int) -> DatasetKey:
+        """Bound to place and length: no chunk of another part, and no shorter file, passes for it."""
+        place = b"".join(number.to_bytes(8, "little") for number in (step, rank, said["bytes"]))
+        return DatasetKey(
+            self._secrets[said["key"]["id"]], sha256(_PART, bytes.fromhex(said["nonce"]), place)
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("the keys of checkpoints are neither copied nor stored")
+
+
+def entry_of(said: Any) -> Entry | None:
+    """What a manifest's "sealed" says about the key, if it has the right form; it may be anything at all."""
+    if not isinstance(said, dict) or not isinstance(said.get("key"), dict):
+        return None
+    name, wrapped = said["key"].get("id"), said["key"].get("for")
+    numbers = [said.get("format"), said.get("bytes")]
+    if not all(type(number) is int and 0 < number < 1 << 63 for number in numbers):
+        return None
+    if not isinstance(wrapped, dict) or not all(isinstance(words, str) for words in wrapped.values()):
+        return None
+    if not all(isinstance(words, str) and _HEX.fullmatch(words) for words in (name, said.get("nonce"))):
+        return None
+    return cast("Entry", said["key"])
+
+
+def holders(entry: Entry) -> Sequence[str]:
+    """Public identity keys that open what a start has sealed, in hexadecimal."""
+    return sorted(entry["for"])
+
+
+def _for_others(path: Path, entry: Entry, whose: str) -> str:
+    names = [public[:16] for public in holders(entry)]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (
+        f"{path} is sealed: it opens for identity key{'s' if len(names) > 1 else ''} "
+        f"{', '.join(names[:_NAMED])}{more}, and this is {whose}; use the key of a rank that wrote it"
+    )
+
+
+def sealed_bytes(n_bytes: int) -> int:
+    """Bytes of the sealed form of a file."""
+    return n_bytes + -(-n_bytes // PLAIN_BYTES) * OVERHEAD_BYTES
+
+
+def seal_into(file: BinaryIO, pieces: Iterable[Any], key: DatasetKey) -> Iterator[memoryview]:
+    """Write the sealed form of a file, chunk by chunk, and give each sealed chunk, valid until the next.
+
+    Args:
+        file: where to.
+        pieces: bytes-like; the file in the clear.
+        key: of ``Vault.lock``.
+    """
+    room = memoryview(bytearray(CHUNK_BYTES))
+    for index, chunk in enumerate(_chunks(pieces)):
+        sealed = room[: key.encrypt_chunk_into(index, chunk, room, fresh=True)]
+        file.write(sealed)
+        yield sealed
+
+
+def open_file(
+    path: Path, key: DatasetKey, n_bytes: int, into: memoryview | None = None, offset: int = 0
+) -> Iterator[memoryview]:
+    """The chunks of a sealed file in the clear, in order, each valid until the next.
+
+    Args:
+        path: of the file.
+        key: see ``Vault.key``.
+        n_bytes: of the file in the clear.
+        into: where the whole file goes, if it is wanted in one piece.
+        offset: of the first chunk.
+
+    Raises:
+        SetupError: it cannot be read, or a chunk is not what was sealed.
+    """
+    sealed, room = memoryview(bytearray(CHUNK_BYTES)), memoryview(bytearray(PLAIN_BYTES))
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            for index, start in enumerate(range(0, n_bytes, PLAIN_BYTES)):
+                size = min(PLAIN_BYTES, n_bytes - start)
+                out = room[:size] if into is None else into[start : start + size]
+                key.decrypt_chunk_into(index, _read(file, sealed[: size + OVERHEAD_BYTES]), out)
+                yield out
+            if file.read(1):
+                raise BadChunk("forged", "bytes follow the last chunk")
+    except OSError as error:
+        raise SetupError(f"{path} cannot be read: {error.strerror or error}") from None
+    except BadChunk as error:
+        raise SetupError(f"{path} was tampered with: {error}") from None
+
+
+def seal_model(file: BinaryIO, content: Any, vault: Vault) -> None:
+    """Write a model by itself.
+
+    Args:
+        file: where to.
+        content: bytes-like; its file in the clear.
+        vault: of this rank.
+    """
+    key, said = vault.lock(0, _MODEL, memoryview(content).nbytes)
+    file.write(json.dumps({"pydec_sealed": said}).encode() + b"\n")
+    for _ in seal_into(file, [content], key):
+        pass
+
+
+def open_model(path: Path, vault: Vault) -> Iterator[memoryview]:
+    """The bytes of a model that ``seal_model`` wrote, piece by piece, each valid until the next.
+
+    Raises:
+        ConfigError: it is sealed for others.
+        SetupError: it cannot be read, or was tampered with.
+    """
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(_MOST_SAID_BYTES)
+        said = json.loads(line)["pydec_sealed"]
+    except OSError as error:
+        raise SetupError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, LookupError, TypeError):
+        raise SetupError(f"{path} is no sealed model: it does not begin with how it is sealed") from None
+    return open_file(path, vault.key(path, said, 0, _MODEL), said["bytes"], offset=len(line))
+
+
+def seal_state(state: Any, key: DatasetKey) -> dict[str, str]:
+    """What stands in a manifest in place of its state."""
+    return {"sealed": key.encrypt_chunk(_STATE, json.dumps(state).encode(), fresh=True).hex()}
+
+
+def open_state(path: Path, state: Mapping[str, str], key: DatasetKey) -> Any:
+    """The state that ``seal_state`` sealed.
+
+    Raises:
+        SetupError: it is not what was sealed.
+    """
+    try:
+        return json.loads(key.decrypt_chunk(_STATE, bytes.fromhex(state["sealed"])))
+    except (BadChunk, LookupError, TypeError, ValueError) as error:
+        raise SetupError(f"the state in {path} was tampered with: {error}") from None
+
+
+def _read(file: BinaryIO, into: memoryview) -> memoryview:
+    """As many bytes as there are, up to the length of ``into``."""
+    done = 0
+    while done < len(into) and (n := file.readinto(into[done:])):  # type: ignore[attr-defined]
+        done += n
+    return into[:done]
+
+
+def _chunks(pieces: Iterable[Any]) -> Iterator[memoryview]:
+    """Pieces of any length as chunks of ``PLAIN_BYTES``; copied only where a piece ends inside one."""
+    rest, held = memoryview(bytearray(PLAIN_BYTES)), 0
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        while view:
+            if not held and len(view) >= PLAIN_BYTES:
+                yield view[:PLAIN_BYTES]
+                view = view[PLAIN_BYTES:]
+                continue
+            n = min(len(view), PLAIN_BYTES - held)
+            rest[held : held + n] = view[:n]
+            held, view = held + n, view[n:]
+            if held == PLAIN_BYTES:
+                yield rest
+                held = 0
+    if held:
+        yield rest[:held]
