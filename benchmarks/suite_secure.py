@@ -1,19 +1,24 @@
-"""What sealing costs: beside the raw cipher, per handshake, in rounds of gossip, in training."""
+"""What sealing costs: beside the raw cipher, at rest, per handshake, in rounds of gossip, in training."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from pydec.comm.identity import fresh
 from pydec.crypto.handshake import Initiator, Pair, Responder
+from pydec.crypto.hashing import bytes_root, merkle_root
 from pydec.crypto.seal import Opener, Sealer, Way
 from pydec.crypto.suites import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Suite, cipher, preferred
+from pydec.crypto.vault import OVERHEAD_BYTES, DatasetKey
+from pydec.train.checkpoint_vault import PLAIN_BYTES, seal_into
 
 from .harness import Options, Row, interleaved
 from .jobs import measured
@@ -28,6 +33,7 @@ PAUSE_S = 0.1  # of an accelerator that computes, in a step of training
 def rows(options: Options) -> Iterator[Row]:
     """Seals beside the raw cipher, handshakes of 64 peers, rounds and steps with and without."""
     yield from sealing(options)
+    yield from at_rest(options)
     yield handshakes(8 if options.quick else PEERS)
     elements = 100_000 if options.quick else ELEMENTS
     rounds = options.rounds or (3 if options.quick else 15)
@@ -81,6 +87,54 @@ def sealing(options: Options) -> Iterator[Row]:
         rates = [2e-9 * n / seconds for seconds in (seal_s, raw_s)]
         name = f"seal + open, {suite.words}"
         yield Row("secure", name, params, rates[0], "GB/s", "raw cipher", rates[1], raw_s / seal_s)
+
+
+def at_rest(options: Options) -> Iterator[Row]:
+    """Chunks sealed and opened beside the cipher alone; a checkpoint for the disk beside a plain one."""
+    n, key = PLAIN_BYTES, DatasetKey.generate()
+    text = np.random.default_rng(0).integers(0, 256, n, np.uint8)
+    message, raw = bytearray(n + OVERHEAD_BYTES), bytearray(n + TAG_BYTES)
+    opened, raw_opened = np.empty_like(text), np.empty_like(text)
+    tool, numbers = cipher(Suite.AES_256_GCM, bytes(KEY_BYTES)), iter(range(1 << 62))
+
+    def ours(*, fresh: bool) -> None:
+        key.encrypt_chunk_into(0, text, message, fresh=fresh)
+        key.decrypt_chunk_into(0, message, opened)
+
+    def theirs() -> None:
+        nonce = next(numbers).to_bytes(NONCE_BYTES, "big")
+        tool.encrypt_into(nonce, text, b"", raw)
+        tool.decrypt_into(nonce, raw, b"", raw_opened)
+
+    rounds = options.rounds or (5 if options.quick else 101)
+    calls = {"data": partial(ours, fresh=False), "checkpoint": partial(ours, fresh=True), "raw": theirs}
+    timings = interleaved(calls, rounds)
+    if not (np.array_equal(opened, text) and np.array_equal(raw_opened, text)):
+        raise AssertionError("a chunk did not come out as it went in")
+    raw_s, params = timings["raw"].median_s, {"mib": 1, "rounds": rounds, "threads": 1}
+    for name in ("data", "checkpoint"):
+        seconds = timings[name].median_s
+        rates = [2e-9 * n / taken for taken in (seconds, raw_s)]
+        name = f"chunk of {name}, seal + open"
+        yield Row("secure", name, params, rates[0], "GB/s", "raw cipher", rates[1], raw_s / seconds)
+
+    whole = np.resize(text, 4 << 20 if options.quick else 64 << 20)
+    with open(os.devnull, "wb", buffering=0) as sink:
+
+        def sealed() -> None:
+            merkle_root(seal_into(cast("BinaryIO", sink), [whole], key))
+
+        def plain() -> None:
+            sink.write(whole)
+            bytes_root(whole)
+
+        rounds = options.rounds or (3 if options.quick else 21)
+        found = interleaved({"sealed": sealed, "plain": plain}, rounds)
+    times = [found[name].median_s for name in ("sealed", "plain")]
+    rates = [1e-9 * whole.nbytes / seconds for seconds in times]
+    params = {"mib": whole.nbytes >> 20, "rounds": rounds, "threads": 1}
+    name = "checkpoint, sealed and hashed"
+    yield Row("secure", name, params, rates[0], "GB/s", "hashed alone", rates[1], times[1] / times[0])
 
 
 def handshakes(peers: int) -> Row:

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from pydec.crypto.keyring import Keyring, Lock
+from pydec.crypto.keyring import MOST_GENERATIONS, Keyring, Lock
 from pydec.crypto.vault import BadChunk, DatasetKey
 from pydec.errors import AccessDenied, FrameError
 
@@ -25,6 +25,9 @@ def test_a_lock_has_one_encoding():
     for wrong in (b"", data[:36], data[:-1], data + b"\0", b"\2" + data[1:], data[:33] + bytes(4)):
         with pytest.raises(FrameError):
             Lock.decode(wrong)
+    many = Lock(FIRST.dataset, {n: bytes(32) for n in range(MOST_GENERATIONS)})
+    assert Lock.decode(many.encode()) == many
+    assert len(many.encode()) <= 4096
     swapped = data[:37] + data[73:] + data[37:73]
     with pytest.raises(FrameError, match=r"increase, got \[1, 0\]"):
         Lock.decode(swapped)
