@@ -13,6 +13,7 @@ the order of the methods, by the worst rank, and how far the best is behind all-
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -305,3 +306,5 @@ def _train(config: TrainConfig, ranks: int) -> dict[str, Any]:
             return LocalCluster(ranks, deadline_s=1e9).run(program)[0]
         except NonFiniteError:
             return {"accuracy": 0.0, "worst_rank": {"accuracy": 0.0}, "steps": 0, "bytes_sent": 0}
+        finally:
+            gc.collect()  # models and data in cycles: gigabytes, which the collector takes for little
