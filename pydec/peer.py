@@ -15,6 +15,7 @@ from pydec.comm.living import living
 from pydec.comm.local import solo
 from pydec.comm.sealing import Sealing, sealed
 from pydec.comm.stop import StopGuard
+from pydec.comm.team import Team
 from pydec.comm.transport import Stream, Transport
 from pydec.comm.view import View
 from pydec.comm.watch import Watch, grace_of
@@ -77,6 +78,28 @@ class Peer:
             self.watch.given_s = grace_s
         for stream in Stream:
             self.transport.stream(stream).deadline_s = deadline_s
+
+    def narrow(self, members: tuple[int, ...]) -> None:
+        """Go on with some ranks of the job alone, numbered anew; all of them call it together.
+
+        Nothing is sent to the other ranks from now on, and nothing of them is taken.
+
+        Args:
+            members: their ranks, in increasing order, this one among them.
+
+        Raises:
+            Stopped: the job is being stopped.
+        """
+        self.check()
+        before = self._guard
+        before.__exit__(None, None, None)
+        self.transport = Team(self.transport, members)
+        self.rank, self.size = self.transport.rank, self.transport.size
+        self.view = replace(self.view, members=tuple(range(self.size)))
+        outlives = self.transport.tolerant and self.size > 1
+        self.watch = Watch(self.transport, self.watch.given_s if self.watch else 0.0) if outlives else None
+        self._guard = before.anew(self.transport, self.watch)
+        self._guard.__enter__()
 
     def check(self) -> None:
         """Call once a step: raises Stopped once any rank has received SIGINT or SIGTERM.

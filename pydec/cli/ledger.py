@@ -4,11 +4,17 @@
     pydec ledger verify DIR    replay the whole chain from where it begins: signatures, hashes, state roots
     pydec ledger follow DIR    verify, then print every block as it is decided, until interrupted
     pydec ledger export DIR    every block as one JSON object a line
+    pydec ledger grant DIR WHO ROLE...     give roles: admin, data-owner, trainer, validator, observer
+    pydec ledger revoke DIR WHO ROLE...    take them; both need an admin's key, --key FILE or that of the node
 
 DIR is a ledger directory, also one that a running node writes; verify also takes the directory of a run,
 which holds one for every rank, and compares them. Every action verifies what it prints, offline. The ledger
 of a node that joined by a snapshot begins there, and every action says so: the certificates of all epochs
 from the genesis to the snapshot's block and the state's root are verified, the blocks before it are not here.
+
+WHO is a public key, as pydec keys show prints it, its first digits, or rank:N. What is granted or taken goes
+to the inbox of DIR's first node: a running job commits it within seconds, another one at its next start. It
+counts from the ledger's next epoch on; a rank that may not train any more is left out at the next report.
 """
 
 from __future__ import annotations
@@ -28,12 +34,20 @@ if TYPE_CHECKING:
     from pydec.consensus.replay import Replay
 
 _POLL_S = 0.2
+_ACTIONS = ["show", "verify", "follow", "export", "grant", "revoke"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument("action", choices=["show", "verify", "follow", "export"], help="what to do")
+    parser.add_argument("action", choices=_ACTIONS, help="what to do")
     parser.add_argument("directory", metavar="DIR", type=Path, help="the ledger directory")
+    parser.add_argument(
+        "words", metavar="WHO ROLE", nargs="*", help="grant, revoke: to whom, and which roles"
+    )
+    parser.add_argument("--key", metavar="SOURCE", help="grant, revoke: a key file, env:NAME or fd:NUMBER")
+    parser.add_argument(
+        "--passphrase-from", metavar="SOURCE", help="where the key's passphrase is: env:NAME or fd:NUMBER"
+    )
     parser.add_argument("--height", type=int, metavar="N", help="show: this block; export: from it on")
     parser.add_argument(
         "--chain", metavar="HEX", help="refuse any other chain than the one whose id starts with these digits"
@@ -56,6 +70,10 @@ def run(args: argparse.Namespace) -> int:
     if args.height is not None and (args.action not in ("show", "export") or args.height < 1):
         raise ConfigError("--height goes with show and export and is at least 1")
     ranks = _of_ranks(args.directory)
+    if args.action in ("grant", "revoke"):
+        return _roles(args, ranks[0] if ranks else args.directory)
+    if args.words or args.key or args.passphrase_from:
+        raise ConfigError(f"ledger {args.action} takes a directory and no role or key")
     if args.action == "verify":
         return _verify(args, ranks or [args.directory])
     if ranks:
@@ -64,6 +82,15 @@ def run(args: argparse.Namespace) -> int:
         )
     with _opened(args, args.directory) as chain:
         return {"show": _show, "follow": _follow, "export": _export}[args.action](args, chain)
+
+
+def _roles(args: argparse.Namespace, node: Path) -> int:
+    from pydec.cli.ledger_roles import say
+
+    with _opened(args, node) as chain:
+        for _ in chain.verified():
+            pass
+        return say(args, chain.replay.state, node)
 
 
 def _of_ranks(directory: Path) -> list[Path]:

@@ -28,7 +28,7 @@ COMMANDS = {
     "checkpoint": "show a run's checkpoints, and open sealed ones",
     "keys": "make and show the key files that name nodes",
     "data": "add, list, verify, repair, export and remove data sets of the store",
-    "ledger": "show, verify, follow or export what the chain decided",
+    "ledger": "show, verify, follow or export what the chain decided; grant and revoke roles",
     "bench": "measure kernels and training against their peers",
     "doctor": "what this machine and its MPI can do, with the fix for each thing missing",
 }

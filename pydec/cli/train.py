@@ -155,6 +155,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what entry by work asks for, hashing or memory; decided when the ledger is made (sha256)",
     )
     run_.add_argument(
+        "--roles",
+        metavar="RANK=ROLE+ROLE,...",
+        help="of ranks that are new to the ledger: admin, data-owner, trainer, validator, observer "
+        "(all train, vote and own data, rank 0 is admin)",
+    )
+    run_.add_argument(
         "--eval-every", type=_count, metavar="N", help="steps between evaluations (a fifth of the run)"
     )
     run_.add_argument(
@@ -332,6 +338,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "ledger": args.ledger,
         "admission": args.admission,
         "puzzle": args.puzzle,
+        "roles": args.roles,
         "min_ranks": args.min_ranks,
         "secure": args.secure,
         "key": args.key,

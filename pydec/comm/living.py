@@ -38,7 +38,7 @@ transports that do not outlive a death (``Transport.tolerant``) none of this hap
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 from weakref import WeakKeyDictionary
@@ -93,6 +93,10 @@ class Living:
     def first(self) -> int:
         """The lowest member, which speaks for all."""
         return self.members[0]
+
+    def leave_out(self, ranks: Collection[int]) -> None:
+        """These ranks live, but take no part any more; all others call it between the same two acts."""
+        self.members = tuple(member for member in self.members if member not in ranks)
 
     def run(self, work: Callable[[Group], T]) -> T:
         """Do something together with all living ranks; each gets the result of the attempt that succeeded.
@@ -235,7 +239,8 @@ def broadcast_to_living(transport: Transport, data: NDArray[np.uint8]) -> None:
 def _on_copy(transport: Transport, data: NDArray[N], act: Callable[[Transport, NDArray[N]], None]) -> None:
     """Let all living ranks change their ``data`` together; a failed attempt has only changed a copy."""
     if not transport.tolerant:
-        act(transport, data)
+        among = living(transport)
+        act(transport if len(among.members) == transport.size else among.run(lambda group: group), data)
         return
 
     def work(group: Group) -> NDArray[N]:

@@ -83,6 +83,13 @@ class StopGuard:
             signal.signal(signum, handler)
         self._previous.clear()
 
+    def anew(self, transport: Transport, watch: Watch | None) -> StopGuard:
+        """A guard of another transport in the place of this one, which has ended; a signal is not lost."""
+        guard = StopGuard(transport, self._signals, watch=watch)
+        guard._received = self._received
+        guard.last_words = self.last_words
+        return guard
+
     def request(self, signum: int) -> None:
         """Do what the arrival of signal ``signum`` at this rank does."""
         if self._received is None:

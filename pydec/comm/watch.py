@@ -44,6 +44,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from pydec.comm.team import rank_of
 from pydec.comm.transport import Stream, Transport
 from pydec.comm.words import say_out
 from pydec.errors import ConfigError, CutOff, LeftOut, PeerLost, PeerTimeout, PydecError
@@ -237,7 +238,7 @@ class Watch:
         self.silent[peer] = f"silent: rank {first} waited for it for {silent_s:.3g} s"
         self._say([*self._others(), peer], _OUT, peer, silent_s, first)
         self._link.expel(peer)
-        say_out(peer)
+        say_out(rank_of(self._link, peer))
         self._judge()
 
     def _judge(self) -> None:

@@ -200,10 +200,10 @@ class Driver:
             check()
             self.pause()
 
-    def pause(self) -> None:
+    def pause(self, most_s: float = _LOOK_S) -> None:
         """For a program that waits: sleep for a moment, or let the ledger go on where it has no thread."""
         if isinstance(self._work, Engine):
-            time.sleep(_LOOK_S)
+            time.sleep(most_s)
         elif not self.tick():
             self._link.advance()
 

@@ -12,6 +12,7 @@ from pydec.consensus.state.parts import Account
 from pydec.crypto.hashing import sha256
 from pydec.errors import LedgerError
 
+RankOf = Callable[[Account], int | None]
 _TRAINS = Role.TRAINER | Role.VALIDATOR
 
 
@@ -35,7 +36,7 @@ def rank_in_address(account: Account) -> int:
     return int(number)
 
 
-def view_of(state: ChainState, head: bytes, rank_of: Callable[[Account], int] = rank_in_address) -> View:
+def view_of(state: ChainState, head: bytes, rank_of: RankOf = rank_in_address) -> View:
     """The view of the epoch that the state's table begins.
 
     The seed comes from the hash of the block that began the epoch, which a quorum decided. It is not a fair
@@ -54,13 +55,13 @@ def view_of(state: ChainState, head: bytes, rank_of: Callable[[Account], int] = 
     Args:
         state: after a committed block.
         head: that block's hash; the chain id at height 0.
-        rank_of: the rank of a member, the same function on every node.
+        rank_of: the rank of a member, the same function on every node; None leaves it out of the view.
 
     Raises:
         LedgerError: two members have one rank, or a rank is not known.
     """
     found = members(state)
-    ranks = tuple(rank_of(account) for account in found)
+    ranks = tuple(rank for rank in map(rank_of, found) if rank is not None)
     if len(set(ranks)) != len(ranks):
         raise LedgerError(f"two members of epoch {state.table.epoch} have one rank: {sorted(ranks)}")
     began = head if state.changed == state.height else state.origin
@@ -78,9 +79,7 @@ class Epochs:
         rank_of: see ``view_of``.
     """
 
-    def __init__(
-        self, state: ChainState, head: bytes, rank_of: Callable[[Account], int] = rank_in_address
-    ) -> None:
+    def __init__(self, state: ChainState, head: bytes, rank_of: RankOf = rank_in_address) -> None:
         self._rank_of = rank_of
         self._views = [view_of(state, head, rank_of)]
 

@@ -48,8 +48,8 @@ class Gate:
             return False
         return True
 
-    def note(self, error: AccessDenied) -> None:
-        """Count what was denied elsewhere; logged for the 1st, 10th, 100th ... time.
+    def note(self, error: AccessDenied, *, quiet: bool = False) -> None:
+        """Count what was denied elsewhere; logged for the 1st, 10th, 100th ... time, unless others say so.
 
         Identities are public keys; nothing secret is in a denial.
         """
@@ -59,7 +59,7 @@ class Gate:
                 kind = ("", "do one of too many things", "", "")
             self._denied[kind] += 1
             count = self._denied[kind]
-        if str(count).rstrip("0") == "1":
+        if not quiet and str(count).rstrip("0") == "1":
             _log.warning("%s%s", error, f" ({count} times)" if count > 1 else "")
 
     def summary(self) -> list[dict[str, Any]]:

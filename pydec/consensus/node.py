@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydec.comm.transport import Stream, Transport
@@ -28,17 +28,34 @@ FOUNDER = Role.TRAINER | Role.VALIDATOR | Role.DATA_OWNER
 """Roles of every rank of a job that makes its own chain; rank 0 is its admin as well."""
 
 
-def founders(name: str, identities: Sequence[bytes], rules: Rules | None = None) -> Genesis:
-    """The genesis of a job whose ranks have equal stake; the first one has the means to let others in.
+def founders(
+    name: str,
+    identities: Sequence[bytes],
+    rules: Rules | None = None,
+    roles: Mapping[int, Role] | None = None,
+) -> Genesis:
+    """The genesis of a job whose validators have equal stake; the first admin has the means to let others in.
 
     Args:
         name: for people; different for each chain, because the same genesis has the same chain id.
         identities: public key of every rank, 32 bytes each.
         rules: of the chain.
+        roles: by rank; of those that are not in it ``FOUNDER``, and of rank 0 ``ADMIN`` as well.
 
     Raises:
-        ConfigError: two ranks have one key.
+        ConfigError: two ranks have one key, no rank votes, or none is an admin, who begins runs.
     """
+    chosen = {rank: FOUNDER if rank else FOUNDER | Role.ADMIN for rank in range(len(identities))}
+    if strange := (roles or {}).keys() - chosen.keys():
+        raise ConfigError(
+            f"--roles names rank {min(strange)}; the job that makes this ledger has ranks 0 to "
+            f"{len(identities) - 1}"
+        )
+    chosen.update(roles or {})
+    for role in (Role.ADMIN, Role.VALIDATOR):
+        if not any(role in mine for mine in chosen.values()):
+            raise ConfigError(f"--roles leaves nobody who is {role.names}; give some rank that role")
+    banker = min(rank for rank, mine in chosen.items() if Role.ADMIN in mine)
     for rank, identity in enumerate(identities):
         if (first := list(identities).index(identity)) < rank:
             raise ConfigError(
@@ -46,10 +63,13 @@ def founders(name: str, identities: Sequence[bytes], rules: Rules | None = None)
                 "their votes contradict each other; give each its own key file"
             )
     accounts = [
-        Account(identity, identity, f"rank:{rank}", int(roles), granted=int(roles), balance=fund, stake=STAKE)
+        Account(
+            identity, identity, f"rank:{rank}", int(mine), granted=int(mine),
+            balance=FUND if rank == banker else 0, stake=STAKE if Role.VALIDATOR in mine else 0,
+        )
         for rank, identity in enumerate(identities)
-        for roles, fund in ((FOUNDER, 0) if rank else (FOUNDER | Role.ADMIN, FUND),)
-    ]
+        for mine in (chosen[rank],)
+    ]  # fmt: skip
     return Genesis(name, tuple(sorted(accounts, key=lambda account: account.node_id)), rules or Rules())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 
 
 class Role(enum.IntFlag):
@@ -40,6 +41,33 @@ class Role(enum.IntFlag):
         for name in names:
             found |= known[name]
         return found
+
+
+_RANKS = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
+_MOST_RANKS = 1 << 16
+
+
+def of_ranks(words: str) -> dict[int, Role]:
+    """Roles by rank, such as ``0=admin+trainer+validator,4-5=observer``.
+
+    Raises:
+        ValueError: words of another form, an unknown role, or a rank that is named twice.
+    """
+    found: dict[int, Role] = {}
+    for item in words.split(",") if words else ():
+        ranks, _, names = item.partition("=")
+        range_ = _RANKS.fullmatch(ranks.strip())
+        if range_ is None or not names:
+            raise ValueError(f"expected RANK=ROLE+ROLE or FIRST-LAST=ROLE, got {item!r}")
+        first, last = int(range_[1]), int(range_[2] or range_[1])
+        if not first <= last < _MOST_RANKS:
+            raise ValueError(f"{ranks} are no ranks: the first comes first, and all are below {_MOST_RANKS}")
+        role = Role.parse([name.strip() for name in names.split("+")])
+        for rank in range(first, last + 1):
+            if rank in found:
+                raise ValueError(f"rank {rank} is named twice")
+            found[rank] = role
+    return found
 
 
 ALL_ROLES = Role(31)

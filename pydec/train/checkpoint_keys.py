@@ -9,6 +9,7 @@ from typing import Any
 
 from pydec.comm.identity import given
 from pydec.comm.living import living
+from pydec.comm.team import rank_of
 from pydec.crypto.signing import SigningKey
 from pydec.errors import PydecError
 from pydec.train.checkpoint_files import Store
@@ -29,7 +30,7 @@ def vault_of(peer: Member, config: TrainConfig) -> Vault | None:
     """
     if not config.seal_checkpoints:
         return None
-    identity = jointly(peer, lambda: _identity(config, peer.rank))
+    identity = jointly(peer, lambda: _identity(config, rank_of(peer.transport, peer.rank)))
     publics = _publics(peer, identity)
     vault = Vault(identity)
 

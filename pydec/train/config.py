@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from pydec import __version__
 from pydec.comm.sealing import Sealing
 from pydec.consensus.puzzle import PUZZLES
+from pydec.consensus.roles import of_ranks
 from pydec.consensus.rules import ADMISSIONS
 from pydec.errors import ConfigError
 from pydec.gossip import algorithms
@@ -60,6 +61,7 @@ class TrainConfig:
         ledger: directory of the ranks' ledger nodes; without it the run keeps none.
         admission: what entry to the ledger costs: "pow", "stake" or "invite"; "" keeps what is ("stake").
         puzzle: what "pow" asks for, "sha256" or "scrypt"; decided once, when the ledger is made.
+        roles: of ranks that are new to the ledger, such as "4=observer", see ``consensus.roles.of_ranks``.
         secure: whether messages are sealed: "on", "off", or "auto": where ranks are on more than one host.
         key, peers, passphrase_from: whose keys seal them, see ``comm.identity.given``; with a ledger, its.
         pad: whether sealed messages hide their lengths.
@@ -102,6 +104,7 @@ class TrainConfig:
     ledger: str = ""
     admission: str = ""
     puzzle: str = ""
+    roles: str = ""
     min_ranks: int = 1
     replicas: int = 1
     secure: str = "auto"
@@ -152,6 +155,12 @@ class TrainConfig:
                 raise ConfigError(f"--{name} must be one of {', '.join(known)}, got {value!r}")
             if value and not self.ledger:
                 raise ConfigError(f"--{name} is a rule of the ledger; name its directory with --ledger DIR")
+        try:
+            of_ranks(self.roles)
+        except ValueError as error:
+            raise ConfigError(f"--roles {self.roles}: {error}") from None
+        if self.roles and not self.ledger:
+            raise ConfigError("--roles are kept by the ledger; name its directory with --ledger DIR")
         Sealing(self.secure, self.key, self.peers, self.passphrase_from, self.pad)
         if self.key and self.ledger:
             raise ConfigError(

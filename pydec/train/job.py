@@ -5,26 +5,23 @@ from __future__ import annotations
 import datetime
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydec.comm.living import agree_who_lives, living
-from pydec.comm.orders import Orders
 from pydec.comm.sealing import protected, protection
-from pydec.errors import CutOff, Evicted, LeftOut, SetupError, Stopped
+from pydec.errors import AccessDenied, CutOff, Evicted, LeftOut, SetupError, Stopped
 from pydec.peer import Peer
-from pydec.train import display
+from pydec.train import display, on_ledger
 from pydec.train.checkpoint_files import Store
-from pydec.train.checkpoint_vault import SEALED
 from pydec.train.config import TrainConfig, document
 from pydec.train.evaluate import worst
-from pydec.train.ledger import Opening, RunLedger, keep
+from pydec.train.ledger import RunLedger, keep
 from pydec.train.loop import Loop, train_solo
 from pydec.train.membership import Minority
+from pydec.train.observers import attend
 from pydec.train.prepare import Setup, prepare
 from pydec.train.rundir import ROW_BYTES, RunDir
 from pydec.train.snapshot import saver_of
@@ -35,8 +32,6 @@ from pydec.train.together import SharedError as SharedError  # noqa: PLC0414  # 
 from pydec.train.together import await_release, jointly, release, speaks, speaks_alone, table, text
 
 T = TypeVar("T")
-
-_ORDER_S = 2.0  # that the supervisor's order may come later than its signal
 
 
 def run(
@@ -61,22 +56,48 @@ def run(
         PydecError: this rank failed and the others do not know it yet.
     """
     started = datetime.datetime.now(datetime.timezone.utc)
+    with on_ledger.opened(peer, config) as ledger:
+        if ledger is None:
+            return _run(peer, config, run_dir, started, None, quiet=quiet, resume=resume)
+        try:
+            if ledger.admission.takes_part:
+                on_ledger.narrow(peer, ledger)
+                with ledger.feed:
+                    return _run(peer, config, run_dir, started, ledger, quiet=quiet, resume=resume)
+        except AccessDenied:
+            if ledger.admission.takes_part:
+                raise
+        path = Path(run_dir or _new_directory(config, started))
+        attend(peer, ledger.admission, ledger.driver, RunDir(path), quiet=quiet)
+    return {}
+
+
+def _run(
+    peer: Peer,
+    config: TrainConfig,
+    run_dir: str,
+    started: datetime.datetime,
+    ledger: RunLedger | None,
+    *,
+    quiet: bool,
+    resume: bool,
+) -> dict[str, Any]:
+    """Train one job with the ranks that take part."""
     setup = prepare(peer, config, Store(RunDir(Path(run_dir))) if resume else None)
     directory = _directory(peer, setup, run_dir, started)
     shown = display.make(_title(setup.config.task), setup.config.steps, quiet=quiet or peer.rank > 0)
     if peer.size > 1:
         shown.say(f"faults          {fault_tolerance(peer)}\nmessages        {protection(peer.transport)}")
-    with directory.metrics(peer.rank) as metrics, _ledger(peer, setup, directory) as ledger:
+    with directory.metrics(peer.rank) as metrics:
         loop = Loop(setup.config, setup.task, peer, setup.optimizer, setup.batches, metrics, shown)
         if not quiet:
             loop.successor = partial(display.Lines, _title(setup.config.task), setup.config.steps)
         certify = None
         if ledger is not None:
-            ledger.follow(setup.optimizer)
-            loop.parting = partial(_part, peer, ledger, Orders(peer.rank))
-            certify = partial(_certify, setup.config, ledger)
-            if not setup.config.checkpoint_every:
-                loop.keep = partial(_keep, peer, setup, loop, directory, ledger)
+            facts = {key: value for key, value in setup.task.facts.items() if key != "data"}
+            on_ledger.begin(ledger, setup.config, directory, {**facts, "split": setup.split})
+            certify = on_ledger.follow(peer, ledger, loop, directory, setup.vault)
+            metrics.also = ledger.feed.tell
         saver = saver_of(peer, setup.config, loop, Store(directory, setup.vault), setup.point, certify)
         for words in setup.point.said if setup.point is not None else ():
             shown.say(words)
@@ -92,7 +113,7 @@ def run(
             result = _finish(peer, setup, loop, directory, train_s, ledger)
             if setup.config.compare_solo and 0 in living(peer.transport).members:
                 result = _compare(peer, setup, directory, result, quiet=quiet)
-        except (Evicted, LeftOut):
+        except (AccessDenied, Evicted, LeftOut):
             raise  # the others go on, and write what comes of it
         except BaseException as caught:
             error = (ledger.minority(caught) if ledger else None) or caught
@@ -114,7 +135,7 @@ def run(
 def _directory(peer: Peer, setup: Setup, run_dir: str, started: datetime.datetime) -> RunDir:
     """Rank 0 makes the directory and writes the configuration before any work; the others follow."""
     config = setup.config
-    name = text(peer, run_dir or f"runs/{_title(config.task)}-{started:%Y%m%d-%H%M%S}")
+    name = text(peer, run_dir or _new_directory(config, started))
     directory = RunDir(Path(name))
 
     written = document(
@@ -145,48 +166,6 @@ def _directory(peer: Peer, setup: Setup, run_dir: str, started: datetime.datetim
     jointly(peer, create)
     jointly(peer, join)
     return directory
-
-
-@contextmanager
-def _ledger(peer: Peer, setup: Setup, directory: RunDir) -> Iterator[RunLedger | None]:
-    """The run's ledger, begun, if there is to be one; all ranks together."""
-    config = setup.config
-    if not config.ledger:
-        yield None
-        return
-    opening = jointly(peer, lambda: Opening(peer, Path(config.ledger), config.puzzle))
-    jointly(peer, opening.meet, settled=False)
-    with jointly(peer, lambda: opening.open(config.deadline_s)) as ledger:
-        content = (directory.path / "config.json").read_bytes() if peer.rank == 0 else b""
-        facts = {key: value for key, value in setup.task.facts.items() if key != "data"}
-        ledger.enter()
-        ledger.begin(content, asdict(config), {**facts, "split": setup.split}, config.task)
-        yield ledger
-
-
-def _keep(peer: Peer, setup: Setup, loop: Loop, directory: RunDir, ledger: RunLedger) -> None:
-    """Write the averaged model down and have it certified; the one before is no longer needed."""
-    step = loop.progress.step
-    writer = 0 if speaks(peer) else peer.rank
-    root = keep(directory, f"step-{step}.pt", setup.task.model, writer, setup.vault)
-    ledger.checkpoint(step, root)
-    if speaks(peer) and step > setup.config.eval_every:
-        before = f"checkpoints/step-{step - setup.config.eval_every}.pt"
-        for name in (before, before + SEALED):
-            (directory.path / name).unlink(missing_ok=True)
-
-
-def _certify(config: TrainConfig, ledger: RunLedger, step: int, root: bytes) -> None:
-    """Commit a checkpoint that all ranks hold; of the last step the ledger gets the averaged model."""
-    if config.checkpoint_every and step < config.steps:
-        ledger.checkpoint(step, root)
-
-
-def _part(peer: Peer, ledger: RunLedger, orders: Orders) -> None:
-    """The ranks end at one step: if others go on in another number, who is too many leaves the ledger."""
-    ranks = text(peer, str(orders.take(_ORDER_S) or "") if speaks(peer) else "", living(peer.transport).first)
-    if ranks:
-        ledger.part(int(ranks))
 
 
 def _finish(
@@ -295,6 +274,10 @@ def _save_what_is_there(
 
 def _parameters(task: Task) -> int:
     return sum(p.numel() for p in task.model.parameters() if p.requires_grad)
+
+
+def _new_directory(config: TrainConfig, started: datetime.datetime) -> str:
+    return f"runs/{_title(config.task)}-{started:%Y%m%d-%H%M%S}"
 
 
 def _title(spec: str) -> str:

@@ -15,23 +15,22 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from pydec.comm.living import living
+from pydec.comm.team import rank_of
+from pydec.consensus.access import Action
 from pydec.consensus.attestation import Attestation, attest, collect, verify_share
 from pydec.consensus.driver import Driver, Receipt
-from pydec.consensus.file_storage import create
-from pydec.consensus.genesis import Genesis
-from pydec.consensus.node import founders, open_node
+from pydec.consensus.inbox import Inbox
 from pydec.consensus.options import OPTIONS
-from pydec.consensus.rules import Rules
+from pydec.consensus.roles import Role
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.transactions import (
     NO_DIGEST,
@@ -48,17 +47,17 @@ from pydec.consensus.transactions import (
 )
 from pydec.consensus.validators import ValidatorTable
 from pydec.crypto.hashing import DIGEST_BYTES, bytes_root, file_root, sha256
-from pydec.crypto.signing import KEY_BYTES, SIGNATURE_BYTES, SigningKey, verify
-from pydec.errors import ConfigError, LedgerError, PeerError, SignatureError, Stopped, TransactionError
+from pydec.crypto.signing import SigningKey
+from pydec.errors import AccessDenied, LedgerError, PeerError, SignatureError, Stopped, TransactionError
 from pydec.optim.optimizer import DecentralizedOptimizer
+from pydec.train.admission import Admission
 from pydec.train.checkpoint_vault import SEALED, Vault, seal_model
 from pydec.train.membership import Membership, Minority
-from pydec.train.roster import PART_S, Roster, fresh_ranks
+from pydec.train.observers import Feed
+from pydec.train.roster import PART_S, Roster
 from pydec.train.rundir import RunDir
-from pydec.train.sealing import check_sealed, node_of
-from pydec.train.together import Member, speaks, table, text
+from pydec.train.together import Member, SharedError, everyone, jointly, speaks, table, text
 
-_HELLO = b"pydec.train.key.v1"
 _NAME_CHARACTERS = 64
 
 
@@ -68,11 +67,14 @@ class RunLedger:
     Args:
         peer: this rank.
         key: of this rank.
+        directory: of this rank's node.
         driver: running.
         timeout_s: how long to wait for commits at the start and the end.
-        keys, fresh: see ``Roster``.
+        admission: with the keys of all ranks, nobody outside yet.
+        fresh, roles: see ``Roster``.
 
     Attributes:
+        feed: tells those outside.
         uncertified: rounds whose model the ranks did not agree on, so that no quorum signed.
     """
 
@@ -80,15 +82,20 @@ class RunLedger:
         self,
         peer: Member,
         key: SigningKey,
+        directory: Path,
         driver: Driver,
         timeout_s: float,
-        keys: Sequence[bytes],
+        admission: Admission,
         fresh: frozenset[int],
+        roles: Role | None = None,
     ) -> None:
-        self.driver = driver
-        self._roster = Roster(peer, key, keys, fresh, driver, self._level, timeout_s)
+        self.driver, self.admission, self.feed = driver, admission, Feed(admission, driver)
+        self._roster = Roster(
+            peer, peer.rank, key, admission.keys, fresh, driver, self._level, timeout_s, roles
+        )
         self.uncertified: list[int] = []
         self._peer, self._key, self._timeout_s = peer, key, timeout_s
+        self._inbox = Inbox(directory)
         self._run_id = NO_DIGEST
         self._futures: list[Future[Receipt]] = []
         self._submitted = 0
@@ -96,12 +103,27 @@ class RunLedger:
 
     def follow(self, optimizer: DecentralizedOptimizer) -> None:
         """From now on the optimiser's members are the ledger's; see ``Membership``."""
-        self._membership = Membership(self._peer, self.driver, optimizer, self._timeout_s)
+        self._membership = Membership(
+            self._peer, self.driver, optimizer, self._timeout_s, self.admission, self._beside
+        )
+
+    def align(self) -> None:
+        """All that take part are at one step: go on without those whose roles have changed since."""
+        if self._membership is not None:
+            self._membership.align()
 
     def enter(self) -> None:
-        """Make the ledger's members the ranks of this job; all ranks together, see ``Roster.enter``."""
+        """Make the ledger's members the ranks of this job, and decide who takes part; all ranks together.
+
+        See ``Roster.enter`` and ``Admission.decide``.
+        """
         self._level()
-        self._roster.enter()
+        self._roster.enter(lambda: self._inbox.look(self.driver))
+        jointly(self._peer, lambda: self.admission.decide(self._level), settled=False)
+
+    def _beside(self) -> None:
+        """Hand over what was laid into this rank's inbox, now and then."""
+        self._inbox.look(self.driver, self.admission.whole.now())
 
     def part(self, ranks: int) -> None:
         """Have the ranks from ``ranks`` on leave the ledger before the job ends; all ranks together.
@@ -135,7 +157,7 @@ class RunLedger:
         """Commit the run's configuration and data; all ranks together, and returns when it is committed.
 
         Args:
-            config: content of ``config.json`` on rank 0; its SHA-256 is committed.
+            config: content of ``config.json``; its SHA-256 is committed.
             options: of the run; those that the ledger knows are committed.
             facts: what is known of the data and its split; their digest stands for the data set.
             name: of the data, for people.
@@ -150,20 +172,29 @@ class RunLedger:
             self._certify(lambda epoch, shares: End(epoch, before.run_id, round, root, shares), root)
         drawn = text(self._peer, os.urandom(DIGEST_BYTES).hex())
         self._run_id = sha256(b"pydec.train.run.v1", bytes.fromhex(drawn))
-        if self._peer.rank == 0:
-            self._settle()
-            known, root = dict(self.state.run.options), digest(facts)
-            wanted = {name: str(options[name]) for name in OPTIONS if options.get(name)}
-            changed = [
-                (name, v) for name, v in wanted.items() if known.get(name) != v and OPTIONS[name][0](v)
-            ]
-            self._say(Begin(self._run_id, sha256(config)))
-            if changed:
-                self._say(Config(tuple(sorted(changed))))
-            if root not in self.state.datasets:
-                self._say(Dataset(root, name[:_NAME_CHARACTERS], 1, 0, 0))
-            self._settle()
+        self._settle()
+        known, root = dict(self.state.run.options), digest(facts)
+        wanted = {name: str(options[name]) for name in OPTIONS if options.get(name)}
+        changed = [(name, v) for name, v in wanted.items() if known.get(name) != v and OPTIONS[name][0](v)]
+        bodies: list[tuple[Action, Body]] = [(Action.BEGIN_RUN, Begin(self._run_id, sha256(config)))]
+        if changed:
+            bodies.append((Action.CONFIGURE, Config(tuple(sorted(changed)))))
+        if root not in self.state.datasets:
+            bodies.append((Action.REGISTER_DATA, Dataset(root, name[:_NAME_CHARACTERS], 1, 0, 0)))
+        try:
+            speakers = [self.admission.who_may(action) for action, _ in bodies]
+        except AccessDenied as denied:  # on all ranks
+            raise SharedError(denied) from denied
+        for speaker, (_, body) in zip(speakers, bodies, strict=True):
+            if speaker == self.admission.rank:
+                self._say(body)
+        self._settle()
         self._level()
+        begun = table(self._peer, [float(self.state.run.run_id == self._run_id)])
+        if not begun[list(living(self._peer.transport).members)].all():
+            raise LedgerError(
+                f"rank {speakers[0]} died before it had begun the run on the ledger; start again"
+            )
 
     def checkpoint(self, round: int, root: bytes) -> None:
         """Certify the averaged model of a round; all ranks together. Nobody waits for the commit.
@@ -199,6 +230,8 @@ class RunLedger:
             "epoch": self.state.table.epoch,
             "checkpoints": [record.round for record in self.state.run.checkpoints],
             "uncertified": self.uncertified,
+            "denied": self.driver.gate.summary(),
+            "outside": sorted(self.admission.outside),
             **(self._membership.summary() if self._membership else {}),
         }
 
@@ -237,10 +270,10 @@ class RunLedger:
             self._futures.append(self.driver.submit(prove(body(epoch, collect(voters, shares)))))
         return True
 
-    @staticmethod
-    def _index(voters: ValidatorTable, rank: int) -> int | None:
+    def _index(self, voters: ValidatorTable, rank: int) -> int | None:
+        address = f"rank:{rank_of(self._peer.transport, rank)}"
         for index, validator in enumerate(voters.validators):
-            if validator.address == f"rank:{rank}":
+            if validator.address == address:
                 return index
         return None
 
@@ -264,84 +297,6 @@ class RunLedger:
         height = int(table(self._peer, [self.driver.head[0]]).max())
         self.driver.wait_for_height(height, self._timeout_s, self._peer.check)
         table(self._peer, [0.0])
-
-
-class Opening:
-    """The steps to a running ledger; those that talk to the others are apart, so that all fail together.
-
-    Args:
-        peer: this rank.
-        base: directory of all ranks' nodes; ``rank-N`` in it is this one's.
-        puzzle: what entry by work asks for, if the chain is made now; "" for SHA-256, or for what is there.
-
-    Raises:
-        ConfigError, SetupError, LedgerError: the key or the genesis there cannot be used.
-    """
-
-    def __init__(self, peer: Member, base: Path, puzzle: str = "") -> None:
-        self._peer, self._puzzle = peer, puzzle
-        self._keys: list[bytes] = []
-        self._fresh: frozenset[int] = frozenset()
-        self.directory, self.key, self.genesis = node_of(base, peer.rank)
-        if self.genesis is not None and puzzle not in ("", self.genesis.rules.puzzle):
-            raise ConfigError(
-                f"--puzzle {puzzle}: the ledger in {base} was made with {self.genesis.rules.puzzle}, which "
-                "its genesis fixes; leave the option out, or use a new directory"
-            )
-
-    def meet(self) -> None:
-        """Exchange keys, each proved, and agree on the chain; all ranks together, all raise alike.
-
-        Raises:
-            ConfigError: the directories are not of one chain.
-        """
-        peer = self._peer
-        nonce = bytes.fromhex(text(peer, os.urandom(DIGEST_BYTES).hex()))
-        chain = NO_DIGEST if self.genesis is None else self.genesis.chain_id
-        public = self.key.public
-        proof = self.key.sign(_claim(nonce, peer.rank, peer.size, public, chain))
-        keys, chains = [], []
-        for rank, told in enumerate(everyone(peer, public + chain + proof)):
-            public, chain, proof = told[:KEY_BYTES], told[KEY_BYTES:-SIGNATURE_BYTES], told[-SIGNATURE_BYTES:]
-            try:
-                verify(public, _claim(nonce, rank, peer.size, public, chain), proof)
-            except SignatureError as error:
-                raise ConfigError(f"rank {rank} does not prove its key: {error}") from None
-            check_sealed(peer.transport, rank, public)
-            keys.append(public)
-            chains.append(chain)
-        knows = [rank for rank, chain in enumerate(chains) if chain != NO_DIGEST]
-        for rank in knows:
-            first, other = chains[knows[0]].hex()[:16], chains[rank].hex()[:16]
-            if other != first:
-                raise ConfigError(
-                    f"--ledger: rank {knows[0]} has chain {first}, rank {rank} has chain {other}; "
-                    "use the directories of one run on all ranks, or a new one"
-                )
-        if len(set(keys)) < len(keys) or not knows:  # it refuses two ranks with one key
-            rules = Rules(puzzle=self._puzzle) if self._puzzle else None
-            self.genesis = founders(f"train {nonce.hex()[:32]}", keys, rules)
-        elif len(knows) < peer.size:  # newcomers take the chain that those who prove their keys are on
-            mine = self.genesis.encode().hex() if self.genesis is not None else ""
-            self.genesis = Genesis.decode(bytes.fromhex(text(peer, mine, knows[0])))
-        self._keys, self._fresh = keys, fresh_ranks(chains)
-
-    def open(self, timeout_s: float) -> RunLedger:
-        """Start this rank's node.
-
-        Raises:
-            LedgerError: its files cannot be used.
-        """
-        assert self.genesis is not None
-        create(self.directory, self.genesis)
-        driver = open_node(self._peer.transport, self.directory, self.key)
-        return RunLedger(self._peer, self.key, driver, timeout_s, self._keys, self._fresh)
-
-
-def everyone(peer: Member, mine: bytes) -> list[bytes]:
-    """What every rank passes, by rank; the same number of bytes on all, and all call it together."""
-    rows = np.rint(table(peer, list(mine))).astype(np.uint8)
-    return [row.tobytes() for row in rows]
 
 
 def digest(facts: Mapping[str, Any]) -> bytes:
@@ -381,7 +336,3 @@ def _saved(model: nn.Module) -> io.BytesIO:
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     return file
-
-
-def _claim(nonce: bytes, rank: int, size: int, public: bytes, chain: bytes) -> bytes:
-    return b"".join((_HELLO, nonce, rank.to_bytes(4, "big"), size.to_bytes(4, "big"), public, chain))

@@ -105,6 +105,7 @@ class Loop:
         )
         self.saver: Saver | None = None
         self.parting: Callable[[], None] | None = None  # called when all ranks end at one step, by a signal
+        self.align: Callable[[], None] | None = None  # called where all living ranks report
         self.under_way = 0  # step that this rank is in
         self.survivors = Survivors(peer, config.min_ranks)
         self.successor: Callable[[], Display] | None = None  # shows progress once rank 0 is dead
@@ -246,6 +247,8 @@ class Loop:
         """Figures since the last report: of all ranks, or of this one, which then waits for nobody."""
         if not alone:
             self.survivors.check(self.optimizer.heal())
+            if self.align is not None:
+                self.align()
             if self.successor is not None and self.peer.rank and speaks(self.peer):
                 self.display, self.successor = self.successor(), None
         known = [loss for loss in self._losses if math.isfinite(loss)]

@@ -5,6 +5,9 @@ about ``_AHEAD_S`` ahead. Usually the decision is there long before, and all mem
 the dead in its round. Otherwise they pause at theirs; if the living are no quorum, or it does not answer in
 time, training stops with one error, because nobody could tell it from the smaller part of two. Where it makes
 checkpoints, the living that are no quorum end at one step and save it first.
+
+Nobody promises a round for what an admin changes: whose role was taken, or who has left, is left out at the
+next report, which all ranks make at one step (``align``).
 """
 
 from __future__ import annotations
@@ -12,20 +15,28 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
+from pydec.comm.living import living
+from pydec.comm.team import rank_of
 from pydec.comm.view import View
+from pydec.consensus import transactions
 from pydec.consensus.driver import Driver
 from pydec.consensus.effects import Committed
 from pydec.consensus.epochs import Epochs, members, rank_in_address
 from pydec.consensus.state.chain import ChainState
+from pydec.consensus.state.parts import Account
 from pydec.errors import ConfigError, LedgerError
 from pydec.optim.optimizer import DecentralizedOptimizer
-from pydec.train.together import Member
+from pydec.train.admission import Admission
+from pydec.train.together import Member, table
 
 _AHEAD_S = 1.0  # what a decision may take before anybody pauses for it
 _FEWEST, _MOST = 8, 1 << 16  # rounds ahead, at least and at most
+_UNPROMISED = {"JOIN", "LEAVE", "STAKE", "KEY", "GRANT", "REVOKE", "CONFIG"}  # whose senders ask no trainer
 _NEVER = 1 << 40  # rounds ahead of ranks that have none in common
 
 
@@ -41,20 +52,30 @@ class Membership:
         driver: its ledger node, running; the thread that the optimiser steps in is another one.
         optimizer: of this rank.
         patience_s: longest pause for a decision.
+        admission: of this rank; who is outside is in no view of training.
+        beside: called before every round.
 
     Attributes:
         kept: why the old graph stayed, less the dead, where one could not be made for the members of a view.
     """
 
     def __init__(
-        self, peer: Member, driver: Driver, optimizer: DecentralizedOptimizer, patience_s: float
+        self,
+        peer: Member,
+        driver: Driver,
+        optimizer: DecentralizedOptimizer,
+        patience_s: float,
+        admission: Admission,
+        beside: Callable[[], None] = lambda: None,
     ) -> None:
         self.kept: list[str] = []
+        self._admission, self._beside = admission, beside
+        self._held: list[View] = []  # that were not promised: entered at a report
         self._peer, self._driver, self._optimizer, self._patience_s = peer, driver, optimizer, patience_s
         self._told: dict[int, float] = {}  # ranks seen dead, and when
         self._alone = optimizer.algorithm.asynchronous
         self._round, self._round_s, self._pace_s = 0, 0.0, 0.0
-        self._arrived: SimpleQueue[View] = SimpleQueue()
+        self._arrived: SimpleQueue[tuple[View, bool]] = SimpleQueue()
         self._history: list[View] = []
         lock = threading.Lock()
 
@@ -64,11 +85,11 @@ class Membership:
             with lock:
                 view = epochs.committed(state, head)
             if view is not None:
-                self._arrived.put(view)
+                self._arrived.put((view, _of_deaths(what.block.transactions)))
 
         with lock:
             self._unsubscribe = driver.subscribe(committed)
-            epochs = Epochs(self._state, driver.head[1])
+            epochs = Epochs(self._state, driver.head[1], self._place)
         self._first = epochs.at(0)
         driver.deaths.promise = self._promise
         optimizer.views.before_round = self.before_round
@@ -87,6 +108,7 @@ class Membership:
             LedgerError: the ledger has stopped here, and somebody is dead.
             Stopped: the job is being stopped.
         """
+        self._beside()
         now_s = self._peer.transport.now()
         if round > self._round:
             took_s = (now_s - self._round_s) / (round - self._round)
@@ -138,23 +160,63 @@ class Membership:
         for rank in sorted(transport.lost() - self._told.keys()):
             self._told[rank] = transport.now()
             for account in members(self._state):
-                if rank_in_address(account) == rank:
+                if self._place(account) == rank:
                     self._driver.deaths.saw(account.node_id)
 
     def _take_views(self) -> None:
         while not self._arrived.empty():
-            view = self._arrived.get()
-            self._history.append(view)
-            try:
-                self._optimizer.views.change(view)
-            except ConfigError as error:
-                self.kept.append(f"epoch {view.epoch}: {error}")
+            view, promised = self._arrived.get()
+            if promised or self._alone:
+                self._held = []
+                self._change(view)
+            else:
+                self._held.append(view)
+
+    def _change(self, view: View) -> None:
+        self._history.append(view)
+        try:
+            self._optimizer.views.change(view)
+        except ConfigError as error:
+            self.kept.append(f"epoch {view.epoch}: {error}")
+
+    def align(self) -> None:
+        """All that take part are at one step: enter, in their next round, what an admin has changed.
+
+        Raises:
+            AccessDenied: this rank may not take part any more; the others go on.
+            LedgerError: somebody is to be left out whom the algorithm cannot do without.
+        """
+        self._take_views()
+        link = self._peer.transport
+        newest = self._held[-1].epoch if self._held else 0
+        known = table(self._peer, [newest])[list(living(link).members), 0].min()
+        view = next((view for view in reversed(self._held) if view.epoch <= known), None)
+        if view is None:
+            return
+        self._held = [later for later in self._held if later.epoch > view.epoch]
+        out = [place for place in living(link).members if place not in view.members]
+        if not out:
+            return  # other options, and the same members
+        self._change(replace(view, start_round=self._optimizer.rounds))
+        self._admission.shut_out(out)
+        if self.kept and self.kept[-1].startswith(f"epoch {view.epoch}: "):
+            who = ", ".join(map(str, out))
+            raise LedgerError(
+                f"rank {who} may not take part any more, and nobody can go on without it: {self.kept[-1]}; "
+                "start again"
+            )
+        if not self._admission.takes_part:
+            raise self._admission.outside[self._admission.rank]
 
     def _undecided(self) -> list[int]:
         """Ranks seen dead that are members yet; asked in every round, and nearly always nobody is."""
         if not self._told:
             return []
-        return sorted(self._told.keys() & set(map(rank_in_address, members(self._state))))
+        return sorted(self._told.keys() & set(map(self._place, members(self._state))))
+
+    def _place(self, account: Account) -> int | None:
+        """The rank of a member among those that take part."""
+        return self._admission.place(rank_in_address(account))
 
     def _must_wait(self, round: int) -> bool:
         gone = self._undecided()
@@ -168,13 +230,10 @@ class Membership:
 
     def _deciding(self) -> bool:
         """Whether those who live are a quorum of a ledger that runs."""
-        table = self._state.table
-        living = [
-            index
-            for index, validator in enumerate(table.validators)
-            if validator.address not in {f"rank:{rank}" for rank in self._told}
-        ]
-        return self._driver.failure is None and table.quorum(table.weight(living))
+        voters = self._state.table
+        gone = {f"rank:{rank_of(self._peer.transport, rank)}" for rank in self._told}
+        here = [index for index, validator in enumerate(voters.validators) if validator.address not in gone]
+        return self._driver.failure is None and voters.quorum(voters.weight(here))
 
     def _ends(self) -> bool:
         """Whether those who live cannot decide, and therefore end, all at one step, which they save."""
@@ -203,9 +262,9 @@ class Membership:
         self._look()
         if not self._undecided() or self._deciding():
             return None
-        table = self._state.table
+        voters = self._state.table
         needed = next(
-            (count for count in range(len(table)) if table.quorum(table.weight(range(count)))), len(table)
+            (count for count in range(len(voters)) if voters.quorum(voters.weight(range(count)))), len(voters)
         )
         return Minority(
             f"{self._who_is_gone()}, the ledger needs {needed}: training has stopped in round {self._round}, "
@@ -215,3 +274,8 @@ class Membership:
     def _who_is_gone(self) -> str:
         gone, size = self._undecided(), len(self._state.table)
         return f"{len(gone)} of {size} members are gone (ranks {', '.join(map(str, gone))})"
+
+
+def _of_deaths(block: Sequence[bytes]) -> bool:
+    """Whether the members that a block changes have promised each other the round of that change."""
+    return not any(transactions.kind_name(data) in _UNPROMISED for data in block)

@@ -9,9 +9,11 @@ rank of the job are held for dead, as if they had died in it. All of it takes a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
-from pydec.consensus.driver import Driver
+from pydec.consensus.access import Action, may_take
+from pydec.consensus.driver import Driver, Receipt
 from pydec.consensus.epochs import members, rank_in_address
 from pydec.consensus.rejoin import back
 from pydec.consensus.roles import Role
@@ -19,7 +21,7 @@ from pydec.consensus.state.chain import ChainState
 from pydec.consensus.state.parts import Account
 from pydec.consensus.transactions import NO_DIGEST, Body, Grant, Leave, Transfer, sign
 from pydec.crypto.signing import SigningKey
-from pydec.errors import ConfigError, LedgerError, TransactionError
+from pydec.errors import ConfigError, DeniedTransaction, LedgerError, TransactionError
 from pydec.train.together import Member, jointly
 
 PART_S = 15.0  # that leaving the ledger may take of the time in which ranks must end
@@ -32,21 +34,25 @@ class Roster:
 
     Args:
         peer: this rank.
+        rank: of this process in the job, whatever numbers the peer has later.
         key: of this rank.
         keys: of all ranks, proved, 32 bytes each.
         fresh: ranks that had no ledger before.
         driver: this rank's node.
         level: waits until every rank has what any rank has.
         timeout_s: for every step.
+        roles: that this rank asks for if it is new; None: to train and to vote, or what it was granted.
     """
 
     peer: Member
+    rank: int
     key: SigningKey
     keys: Sequence[bytes]
     fresh: frozenset[int]
     driver: Driver
     level: Callable[[], None]
     timeout_s: float
+    roles: Role | None = None
 
     @property
     def _state(self) -> ChainState:
@@ -54,8 +60,13 @@ class Roster:
         assert isinstance(state, ChainState)
         return state
 
-    def enter(self) -> None:
+    def enter(self, handed: Callable[[], Sequence[Future[Receipt]]] = tuple) -> None:
         """Make the members of the ledger the ranks of the job; begin with the newest state on all ranks.
+
+        A newcomer that the roles on the ledger keep out stays out, and the others go on.
+
+        Args:
+            handed: submits what others have to say through this rank, such as grants, before anybody joins.
 
         Raises:
             SharedError: the directories are not of one ledger, too few of its members are here, no quorum
@@ -71,11 +82,24 @@ class Roster:
 
         jointly(self.peer, decided)
         self.level()
+        others = handed()
+        jointly(self.peer, lambda: self._done(others))
+        handed()  # clears away what was decided
+        self.level()
         newcomers = [rank for rank, key in enumerate(self.keys) if not _is_member(self._state, key)]
         if not newcomers:
             return
         self._settled(self._let_in(self._state, newcomers))
-        self._settled([back(self.key, self._state, f"rank:{self.peer.rank}")])
+        self._settled([self._join()])
+
+    def _join(self) -> bytes | None:
+        """What this rank says to come in, unless it is in, or may not."""
+        account = self._state.accounts.get(self.key.public)
+        if account is not None and account.roles:
+            return None
+        if not self.driver.gate.allows(self.key.public, Action.JOIN):
+            return None
+        return back(self.key, self._state, f"rank:{self.rank}", self.roles)
 
     def part(self, ranks: int) -> list[int]:
         """Have the ranks from ``ranks`` on leave the ledger; those that are members yet when time is up.
@@ -87,7 +111,7 @@ class Roster:
         def leavers(state: ChainState) -> list[int]:
             return [rank for rank in sorted(map(rank_in_address, members(state))) if rank >= ranks]
 
-        if self.peer.rank in leavers(self._state):
+        if self.rank in leavers(self._state):
             self.driver.submit(self._signed(Leave()))
         try:
             self._until(lambda state: not leavers(state), PART_S, lambda: None)
@@ -149,10 +173,13 @@ class Roster:
         balance = account.balance
         for rank in newcomers:
             known = state.accounts.get(self.keys[rank]) or Account(self.keys[rank], self.keys[rank])
+            open_to = may_take(known, admission)
             missing = min(v.stake for v in state.table.validators) - known.balance - known.locked
-            if admission == "invite" and _TRAINS & ~known.granted:
+            if known.barred or known.slashed:
+                continue  # it takes an admin's own word
+            if admission == "invite" and not open_to:
                 bodies.append(Grant(known.node_id, int(_TRAINS)))
-            elif admission == "stake" and 0 < missing <= balance:
+            elif admission == "stake" and Role.VALIDATOR & open_to and 0 < missing <= balance:
                 bodies.append(Transfer(known.node_id, missing))
                 balance -= missing
         return [self._signed(body, number) for number, body in enumerate(bodies)]
@@ -166,13 +193,22 @@ class Roster:
         futures = [self.driver.submit(data) for data in transactions if data is not None]
 
         def committed() -> None:
-            try:
-                self.driver.wait(futures, self.timeout_s, self.peer.check)
-            except TransactionError as refused:
-                raise ConfigError(f"the ledger does not let a newcomer in: {refused}") from None
+            for refused in self._done(futures):
+                if not isinstance(refused, DeniedTransaction):  # which is counted at the gate, and stays out
+                    raise ConfigError(f"the ledger does not let a newcomer in: {refused}") from None
 
         jointly(self.peer, committed)
         self.level()
+
+    def _done(self, futures: Sequence[Future[Receipt]]) -> list[TransactionError]:
+        """Wait until these are committed, or refused: why those were."""
+        refused = []
+        for future in futures:
+            try:
+                self.driver.wait([future], self.timeout_s, self.peer.check)
+            except TransactionError as error:
+                refused.append(error)
+        return refused
 
     def _until(
         self, done: Callable[[ChainState], bool], timeout_s: float, check: Callable[[], None] | None = None

@@ -141,6 +141,18 @@ class RunDir:
         except OSError as error:
             raise self._failure(error) from error
 
+    def observed(self, rank: int) -> Metrics:
+        """The open record of what an observer is told.
+
+        Raises:
+            SetupError: it cannot be opened.
+        """
+        try:
+            (self.path / "observed").mkdir(parents=True, exist_ok=True)
+            return Metrics(self.path / "observed" / f"rank-{rank}.jsonl", self._failure)
+        except OSError as error:
+            raise self._failure(error) from error
+
     def _refuse_old(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"run directory {self.path} is a file; choose another with --run-dir")
@@ -169,11 +181,15 @@ class Metrics:
     Args:
         path: file to append to.
         failure: makes the exception for an OSError.
+
+    Attributes:
+        also: called with every line as well.
     """
 
     def __init__(self, path: Path, failure: Callable[[OSError], SetupError]) -> None:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115  # lives as long as this object
         self._failure = failure
+        self.also: Callable[[bytes], None] | None = None
         self._encoder = msgspec.json.Encoder()
         self._lines = bytearray()
         self._written_s = time.monotonic()
@@ -184,7 +200,10 @@ class Metrics:
         Raises:
             SetupError: the disk is full.
         """
-        self._lines += self._encoder.encode(_finite(dict(row))) + b"\n"
+        line = self._encoder.encode(_finite(dict(row))) + b"\n"
+        self._lines += line
+        if self.also is not None:
+            self.also(line)
         if time.monotonic() - self._written_s >= FLUSH_S:
             self.flush()
 

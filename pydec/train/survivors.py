@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydec.comm import pmix
+from pydec.comm.team import rank_of
 from pydec.comm.words import say_out
 from pydec.errors import PydecError
 from pydec.train.together import Member
@@ -65,7 +66,7 @@ class Survivors:
                 flush=True,
             )
             for rank in sorted(lost):
-                say_out(rank)
+                say_out(rank_of(self._peer.transport, rank))
 
     def check(self, members: tuple[int, ...]) -> None:
         """Raise TooFewRanks if too few are left of what all survivors have agreed on."""

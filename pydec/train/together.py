@@ -100,6 +100,12 @@ def texts(peer: Member, mine: str) -> list[str]:
     return [text(peer, mine, rank) if speak[rank] else "" for rank in range(peer.size)]
 
 
+def everyone(peer: Member, mine: bytes) -> list[bytes]:
+    """What every rank passes, by rank; the same number of bytes on all, and all call it together."""
+    rows = np.rint(table(peer, list(mine))).astype(np.uint8)
+    return [row.tobytes() for row in rows]
+
+
 def settle(peer: Member, error: PydecError | None) -> None:
     """Fail on all ranks if one has failed, so that nobody waits for it.
 

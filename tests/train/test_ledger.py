@@ -196,7 +196,7 @@ def test_a_rank_that_dies_is_evicted_by_the_run_and_comes_back_in_the_next(toy):
 
         return LocalCluster(4, seed, delay_s=(5e-4, 2e-3), deaths=deaths).run(program)
 
-    run("first", {0: Death(0.2, (0.0, 2e-3))}, 0)
+    run("first", {0: Death(0.4, (0.0, 2e-3))}, 0)
     said = json.loads(Path("first/summary.json").read_text())
     assert (said["status"], said["ranks_finished"]) == ("done", 3)
     assert [gone["rank"] for gone in said["ledger"]["evicted"]] == [0]
@@ -223,7 +223,7 @@ def test_a_minority_stops_with_one_error_that_all_have_alike(toy):
                 job.run(peer, long, "first", quiet=True)
             said.append(str(error.value))
 
-    deaths = {rank: Death(0.2, (0.0, 2e-3)) for rank in (2, 3)}
+    deaths = {rank: Death(0.4, (0.0, 2e-3)) for rank in (2, 3)}
     LocalCluster(4, 1, delay_s=(5e-4, 2e-3), deaths=deaths).run(program)
     assert len(said) == 2
     for words in said:

@@ -15,6 +15,7 @@ from pydec.consensus.file_storage import create
 from pydec.consensus.node import founders, open_node
 from pydec.crypto.signing import SigningKey
 from pydec.peer import Peer
+from pydec.train.admission import Admission
 from pydec.train.membership import Membership, Minority
 
 KEYS = [SigningKey(bytes([number]) * 32) for number in range(1, 8)]
@@ -35,7 +36,8 @@ def train(
         ):
             x = nn.Parameter(torch.full((3,), float(peer.rank)))
             opt = DecentralizedOptimizer(torch.optim.SGD([x], lr=0.0), peer, init="keep", iid=True, **options)
-            follows = Membership(peer, driver, opt, patience_s=10.0)
+            admission = Admission(peer, [key.public for key in KEYS[:size]], driver)
+            follows = Membership(peer, driver, opt, patience_s=10.0, admission=admission)
             path, epochs = [], []
             for _ in range(steps):
                 x.grad = torch.zeros(3)

@@ -1,0 +1,126 @@
+"""Which ranks of a job take part: the ledger's roles decide before anything of the model is sent.
+
+All ranks meet on the ledger first. Who has no role to take part in gossip is outside: the others go on as a
+team (``comm.team``) that sends it nothing but what ``observers`` has. A rank that loses its role while
+training goes on is outside from the next report on, which all ranks make at one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pydec.comm.living import living
+from pydec.comm.team import place_of, rank_of
+from pydec.comm.transport import Transport
+from pydec.consensus.access import Action, allow
+from pydec.consensus.driver import Driver
+from pydec.consensus.state.chain import ChainState
+from pydec.errors import AccessDenied, ConfigError, LedgerError
+from pydec.train.together import Member, table
+
+_TRIES = 8
+
+
+class Admission:
+    """One rank's knowledge of who takes part.
+
+    Args:
+        peer: this rank, with the whole job around it.
+        keys: of all ranks, proved, 32 bytes each.
+        driver: this rank's node of the ledger.
+
+    Attributes:
+        whole: the transport of all ranks of the job.
+        rank: of this process in the job.
+        outside: ranks of the job that take no part, and what was denied to them.
+    """
+
+    def __init__(self, peer: Member, keys: Sequence[bytes], driver: Driver) -> None:
+        self.whole: Transport = peer.transport
+        self.rank = peer.rank
+        self.keys, self.outside = tuple(keys), dict[int, AccessDenied]()
+        self._peer, self._driver = peer, driver
+
+    @property
+    def _state(self) -> ChainState:
+        state = self._driver.state
+        assert isinstance(state, ChainState)
+        return state
+
+    @property
+    def inside(self) -> tuple[int, ...]:
+        """Ranks of the job that take part, in increasing order."""
+        return tuple(rank for rank in range(self.whole.size) if rank not in self.outside)
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether this rank does."""
+        return self.rank not in self.outside
+
+    def may(self, rank: int, action: Action) -> bool:
+        """Whether a rank of the job may do something now; nothing is counted."""
+        return self._denial(rank, action) is None
+
+    def who_may(self, action: Action) -> int:
+        """The lowest rank that takes part and may do something.
+
+        Raises:
+            AccessDenied: none may; it names the lowest of all.
+        """
+        for rank in self.inside:
+            if self.may(rank, action):
+                return rank
+        first = self.inside[0]
+        denied = self._denial(first, action)
+        assert denied is not None
+        self._driver.gate.note(denied, quiet=self.rank != first)
+        raise denied
+
+    def decide(self, level: Callable[[], None]) -> None:
+        """Agree on who takes part; all ranks of the job together, all with the same result.
+
+        Args:
+            level: waits until every rank has what any rank has of the ledger.
+
+        Raises:
+            ConfigError: nobody may.
+            LedgerError: the roles change faster than the ranks can agree.
+        """
+        here = list(living(self.whole).members)
+        for _ in range(_TRIES):
+            denied = [self._denial(rank, Action.GOSSIP) for rank in range(self.whole.size)]
+            rows = table(self._peer, [float(error is not None) for error in denied])[here]
+            if (rows == rows[0]).all():
+                break
+            level()
+        else:
+            raise LedgerError(
+                "the ranks do not agree on who may train: their roles are changing; start again"
+            )
+        self._shut_out({rank: error for rank, error in enumerate(denied) if error is not None})
+        if not self.inside:
+            raise ConfigError(f"no rank of this job may train: {self.outside[0]}")
+
+    def shut_out(self, places: Sequence[int]) -> None:
+        """Members of the team have lost their role; all of them call it at one step, those as well."""
+        ranks = [rank_of(self._peer.transport, place) for place in places]
+        found = {rank: self._denial(rank, Action.GOSSIP) for rank in ranks}
+        self._shut_out({rank: error for rank, error in found.items() if error is not None})
+        living(self._peer.transport).leave_out(places)
+
+    def _shut_out(self, denied: dict[int, AccessDenied]) -> None:
+        self.outside |= denied
+        first = min(self.inside, default=0)
+        for error in denied.values():
+            self._driver.gate.note(error, quiet=self.rank != first)
+
+    def _denial(self, rank: int, action: Action) -> AccessDenied | None:
+        try:
+            allow(self._state, self.keys[rank], action)
+        except AccessDenied as error:
+            return error
+        return None
+
+    def place(self, rank: int) -> int | None:
+        """The number in the team of a rank of the job; None if it takes no part."""
+        return None if rank in self.outside else place_of(self._peer.transport, rank)
