@@ -161,4 +161,8 @@ def environment(job: Job, env: Mapping[str, str], cores: int, root: bool) -> dic
     if root:
         added |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
         added |= {"PRTE_ALLOW_RUN_AS_ROOT": "1", "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    if "SLURM_JOB_ID" in env:
+        added["SLURM_OVERLAP"] = (
+            "1"  # a step that lost a node holds the others' cores, and a new one would wait
+        )
     return {**added, **env}

@@ -57,6 +57,12 @@ def test_threads_share_the_cores(ranks, hosts, cores, threads):
     assert environment(job, {"OMP_NUM_THREADS": "7"}, cores, root=False)["OMP_NUM_THREADS"] == "7"
 
 
+def test_a_new_step_of_slurm_does_not_wait_for_one_that_has_lost_a_node():
+    job = Job(2, ("true",))
+    assert environment(job, {"SLURM_JOB_ID": "7"}, 2, root=False)["SLURM_OVERLAP"] == "1"
+    assert "SLURM_OVERLAP" not in environment(job, {}, 2, root=False)
+
+
 def test_only_root_is_allowed_to_be_root():
     job = Job(1, ("true",))
     assert environment(job, {}, 1, root=True)["OMPI_ALLOW_RUN_AS_ROOT"] == "1"
