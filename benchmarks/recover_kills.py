@@ -76,7 +76,7 @@ def kill(elements: int, seed: int, *, ledger: bool = False) -> float:
     drawn = random.Random(seed)
     victim = drawn.randrange(RANKS)
     with _job(RANKS, elements, ledger=ledger) as (folder, told, job):
-        _until(lambda: bool((told[ROUNDS] >= _WARM_UP).all()), job.check)
+        until(lambda: bool((told[ROUNDS] >= _WARM_UP).all()), job.check)
         time.sleep(drawn.uniform(0.0, 0.5))
         os.kill(int(told[PROCESS, victim]), signal.SIGKILL)
         moment_s = time.monotonic()
@@ -84,8 +84,8 @@ def kill(elements: int, seed: int, *, ledger: bool = False) -> float:
             time.sleep(3.0)  # rounds to be in the next epoch in
         _end(told)
         job.wait(_LIMIT_S)
-        ranks = set(range(RANKS)) - {victim} if ledger else _neighbours(victim)
-        return max(_without(folder, rank, victim, moment_s) for rank in ranks)
+        ranks = set(range(RANKS)) - {victim} if ledger else neighbours(victim)
+        return max(without(folder, rank, victim, moment_s) for rank in ranks)
 
 
 def stop(seed: int) -> float:
@@ -96,25 +96,26 @@ def stop(seed: int) -> float:
     """
     drawn = random.Random(seed)
     victim = drawn.randrange(RANKS)
-    ranks = sorted(_neighbours(victim))
+    ranks = sorted(neighbours(victim))
     with _job(RANKS, SIZES["1 kB"], grace=f"{GRACE_S:g}") as (folder, told, job):
-        _until(lambda: bool((told[ROUNDS] >= 2 * _WARM_UP).all()), job.check)  # the grace holds from there
+        until(lambda: bool((told[ROUNDS] >= 2 * _WARM_UP).all()), job.check)  # the grace holds from there
         time.sleep(drawn.uniform(0.0, 0.5))
         process = int(told[PROCESS, victim])
         os.kill(process, signal.SIGSTOP)
         moment_s = time.monotonic()
-        _until(lambda: bool((told[ROUNDS, ranks] > told[ROUNDS, victim] + _WARM_UP).all()), job.check)
+        until(lambda: bool((told[ROUNDS, ranks] > told[ROUNDS, victim] + _WARM_UP).all()), job.check)
         _end(told)
         os.kill(process, signal.SIGCONT)  # it hears that it is out, and leaves
         job.wait(_LIMIT_S)
-        return max(_without(folder, rank, victim, moment_s) for rank in ranks)
+        return max(without(folder, rank, victim, moment_s) for rank in ranks)
 
 
-def _neighbours(rank: int) -> set[int]:
+def neighbours(rank: int) -> set[int]:
+    """Those of a rank on the ring of ``RANKS``."""
     return {(rank - 1) % RANKS, (rank + 1) % RANKS}
 
 
-def _without(folder: Path, rank: int, victim: int, moment_s: float) -> float:
+def without(folder: Path, rank: int, victim: int, moment_s: float) -> float:
     """Seconds after a moment in which a rank finished its first round without another."""
     said = _said(folder, rank)
     without = said["moments_s"][said["gone"][str(victim)] :]
@@ -149,7 +150,7 @@ def retained(faults: int, every_s: float, ranks: int = 8) -> Row:
     for count in (0, faults):
         victims = drawn.sample(range(1, ranks), count)
         with _job(ranks, SIZES["1 kB"], compute_ms=20.0) as (_, told, job):
-            _until(lambda told=told: bool((told[ROUNDS] >= _WARM_UP).all()), job.check)  # type: ignore[misc]
+            until(lambda told=told: bool((told[ROUNDS] >= _WARM_UP).all()), job.check)  # type: ignore[misc]
             before, began_s = int(told[ROUNDS, 0]), time.monotonic()
             for number in range(faults):
                 time.sleep(every_s / 2)
@@ -197,7 +198,8 @@ def _end(told: NDArray[np.int64]) -> None:
     told[END, 0] = told[ROUNDS].max() + _MORE
 
 
-def _until(what: Callable[[], bool], check: Callable[[], None]) -> None:
+def until(what: Callable[[], bool], check: Callable[[], None]) -> None:
+    """Wait for something, and have it checked meanwhile that it can still come."""
     until_s = time.monotonic() + _LIMIT_S
     while not what():
         check()

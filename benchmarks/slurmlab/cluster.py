@@ -26,7 +26,7 @@ from . import config
 PACKAGES = "slurmctld slurmd slurm-client munge libpmix-dev"
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "salloc", "scontrol", "setpriv")
 _PLUGINS = ("/usr/lib/*/slurm*/mpi_pmix*.so", "/usr/lib/*/pmix2/lib/libpmix.so")
-_START_S = 120.0
+_LIMIT_S = 600.0
 _LOOK_S = 0.1
 _RATE = "1gbit"
 
@@ -136,7 +136,7 @@ class Cluster:
             inside, env=env, text=True, errors="replace", start_new_session=True, **{**streams, **options}
         )
 
-    def run(self, words: Sequence[str], *, timeout_s: float = 60.0, **options: Any) -> str:
+    def run(self, words: Sequence[str], *, timeout_s: float = _LIMIT_S, **options: Any) -> str:
         """Run a command on the head and return its standard output.
 
         Raises:
@@ -207,7 +207,7 @@ class Cluster:
                         found[pid] = b" ".join(words).decode(errors="replace")
         return found
 
-    def until(self, what: Callable[[], bool], otherwise: str, limit_s: float = _START_S) -> None:
+    def until(self, what: Callable[[], bool], otherwise: str, limit_s: float = _LIMIT_S) -> None:
         """Wait for something.
 
         Raises:
