@@ -217,7 +217,7 @@ class Store:
         key = self._key(step, rank, manifest)
         if key is None:
             return manifest
-        return {**manifest, "state": open_state(self.path(step, rank, "json"), manifest["state"], key)}
+        return {**manifest, "state": open_state(self.path(step, rank, "json"), manifest.get("state"), key)}
 
     def clear(self, step: int, rank: int) -> Iterator[memoryview]:
         """The bytes of a sealed part's file in the clear, piece by piece, each valid until the next.

@@ -40,8 +40,10 @@ def vault_of(peer: Member, config: TrainConfig) -> Vault | None:
         return vault
 
     jointly(peer, begin)
-    words = text(peer, json.dumps(vault.draw(publics)) if speaks(peer) else "", living(peer.transport).first)
-    jointly(peer, lambda: vault.use(json.loads(words)))
+    drawn = text(peer, json.dumps(vault.draw(publics)) if speaks(peer) else "", living(peer.transport).first)
+    entry = json.loads(drawn)
+    signatures = texts(peer, jointly(peer, lambda: vault.sign(entry)))
+    vault.use(entry, dict(zip(publics, signatures, strict=True)))
     return vault
 
 

@@ -3,10 +3,12 @@
 Every start of a run draws a key of its own, which seals all that its ranks write; it is wrapped for the
 identity key of each (see ``crypto.wrapping``), and the wrapped keys are in every part's manifest. So any of
 the ranks, also in another number, opens any part with nothing but its own key and the files; who is no rank
-any more opens none that a later start wrote. The tensors' file is cut into chunks of ``PLAIN_BYTES``, each
-sealed to ``CHUNK_BYTES`` (see ``crypto.vault``) under a key of the part: it follows from the start's key,
-step, rank, length and a nonce that is drawn for every write. Digests are over sealed bytes: copies are made,
-verified and repaired without a key.
+any more opens none that a later start wrote. Every rank signs the key at the start, and takes a key from a
+disk with its own signature alone: public keys are public, so whoever can write there could wrap one for them.
+
+The tensors' file is cut into chunks of ``PLAIN_BYTES``, each sealed to ``CHUNK_BYTES`` (see ``crypto.vault``)
+under a key of the part: it follows from the start's key, step, rank, length and a nonce that is drawn for
+every write. Digests are over sealed bytes: copies are made, verified and repaired without a key.
 
 What a manifest says beside its state stays in the clear: step, ranks, options, facts about the data and
 versions. A model by itself (``final.pt.sealed``) is one file: a line of JSON that says what such a manifest
@@ -22,18 +24,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
+from pydec.crypto.handshake import expand
 from pydec.crypto.hashing import CHUNK_BYTES, sha256
-from pydec.crypto.signing import SigningKey
+from pydec.crypto.signing import SigningKey, verify
 from pydec.crypto.suites import KEY_BYTES
 from pydec.crypto.vault import OVERHEAD_BYTES, BadChunk, DatasetKey
 from pydec.crypto.wrapping import BadWrapping, unwrap, wrap
-from pydec.errors import ConfigError, SetupError
+from pydec.errors import ConfigError, SetupError, SignatureError
 
 FORMAT = 1
 PLAIN_BYTES = CHUNK_BYTES - OVERHEAD_BYTES
 """Of a file in one chunk, so that a sealed chunk is one leaf of the sealed file's Merkle tree."""
 _ABOUT = b"checkpoints | "
 _PART = b"pydec.v1 | checkpoint | "
+_SIGNED = b"pydec.v1 | key of checkpoints | "
 _STATE = 1 << 63  # index of the chunk that is the state of the manifest
 _MODEL = (1 << 64) - 1  # in place of a rank
 _MOST_SAID_BYTES = 1 << 22
@@ -43,7 +47,8 @@ SEALED = ".sealed"
 """What the name of a model's file ends in when it is sealed."""
 
 Entry = Mapping[str, Any]
-"""What a start says about its key: its id, and the key wrapped by public identity key, in hexadecimal."""
+"""What a start says about its key, in hexadecimal: its id, and by public identity key the wrapped key and the
+signature of each rank."""
 
 
 class Vault:
@@ -59,7 +64,7 @@ class Vault:
         self._current: Entry = {}
 
     def draw(self, publics: Iterable[bytes]) -> Entry:
-        """A new key for a start of the run; ``use`` makes it the current one.
+        """A new key for a start of the run, for all ranks to sign; see ``sign`` and ``use``.
 
         Args:
             publics: public identity keys of the ranks, 32 bytes each.
@@ -68,31 +73,46 @@ class Vault:
             SignatureError: one is no key that somebody could hold.
         """
         drawn, secret = os.urandom(KEY_BYTES), os.urandom(KEY_BYTES)
-        return {
-            "id": drawn.hex(),
-            "for": {
-                public.hex(): wrap(secret, public, _ABOUT + drawn).hex() for public in sorted({*publics})
-            },
-        }
+        readers = sorted(set(publics))
+        wrapped = {public.hex(): wrap(secret, public, _ABOUT + drawn).hex() for public in readers}
+        return {"id": drawn.hex(), "for": wrapped, "by": {}}
 
-    def use(self, entry: Entry) -> None:
-        """Seal with this key from now on.
+    def sign(self, entry: Entry) -> str:
+        """Take the key that was drawn for this start; this rank's signature of it, in hexadecimal.
 
         Raises:
             SetupError: it does not open for this rank.
         """
-        if not self.opens(entry):
+        name = str(entry["id"])
+        if not self.take(name, entry["for"].get(self.identity.public.hex(), "")):
             raise SetupError(
                 f"the key that seals this run's checkpoints was not wrapped for {self._whose}: another rank "
                 "knows this one by another key"
             )
-        self._current = entry
+        return self.identity.sign(self._statement(name)).hex()
+
+    def use(self, entry: Entry, signatures: Mapping[bytes, str]) -> None:
+        """Seal with this key from now on.
+
+        Args:
+            entry: as it was drawn.
+            signatures: what ``sign`` gave on each rank, by public identity key.
+        """
+        self._current = {**entry, "by": {public.hex(): words for public, words in signatures.items()}}
 
     def opens(self, entry: Entry) -> bool:
-        """Whether this rank has the key, or its identity unwraps it, which it then does."""
-        name = str(entry["id"])
-        wrapped = entry["for"].get(self.identity.public.hex())
-        return name in self._secrets or (wrapped is not None and self.take(name, wrapped))
+        """Whether this rank has the key, or unwraps it and finds its own signature on it."""
+        name, mine = str(entry["id"]), self.identity.public.hex()
+        if name in self._secrets:
+            return True
+        if not self.take(name, entry["for"].get(mine, "")):
+            return False
+        try:
+            verify(self.identity.public, self._statement(name), bytes.fromhex(entry["by"].get(mine, "")))
+        except (SignatureError, ValueError):
+            del self._secrets[name]
+            return False
+        return True
 
     def take(self, name: str, wrapped: str) -> bool:
         """Take a key that was wrapped for this rank; whether it opens.
@@ -161,6 +181,10 @@ class Vault:
             )
         return key
 
+    def _statement(self, name: str) -> bytes:
+        """What a rank signs: the key, by its id and by what proves it to who has it."""
+        return _SIGNED + bytes.fromhex(name) + expand(self._secrets[name], _SIGNED)
+
     @property
     def _whose(self) -> str:
         return self.identity.public.hex()[:16]
@@ -180,12 +204,13 @@ def entry_of(said: Any) -> Entry | None:
     """What a manifest's "sealed" says about the key, if it has the right form; it may be anything at all."""
     if not isinstance(said, dict) or not isinstance(said.get("key"), dict):
         return None
-    name, wrapped = said["key"].get("id"), said["key"].get("for")
+    name, tables = said["key"].get("id"), [said["key"].get("for"), said["key"].get("by")]
     numbers = [said.get("format"), said.get("bytes")]
     if not all(type(number) is int and 0 < number < 1 << 63 for number in numbers):
         return None
-    if not isinstance(wrapped, dict) or not all(isinstance(words, str) for words in wrapped.values()):
-        return None
+    for table in tables:
+        if not isinstance(table, dict) or not all(isinstance(words, str) for words in table.values()):
+            return None
     if not all(isinstance(words, str) and _HEX.fullmatch(words) for words in (name, said.get("nonce"))):
         return None
     return cast("Entry", said["key"])
@@ -198,6 +223,11 @@ def holders(entry: Entry) -> Sequence[str]:
 
 def _for_others(path: Path, entry: Entry, whose: str) -> str:
     names = [public[:16] for public in holders(entry)]
+    if whose in names:
+        return (
+            f"{path} is sealed with a key that {whose} has not signed: it was tampered with, or is of a run "
+            "that this rank had no part in"
+        )
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return (
         f"{path} is sealed: it opens for identity key{'s' if len(names) > 1 else ''} "
@@ -294,7 +324,7 @@ def seal_state(state: Any, key: DatasetKey) -> dict[str, str]:
     return {"sealed": key.encrypt_chunk(_STATE, json.dumps(state).encode(), fresh=True).hex()}
 
 
-def open_state(path: Path, state: Mapping[str, str], key: DatasetKey) -> Any:
+def open_state(path: Path, state: Any, key: DatasetKey) -> Any:
     """The state that ``seal_state`` sealed.
 
     Raises:

@@ -173,6 +173,9 @@ def find(peer: Member, store: Store, config: TrainConfig) -> Point:
         raise ConfigError(_none(store, said))
     step, members = line.step, list(line.members)
     mine = _mine(peer, store, config, step, members)
+    plain = table(peer, [float(any("sealed" not in manifest for manifest in mine.values()))])[:, 0]
+    if store.vault is not None and plain.any():
+        said.append(f"the checkpoint of step {step} is not sealed: nothing proves who wrote it")
     common = json.loads(text(peer, json.dumps(_common(mine[members[0]]) if peer.rank == 0 else None)))
     loop = unflatten(common["loop"], {})
     history = [(int(n), int(taken)) for n, taken in common["history"]]

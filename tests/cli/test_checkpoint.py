@@ -25,7 +25,8 @@ def run(tmp_path, monkeypatch):
     """A run directory with two sealed parts of step 4, one of step 8, and a sealed model; and key files."""
     monkeypatch.chdir(tmp_path)
     vault = Vault(KEY)
-    vault.use(vault.draw([KEY.public]))
+    entry = vault.draw([KEY.public])
+    vault.use(entry, {KEY.public: vault.sign(entry)})
     store = Store(RunDir(tmp_path / "run"), vault)
     for step, rank in ((4, 0), (4, 1), (8, 0)):
         store.write_tensors(step, rank, {"w": WEIGHT + rank}, {"members": [0], "state": {}})

@@ -6,6 +6,8 @@ import copy
 import pickle
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pydec.crypto.keyring import MOST_GENERATIONS, Keyring, Lock
 from pydec.crypto.vault import BadChunk, DatasetKey
@@ -34,6 +36,17 @@ def test_a_lock_has_one_encoding():
     for keys in ([], [FIRST, FIRST], [FIRST, DatasetKey(bytes(32), bytes(32), 1)]):
         with pytest.raises(ValueError, match="of one data set"):
             Lock.of(keys)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=120), st.integers(0, 110))
+def test_any_bytes_are_a_lock_of_one_encoding_or_refused(data, kept):
+    data = LOCK.encode()[:kept] + data
+    try:
+        found = Lock.decode(data)
+    except FrameError:
+        return
+    assert found.encode() == data
 
 
 def test_chunks_open_with_the_key_of_their_generation():

@@ -8,6 +8,8 @@ import pickle
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pydec.crypto import vault
 from pydec.crypto.vault import HEADER_BYTES, OVERHEAD_BYTES, BadChunk, DatasetKey, generation_of
@@ -143,6 +145,15 @@ def test_a_cut_chunk_with_the_length_put_right_is_forged():
     changed = bytearray(KEY.encrypt_chunk(5, TEXT)[:-100])
     changed[16:20] = struct.pack("<I", 900)
     refuses("forged", 5, changed)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=120), st.booleans())
+def test_any_bytes_are_refused_by_name(data, headed):
+    """Also those that begin as a chunk of this key and place does."""
+    sealed = KEY.encrypt_chunk(5, TEXT[:16])[: 40 if headed else 0] + data
+    with pytest.raises(BadChunk):
+        KEY.decrypt_chunk(5, sealed)
 
 
 def test_generations_are_of_unrelated_keys():

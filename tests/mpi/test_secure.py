@@ -13,6 +13,7 @@ from pydec.comm.transport import Stream
 from pydec.crypto import keyfile
 from pydec.crypto.signing import SigningKey
 from pydec.errors import PeerTimeout
+from pydec.train.checkpoint_vault import Vault, open_model
 
 KEY = SigningKey(bytes(32))
 
@@ -83,12 +84,18 @@ if __name__ == "__main__":
         status = main([*words, "--run-dir", f"run-{number}", *more])
         assert status == 0, more
 """
-LEDGER = '*[["--secure", "on", "--ledger", "chain"]] * 2'
+LEDGER = '*[["--secure", "on", "--ledger", "chain", *more] for more in ([], ["--seal-checkpoints"])]'
 
 
 def trained(path, number):
     run = path / f"run-{number}"
-    return json.loads((run / "summary.json").read_text()), (run / "checkpoints" / "final.pt").read_bytes()
+    model = run / "checkpoints" / "final.pt"
+    if model.exists():
+        content = model.read_bytes()
+    else:
+        vault = Vault(keyfile.load(path / "chain" / "rank-1" / "key.json"))
+        content = b"".join(map(bytes, open_model(model.with_name("final.pt.sealed"), vault)))
+    return json.loads((run / "summary.json").read_text()), content
 
 
 @pytest.mark.timeout(240)
@@ -97,6 +104,7 @@ def test_training_has_the_same_bits_sealed_and_plain(mpirun, tmp_path):
     done = mpirun(TRAIN.replace("*LEDGER", LEDGER), 2, timeout_s=200)
     assert done.returncode == 0, done.stderr[-2000:]
     plain, model = trained(tmp_path, 0)
+    assert [path.name for path in (tmp_path / "run-3/checkpoints").glob("*.pt*")] == ["final.pt.sealed"]
     assert plain["secure"] is None
     trusts = []
     for number in (1, 2, 3):

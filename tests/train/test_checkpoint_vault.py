@@ -13,11 +13,14 @@ import torch
 from safetensors.torch import load_file
 
 from pydec.cli.main import main
+from pydec.comm.local import LocalCluster
 from pydec.crypto import keyfile
 from pydec.crypto.hashing import file_root
 from pydec.crypto.signing import SigningKey
 from pydec.crypto.vault import OVERHEAD_BYTES
 from pydec.errors import ConfigError, SetupError
+from pydec.peer import Peer
+from pydec.train import job
 from pydec.train.checkpoint_files import Store, digest_of
 from pydec.train.checkpoint_layout import Layout
 from pydec.train.checkpoint_vault import PLAIN_BYTES, Vault, holders, open_model, seal_model, sealed_bytes
@@ -33,12 +36,13 @@ BODY = {"members": [0, 1], "state": {"loss": 0.123456789}}
 MANY = 3 * PLAIN_BYTES // 4 + 1000
 
 
-def vaults(*keys, of=None):
-    """Vaults with one key, drawn for ``keys``."""
-    made = [Vault(key) for key in of or keys]
-    entry = made[0].draw([key.public for key in keys])
+def vaults(*keys, drawn_for=None):
+    """Vaults that seal with one key, as the ranks of a start come to it."""
+    made = [Vault(key) for key in keys]
+    entry = made[0].draw([key.public for key in drawn_for or keys])
+    signatures = {vault.identity.public: vault.sign(entry) for vault in made}
     for vault in made:
-        vault.use(entry)
+        vault.use(entry, signatures)
     return made
 
 
@@ -229,7 +233,28 @@ def test_wrapped_keys_that_were_changed_open_nothing(stores):
 def test_a_key_that_was_not_wrapped_for_this_rank_is_named():
     entry = Vault(KEYS[0]).draw([KEYS[0].public])
     with pytest.raises(SetupError, match=f"not wrapped for {KEYS[1].public.hex()[:16]}"):
-        Vault(KEYS[1]).use(entry)
+        Vault(KEYS[1]).sign(entry)
+
+
+def test_a_checkpoint_that_whoever_writes_the_disk_has_made_is_refused(stores):
+    """Public keys are public: anybody can wrap a key for them, and nobody can sign it for them."""
+    (attacker,) = vaults(KEYS[3], drawn_for=KEYS)
+    Store(stores[0].directory, attacker).write_tensors(4, 0, example(), BODY)
+    stores[0].verify(4, 0)
+    words = f"sealed with a key that {KEYS[0].public.hex()[:16]} has not signed"
+    with pytest.raises(ConfigError, match=words):
+        stores[0].tensors(4, 0)
+    theirs = stores[0].manifest(4, 0)["sealed"]["key"]["by"][KEYS[3].public.hex()]
+    for signature in (theirs, "", "no", "00" * 64):
+        mine = {KEYS[0].public.hex(): signature}
+        rewrite(stores[0], lambda manifest, mine=mine: manifest["sealed"]["key"]["by"].update(mine))
+        with pytest.raises(ConfigError, match=words):
+            stores[0].tensors(4, 0)
+    stores[0].write_tensors(8, 0, example(), BODY)
+    honest = stores[0].manifest(8, 0)["sealed"]["key"]["by"]
+    rewrite(stores[0], lambda manifest: manifest["sealed"]["key"].update(by=honest))
+    with pytest.raises(ConfigError, match=words):
+        Store(stores[0].directory, Vault(KEYS[0])).tensors(4, 0)
 
 
 def test_keys_are_neither_stored_nor_copied():
@@ -339,13 +364,29 @@ def test_one_key_for_the_whole_job(toy):
     assert same(clear("run", 12, 1, "job.key"), tensors("plain", 12, 1))
 
 
-def test_a_run_may_begin_to_seal_when_it_goes_on(toy, records):
+def test_a_run_may_begin_to_seal_when_it_goes_on_and_says_what_is_not_proved(toy, records, capsys):
     together(2, config(toy), "whole")
     cut("whole", 8, "cut")
-    go_on(2, "cut", seal_checkpoints=True, ledger="ledger")
-    assert losses(records, "cut", 2) == losses(records, "whole", 2)
     store = Store(RunDir(Path("cut")))
-    assert ["sealed" in store.manifest(step, 0) for step in (8, 12)] == [False, True]
+    newest = store.steps()[0]  # 8, or 4 if the disk was slow
+
+    def shown(**given):
+        settings = configuration("cut", given)
+
+        def program(transport):
+            with Peer(transport, signals=False) as peer:
+                job.run(peer, settings, "cut", resume=True)
+
+        LocalCluster(2).run(program)
+        return capsys.readouterr().out
+
+    said = f"the checkpoint of step {newest} is not sealed: nothing proves who wrote it"
+    assert said in shown(seal_checkpoints=True, **identities(*KEYS[:2]))
+    assert losses(records, "cut", 2) == losses(records, "whole", 2)
+    assert ["sealed" in store.manifest(step, 0) for step in (newest, 12)] == [False, True]
+    again = shown(steps=16)
+    assert "going on from step 12" in again
+    assert "is not sealed" not in again
 
 
 def test_what_cannot_be_sealed_is_said_at_once(toy):
