@@ -85,8 +85,8 @@ class Dataset:
         name: for people.
         replicas: copies of every chunk, or with ``parity`` > 0 the number of data fragments.
         parity: parity fragments of erasure coding; 0: plain copies.
-        encrypted: 1 if reading needs a granted key.
-        parent: root of the data set that this one extends; zero: none.
+        encrypted: 1 if reading needs a granted key; see ``grants``.
+        parent: root of the data set that this one extends, with its generation of keys; zero: none.
     """
 
     root: bytes
