@@ -192,9 +192,8 @@ class Vault:
     def _part_key(self, said: Mapping[str, Any], step: int, rank: int) -> DatasetKey:
         """Bound to place and length: no chunk of another part, and no shorter file, passes for it."""
         place = b"".join(number.to_bytes(8, "little") for number in (step, rank, said["bytes"]))
-        return DatasetKey(
-            self._secrets[said["key"]["id"]], sha256(_PART, bytes.fromhex(said["nonce"]), place)
-        )
+        part = sha256(_PART, bytes.fromhex(said["nonce"]), place)
+        return DatasetKey(expand(self._secrets[said["key"]["id"]], _PART + part), part)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("the keys of checkpoints are neither copied nor stored")
