@@ -93,6 +93,7 @@ def test_a_listener_between_two_hosts_finds_plaintext_without_seals_and_none_wit
 @pytest.mark.timeout(100)
 def test_the_suite_compares_seals_with_the_raw_cipher_and_counts_handshakes():
     suite, harness = bench.load("suite_secure"), bench.load("harness")
-    rows = [*suite.sealing(harness.Options(quick=True)), suite.handshakes(4)]
+    quick = harness.Options(quick=True)
+    rows = [*suite.sealing(quick), *suite.at_rest(quick), suite.handshakes(4)]
     assert [row.suite for row in rows] == ["secure"] * len(rows)
     assert all(row.value > 0 and row.ratio > 0 for row in rows)
