@@ -14,6 +14,7 @@ import sys
 import types
 from collections.abc import Iterator
 from functools import cache
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 INSTALL = {
@@ -23,7 +24,9 @@ INSTALL = {
     "fbgemm_gpu": "pip install fbgemm-gpu-cpu==1.8.0",
     "krum": "Python 3.12 and pip install krum",
     "piquant": "pip install pypiquant",
+    "streaming": "pip install --no-deps mosaicml-streaming, and what it then misses: xxhash zstd brotli ...",
     "torchft": "pip install torchft",
+    "webdataset": "pip install webdataset",
 }
 
 
@@ -71,7 +74,15 @@ class _Anything:
         return self
 
 
+_PARTS = ("datasets", "datasets.folder", "models", "transforms", "transforms.functional", "utils")
+
+
 class _Stub(types.ModuleType):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []
+        self.__spec__ = ModuleSpec(name, None)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -80,10 +91,10 @@ class _Stub(types.ModuleType):
 
 @contextlib.contextmanager
 def _without_torchvision() -> Iterator[None]:
-    """ByzFL and byzpy import data sets with their rules; a torchvision for another PyTorch does not load."""
+    """Peers import torchvision beside what is timed, and one for another PyTorch does not load."""
     names = [
         "torchvision",
-        *(f"torchvision.{part}" for part in ("datasets", "models", "transforms", "utils")),
+        *(f"torchvision.{part}" for part in _PARTS),
     ]
     before = {name: sys.modules.get(name) for name in names}
     sys.modules.update({name: _Stub(name) for name in names})

@@ -7,6 +7,7 @@
     pydec data verify [N]             read every byte and compare it with its name
     pydec data repair N --from DIR    bring what is missing or damaged back from another store
     pydec data export N DIR           the original bytes, verified
+    pydec data grant N PUBLIC-KEY     let another identity read a private data set
     pydec data remove N               the data set, and every chunk that no other one needs
 
 N is a name, or 8 or more digits of a root. Without --store the store is in ~/.local/share/pydec/store.
@@ -26,11 +27,12 @@ from typing import TYPE_CHECKING, Any
 from pydec.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
+    from pydec.crypto.signing import SigningKey
     from pydec.store.manifest import Manifest
     from pydec.store.store import Store
     from pydec.store.upkeep import Report
 
-ACTIONS = ("add", "list", "status", "verify", "repair", "export", "remove")
+ACTIONS = ("add", "list", "status", "verify", "repair", "export", "grant", "remove")
 _SHOWN = 5
 
 
@@ -38,7 +40,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("action", choices=ACTIONS, help="what to do")
     parser.add_argument("what", nargs="?", metavar="PATH|N", help="add: what; else a data set's name or root")
-    parser.add_argument("target", nargs="?", metavar="DIR", help="export: a folder that does not exist yet")
+    parser.add_argument(
+        "target",
+        nargs="?",
+        metavar="DIR|KEY",
+        help="export: a folder that does not exist; grant: a public key",
+    )
     parser.add_argument("--store", metavar="DIR", type=Path, help="the store's directory")
     parser.add_argument("--name", metavar="N", help="add: name of the data set")
     parser.add_argument(
@@ -58,6 +65,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--from", dest="others", metavar="DIR", type=Path, action="append", default=[],
         help="repair: a store that may have what is missing; several are asked in order",
     )  # fmt: skip
+    parser.add_argument(
+        "--private", action="store_true", help="add: seal all chunks for the identity of --key"
+    )
+    parser.add_argument("--key", metavar="FILE", type=Path, help="identity that owns or reads private data")
+    parser.add_argument(
+        "--passphrase-from", metavar="SOURCE", help="passphrase of the key file: env:NAME or fd:NUMBER"
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -71,17 +85,20 @@ def run(args: argparse.Namespace) -> int:
     """
     from pydec.store.store import Store
 
-    needs = args.action in ("add", "repair", "export", "remove")
+    needs = args.action in ("add", "repair", "export", "grant", "remove")
     if needs and args.what is None:
         raise ConfigError(f"data {args.action}: {'PATH' if args.action == 'add' else 'N'} is missing")
-    if (args.target is not None) != (args.action == "export"):
-        raise ConfigError(
-            f"data {args.action}: " + ("DIR is missing" if args.target is None else "too many words")
-        )
+    if (args.target is not None) != (args.action in ("export", "grant")):
+        missing = "DIR is missing" if args.action == "export" else "the public key is missing"
+        raise ConfigError(f"data {args.action}: " + (missing if args.target is None else "too many words"))
     if (args.name is not None) != (args.action == "add"):
         raise ConfigError("data add needs --name N, and nothing else takes it")
     if bool(args.others) != (args.action == "repair"):
         raise ConfigError("data repair needs --from DIR, and nothing else takes it")
+    if args.private and (args.action != "add" or args.key is None):
+        raise ConfigError(
+            "--private needs data add and --key FILE, the owner's; pydec keys new FILE makes one"
+        )
     if not 1 <= args.replicas <= 255:
         raise ConfigError(f"--replicas must be in [1, 255], got {args.replicas}")
     with Store(args.store, create=args.action in ("add", "repair")) as store:
@@ -108,6 +125,7 @@ def _add(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
             manifest = add(
                 store, given, args.name, policy=Policy(replicas=args.replicas),
                 chunk_bytes=args.chunk_bytes or CHUNK_BYTES, progress=shown,
+                private=_identity(args) if args.private else None,
             )  # fmt: skip
     except StoreError as error:
         raise StoreError(f"{error}; nothing was added") from error
@@ -198,24 +216,55 @@ def _repair(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int
 
 def _export(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
     from pydec.store.export import export
+    from pydec.store.keys import keyring
     from pydec.store.reading import Samples
 
     manifest = store.find(args.what)
     with _progress(args, f"export {manifest.name}", manifest.head.n_bytes) as shown:
-        files = export(Samples(manifest, store.objects), Path(args.target), progress=shown)
+        keys = keyring(store, manifest, _identity(args))
+        files = export(Samples(manifest, store.objects, keys=keys), Path(args.target), progress=shown)
     found = {"name": manifest.name, "directory": args.target, "files": files}
     if not args.json:
         _show(found)
     return found, 0
 
 
+def _grant(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
+    from pydec.store.keys import grant
+
+    manifest, identity = store.find(args.what), _identity(args)
+    if identity is None:
+        raise ConfigError("data grant needs --key FILE, the owner's")
+    try:
+        grantee = bytes.fromhex(args.target)
+    except ValueError:
+        grantee = b""
+    if len(grantee) != len(identity.public):
+        raise ConfigError(f"{args.target!r} is no public key; pydec keys show FILE prints one")
+    grant(store, manifest, identity, grantee)
+    found = {"name": manifest.name, "reader": args.target}
+    if not args.json:
+        _show(found)
+    return found, 0
+
+
+def _identity(args: argparse.Namespace) -> SigningKey | None:
+    if args.key is None:
+        return None
+    from pydec.crypto import keyfile
+
+    return keyfile.load(args.key, keyfile.secret_from(args.passphrase_from) if args.passphrase_from else None)
+
+
 def _remove(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
+    from pydec.store import keys
     from pydec.store.adding import forget, unfinished
 
     with store.lock():
         begun = unfinished(store)
         if args.what in begun:
             forget(store, args.what)
+            keys.forget(store, args.what)
         try:
             root = store.find(args.what).root
         except ConfigError:
@@ -223,6 +272,7 @@ def _remove(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int
                 raise
         else:
             store.forget(root)
+            keys.forget(store, args.what, root)
         left = (shard for shards in unfinished(store).values() for shard in shards)
         freed = store.collect(left)
     found = {"name": args.what, "objects_freed": freed}
@@ -275,6 +325,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         ],
         "shards": len(manifest.shards),
         "replicas": head.policy.replicas,
+        "private": bool(head.policy.encryption),
     }
 
 

@@ -39,7 +39,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="as many steps as every rank can take in that time (asynchronous algorithms)",
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--data", metavar="DIR", help="directory of the task's data")
+    data.add_argument("--data", metavar="DIR|NAME", help="directory of the data, or a data set of pydec data")
+    data.add_argument(
+        "--store", metavar="DIR", help="of the store; {rank} in it stands for the rank's number"
+    )
     data.add_argument("--batch-size", type=_count, metavar="N", help="samples per rank and step")
     data.add_argument(
         "--alpha",
@@ -346,6 +349,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "passphrase_from": args.passphrase_from,
         "pad": args.pad,
         "seal_checkpoints": args.seal_checkpoints,
+        "store": args.store,
     }
     given = {name: value for name, value in given.items() if value is not None}
     return configuration(args.resume, given) if args.resume else TrainConfig(**given)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
@@ -17,8 +18,12 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from pydec.crypto.keyring import Lock
+from pydec.crypto.signing import SigningKey
+from pydec.crypto.vault import OVERHEAD_BYTES, DatasetKey
 from pydec.disk import Buffer, create_whole, naming
 from pydec.errors import ChunkError, ConfigError, FrameError, StoreError
+from pydec.store import keys
 from pydec.store.inputs.base import Input, Run, Sample, Stream
 from pydec.store.manifest import (
     CHUNK_BYTES,
@@ -51,11 +56,20 @@ class Packer:
         fields: of every sample.
         chunk_bytes: most bytes of a chunk.
         done: called with each shard, once it is on the disk.
+        key: seals the chunks of a private data set.
+        first_chunk: number of the first of them.
     """
 
     def __init__(
-        self, store: Store, fields: tuple[Field, ...], chunk_bytes: int, done: Callable[[Shard], None]
+        self,
+        store: Store,
+        fields: tuple[Field, ...],
+        chunk_bytes: int,
+        done: Callable[[Shard], None],
+        key: DatasetKey | None = None,
+        first_chunk: int = 0,
     ) -> None:
+        self._key, self._number = key, first_chunk
         self._objects, self._done, self._chunk_bytes = store.objects, done, chunk_bytes
         self._fixed = [field.n_bytes for field in fields]
         self._columns = self._fixed.count(0)
@@ -152,8 +166,12 @@ class Packer:
 
     def _flush(self) -> None:
         if self._buffer:
-            self._chunks.append(self._objects.put(self._buffer))
-            self._chunk_lengths.append(len(self._buffer))
+            data: Buffer = self._buffer
+            if self._key is not None:
+                data = self._key.encrypt_chunk(self._number, data)
+            self._number += 1
+            self._chunks.append(self._objects.put(data))
+            self._chunk_lengths.append(len(data))
             self._buffer.clear()
 
 
@@ -257,6 +275,7 @@ def add(
     *,
     policy: Policy | None = None,
     chunk_bytes: int = CHUNK_BYTES,
+    private: SigningKey | None = None,
     progress: Callable[[int], None] = lambda n_bytes: None,
 ) -> Manifest:
     """Add a data set to a store.
@@ -269,6 +288,7 @@ def add(
         name: of the data set.
         policy: replicas, owner, encryption.
         chunk_bytes: most bytes of a chunk; samples are not cut unless they are larger.
+        private: seal the chunks for this identity, the owner; see ``keys.py``.
         progress: called now and then with the bytes that were added so far.
 
     Returns:
@@ -283,17 +303,22 @@ def add(
         check_name(name)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    if not LEAST_CHUNK_BYTES <= chunk_bytes <= MOST_BYTES:
-        raise ConfigError(f"--chunk-bytes must be in [{LEAST_CHUNK_BYTES}, {MOST_BYTES}], got {chunk_bytes}")
-    policy = policy or Policy()
-    words = repr((given.kind, given.fields, given.classes, chunk_bytes, policy)).encode()
+    most = MOST_BYTES - (OVERHEAD_BYTES if private is not None else 0)
+    if not LEAST_CHUNK_BYTES <= chunk_bytes <= most:
+        raise ConfigError(f"--chunk-bytes must be in [{LEAST_CHUNK_BYTES}, {most}], got {chunk_bytes}")
+    policy, key = policy or Policy(), None
     with store.lock():
         store.check_free(name)
+        if private is not None:
+            key = keys.key_to_add(store, name, private)
+            policy = replace(policy, owner=private.public, encryption=Lock.of([key]).encode())
+        words = repr((given.kind, given.fields, given.classes, chunk_bytes, policy)).encode()
         journal = Journal(store, name, blake3(words + given.fingerprint).digest())
         done = sum(shard.samples for shard in journal.shards)
         n_bytes = sum(shard.n_bytes for shard in journal.shards)
         progress(n_bytes)
-        packer = Packer(store, given.fields, chunk_bytes, journal.note)
+        chunks = sum(shard.chunks for shard in journal.shards)
+        packer = Packer(store, given.fields, chunk_bytes, journal.note, key, chunks)
         try:
             for block in given.blocks(done):
                 if isinstance(block, Run):
@@ -323,8 +348,12 @@ def add(
             manifest.encode()
         except (ValueError, FrameError) as error:
             raise StoreError(f"it cannot be described: {error}") from None
+        if key is not None:
+            keys.keep(store, manifest.root, key, policy.owner)
         store.add_manifest(manifest)
         journal.end()
+        if key is not None:
+            keys.forget(store, name)
     return manifest
 
 

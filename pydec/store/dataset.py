@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 from torch.utils import data as torch_data
 
+from pydec.crypto.signing import SigningKey
 from pydec.errors import ConfigError
+from pydec.store.keys import keyring
 from pydec.store.manifest import Kind, Manifest
 from pydec.store.objects import Reader
 from pydec.store.order import WINDOW_BYTES, Interval, Numbers, Order, blocks, cut, left_over, share
@@ -47,9 +49,11 @@ class Dataset(torch_data.Dataset[Any]):
         transform: makes of the tuple what is wanted.
         cache_bytes: most bytes of chunks that are kept in memory, in each process.
         reader: where objects come from; None: the store. It is not pickled: workers read the store.
+        key: identity that may read a private data set. It is not pickled either.
 
     Raises:
-        ConfigError: no such store, data set, field or part.
+        ConfigError: no such store, data set, field or part; or it is private, and there is no key.
+        AccessDenied: it is private, and was not granted to this key.
         StoreError: the manifest is damaged.
     """
 
@@ -63,11 +67,13 @@ class Dataset(torch_data.Dataset[Any]):
         transform: Transform | None = None,
         cache_bytes: int = CACHE_BYTES,
         reader: Reader | None = None,
+        key: SigningKey | None = None,
     ) -> None:
         self._directory = None if store is None else Path(store)
         self._transform, self._cache_bytes, self._reader = transform, cache_bytes, reader
         with Store(self._directory) as opened:
             self.manifest: Manifest = opened.find(name)
+            self._keys = keyring(opened, self.manifest, key)
         head = self.manifest.head
         known = [field.name for field in head.fields]
         for wanted in fields or ():
@@ -107,18 +113,16 @@ class Dataset(torch_data.Dataset[Any]):
         Args:
             numbers: of the samples, int64 of shape (n,).
         """
-        wanted = [int(n) for n in numbers]
         if self._transform is not None or not self._all_fixed():
-            return torch_data.default_collate(self.__getitems__(wanted))
-        head, samples = self.manifest.head, self._open()
-        columns = [head.fields[c] for c in self._columns]
-        out = [np.empty((len(wanted), *f.shape), np.dtype(f.dtype)) for f in columns]
-        raw = [array.reshape(len(wanted), -1).view(np.uint8) for array in out]
-        for at in sorted(range(len(wanted)), key=wanted.__getitem__):
-            values = samples.raw(self._number(wanted[at]))
-            for room, column in zip(raw, self._columns, strict=True):
-                room[at] = np.frombuffer(values[column], np.uint8)
-        return tuple(map(_tensor, out))
+            return torch_data.default_collate(self.__getitems__([int(n) for n in numbers]))
+        fields, wanted = self.manifest.head.fields, self._numbers(np.asarray(numbers, np.int64))
+        rows, ends = self._open().rows(wanted), [0, *accumulate(field.n_bytes for field in fields)]
+        found = []
+        for column in self._columns:
+            part = np.ascontiguousarray(rows[:, ends[column] : ends[column + 1]])
+            array = part.view(np.dtype(fields[column].dtype).newbyteorder("<"))
+            found.append(_tensor(array.reshape(len(wanted), *fields[column].shape)))
+        return tuple(found)
 
     def order(
         self, seed: int, epoch: int, *, shuffle: bool = True, window_bytes: int = WINDOW_BYTES
@@ -142,19 +146,27 @@ class Dataset(torch_data.Dataset[Any]):
         return Stream(self, batch_size, **options)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_samples": None, "_reader": None}
+        return {**self.__dict__, "_samples": None, "_reader": None, "_keys": None}
 
     def _all_fixed(self) -> bool:
-        return all(
-            self.manifest.head.fields[c].kind is Kind.ARRAY and self.manifest.head.fields[c].n_bytes
-            for c in self._columns
-        )
+        return all(field.kind is Kind.ARRAY and field.n_bytes for field in self.manifest.head.fields)
 
     def _values(self, number: int) -> tuple[Any, ...]:
         raw = self._open().raw(self._number(number))
         fields = self.manifest.head.fields
         found = decode([fields[c] for c in self._columns], [raw[c] for c in self._columns])
         return tuple(_tensor(np.array(v)) if isinstance(v, (np.ndarray, np.generic)) else v for v in found)
+
+    def _numbers(self, numbers: Numbers) -> Numbers:
+        """The same of many samples."""
+        if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(self):
+            raise IndexError(f"samples {int(numbers.min())} to {int(numbers.max())} of {len(self)}")
+        at = np.searchsorted(self._ends, numbers, "right")
+        shift = [
+            start - before for (start, _), before in zip(self._intervals, [0, *self._ends], strict=False)
+        ]
+        found: Numbers = numbers + np.array(shift, np.int64)[at]
+        return found
 
     def _number(self, number: int) -> int:
         """The sample's number among all of the data set's."""
@@ -167,7 +179,7 @@ class Dataset(torch_data.Dataset[Any]):
         """The samples, opened in this process."""
         if self._samples is None or self._samples[0] != os.getpid():
             reader = self._reader or Store(self._directory).objects
-            self._samples = os.getpid(), Samples(self.manifest, reader, self._cache_bytes)
+            self._samples = os.getpid(), Samples(self.manifest, reader, self._cache_bytes, self._keys)
         return self._samples[1]
 
 

@@ -101,6 +101,7 @@ class Exchange:
             was asked for), "refused" (a message that is none), "denied" (``admit`` said no), "hedged",
             "unanswered".
         liars: how often each rank sent something else than its name says.
+        lock: held by the thread that moves it on.
     """
 
     def __init__(
@@ -119,11 +120,14 @@ class Exchange:
         self._serving: dict[int, deque[_Serving]] = {}
         self._unsaid: dict[int, deque[bytes]] = {}
         self._proofs: dict[tuple[int, int], list[bytes]] = {}
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
     def want(self, digest: bytes, kind: Kind = Kind.OBJECT) -> Request:
-        """Begin to get an object or a manifest; ``turn`` goes on."""
-        with self._lock:
+        """Begin to get an object or a manifest, unless that is under way; ``turn`` goes on."""
+        with self.lock:
+            for request in self._open:
+                if (request.digest, request.kind) == (digest, kind):
+                    return request
             first = [rank for rank in self._order(digest) if rank != self._link.rank]
             near = [(self._link.rank + k) % self._link.size for k in range(1, self._link.size)]
             request = Request(kind, digest, deque(dict.fromkeys([*first, *near])))
@@ -140,7 +144,7 @@ class Exchange:
             offset, length: of the range of it that is to be hashed.
             nonce: 32 bytes that nobody knows before.
         """
-        with self._lock:
+        with self.lock:
             self._numbers += 1
             key = peer, self._numbers
             self._proofs[key] = []
@@ -149,13 +153,15 @@ class Exchange:
 
     def proof(self, key: tuple[int, int]) -> bytes | None:
         """The answer to a challenge: a digest, empty for "not here"; None while there is none."""
-        with self._lock:
+        with self.lock:
             found = self._proofs[key]
             return self._proofs.pop(key)[0] if found else None
 
     def turn(self) -> bool:
         """Take what has arrived, and send what can be sent; never waits. Whether anything moved."""
-        with self._lock:
+        if not self.lock.acquire(blocking=False):
+            return False  # another thread is at it
+        try:
             moved = False
             while (note := self._link.poll()) is not None:
                 moved = True
@@ -171,6 +177,8 @@ class Exchange:
             for request in list(self._open):
                 self._look(request, lost)
             return moved
+        finally:
+            self.lock.release()
 
     def get(self, digest: bytes, kind: Kind = Kind.OBJECT, nap: Callable[[], None] = lambda: None) -> bytes:
         """An object from any peer that has it; put into the store.

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from pydec.crypto.vault import OVERHEAD_BYTES
 from pydec.errors import FrameError
 from pydec.store.manifest import Head, Shard
 from pydec.store.objects import MOST_BYTES
@@ -36,7 +37,7 @@ class Index:
 
     Args:
         chunks: names of the chunks, shape (chunks, 32), uint8.
-        chunk_lengths: bytes of each, shape (chunks,).
+        chunk_lengths: bytes of each object, shape (chunks,).
         lengths: bytes of the fields whose length differs, shape (samples, such fields).
     """
 
@@ -54,11 +55,6 @@ class Index:
         """Names of the chunks, in order."""
         row = self.chunks.tobytes()
         return [row[at : at + 32] for at in range(0, len(row), 32)]
-
-    @cached_property
-    def chunk_starts(self) -> Lengths:
-        """Where each chunk begins in the row of bytes, and where the last one ends."""
-        return _starts(self.chunk_lengths)
 
     def encode(self) -> bytes:
         """The canonical bytes of the object."""
@@ -131,24 +127,29 @@ class Layout:
 
     Attributes:
         index: as given.
+        first_chunk: number of its first chunk among all of the data set; the reader sets it.
+        chunk_starts: where each chunk begins in the row of bytes, and where the last one ends.
 
     Raises:
         FrameError: they do not fit together.
     """
 
     def __init__(self, head: Head, shard: Shard, index: Index) -> None:
-        self.index = index
+        self.index, self.first_chunk = index, 0
         self._free = variable(head)
         fixed = [field.n_bytes for field in head.fields]
-        found = (index.samples, len(index.chunks), int(index.chunk_lengths.sum()), index.lengths.shape[1])
+        sealing = OVERHEAD_BYTES if head.policy.encryption else 0
+        self.chunk_starts = _starts(index.chunk_lengths - sealing)
+        found = (index.samples, len(index.chunks), int(self.chunk_starts[-1]), index.lengths.shape[1])
         if found != (shard.samples, shard.chunks, shard.n_bytes, len(self._free)):
             raise FrameError(
                 f"an index of {found[0]} samples, {found[1]} chunks and {found[2]} bytes; the manifest says "
                 f"{shard.samples}, {shard.chunks} and {shard.n_bytes}"
             )
-        if int(index.chunk_lengths.max(initial=0)) > head.chunk_bytes:
+        sizes = np.diff(self.chunk_starts)
+        if len(sizes) and not 0 < int(sizes.min()) <= int(sizes.max()) <= head.chunk_bytes:
             raise FrameError(
-                f"an index with a chunk larger than the {head.chunk_bytes} bytes of the manifest"
+                f"an index with a chunk that has not 1 to {head.chunk_bytes} bytes, as the manifest says"
             )
         self._fixed, self._row = fixed, sum(fixed)
         self._cuts = [0, *np.cumsum(fixed).tolist()]
@@ -160,8 +161,8 @@ class Layout:
     def pieces(self, sample: int) -> tuple[int, int, int]:
         """The chunk in which a sample begins, where in it, and the sample's bytes."""
         start = self._start(sample)
-        chunk = int(np.searchsorted(self.index.chunk_starts, start, "right")) - 1
-        return chunk, start - int(self.index.chunk_starts[chunk]), self._start(sample + 1) - start
+        chunk = int(np.searchsorted(self.chunk_starts, start, "right")) - 1
+        return chunk, start - int(self.chunk_starts[chunk]), self._start(sample + 1) - start
 
     def cuts(self, sample: int) -> Sequence[int]:
         """Where each field of a sample begins, and where the last one ends, from the sample's first byte."""

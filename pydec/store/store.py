@@ -24,7 +24,7 @@ from pydec.store.objects import Objects, Reader
 from pydec.store.shard import Index, Layout
 
 _FORMAT = b"pydec store 1\n"
-_PARTS = frozenset({"format", ".format.tmp", "lock", "objects", "manifests", "adding", "quarantine"})
+_PARTS = frozenset({"format", ".format.tmp", "lock", "objects", "manifests", "adding", "quarantine", "keys"})
 
 
 def default_directory() -> Path:

@@ -33,7 +33,8 @@ class TrainConfig:
 
     Args:
         task: registered name or ``module:function``, with options.
-        data: directory of the task's data.
+        data: directory of the task's data, or a data set of the store, see ``stored``.
+        store: directory of the store; {rank} in it stands for the rank's number; "" is the user's.
         steps: steps of every rank; excludes ``epochs``.
         epochs: passes of every rank over its share.
         duration_s: seconds of training, in which every rank takes as many steps as it can; asynchronous
@@ -113,6 +114,7 @@ class TrainConfig:
     passphrase_from: str = ""
     pad: bool = False
     seal_checkpoints: bool = False
+    store: str = ""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "eval_every", "threads", "seed"):
@@ -258,7 +260,7 @@ class TrainConfig:
 
     def shared(self) -> dict[str, str]:
         """What all ranks must hold alike, for ``peer.agree``."""
-        own = {"threads", "data", "key", "peers", "passphrase_from"}
+        own = {"threads", "data", "store", "key", "peers", "passphrase_from"}
         return {flag(key): str(value) for key, value in asdict(self).items() if key not in own}
 
     def rate(self, step: int, elapsed_s: float = 0.0) -> float:

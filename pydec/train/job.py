@@ -25,6 +25,7 @@ from pydec.train.observers import attend
 from pydec.train.prepare import Setup, prepare
 from pydec.train.rundir import ROW_BYTES, RunDir
 from pydec.train.snapshot import saver_of
+from pydec.train.stored import Stored, stored
 from pydec.train.summary import closing_words, comparison, failed_reason, summary
 from pydec.train.survivors import TooFewRanks, fault_tolerance
 from pydec.train.task import Task
@@ -58,12 +59,12 @@ def run(
     started = datetime.datetime.now(datetime.timezone.utc)
     with on_ledger.opened(peer, config) as ledger:
         if ledger is None:
-            return _run(peer, config, run_dir, started, None, quiet=quiet, resume=resume)
+            return _with_data(peer, config, run_dir, started, None, quiet=quiet, resume=resume)
         try:
             if ledger.admission.takes_part:
                 on_ledger.narrow(peer, ledger)
                 with ledger.feed:
-                    return _run(peer, config, run_dir, started, ledger, quiet=quiet, resume=resume)
+                    return _with_data(peer, config, run_dir, started, ledger, quiet=quiet, resume=resume)
         except AccessDenied:
             if ledger.admission.takes_part:
                 raise
@@ -72,18 +73,32 @@ def run(
     return {}
 
 
+def _with_data(
+    peer: Peer,
+    config: TrainConfig,
+    run_dir: str,
+    started: datetime.datetime,
+    ledger: RunLedger | None,
+    **options: bool,
+) -> dict[str, Any]:
+    """Train one job, its data from the store if it is there."""
+    with stored(peer, config) as data:
+        return _run(peer, config, run_dir, started, ledger, data, **options)
+
+
 def _run(
     peer: Peer,
     config: TrainConfig,
     run_dir: str,
     started: datetime.datetime,
     ledger: RunLedger | None,
+    data: Stored | None,
     *,
     quiet: bool,
     resume: bool,
 ) -> dict[str, Any]:
     """Train one job with the ranks that take part."""
-    setup = prepare(peer, config, Store(RunDir(Path(run_dir))) if resume else None)
+    setup = prepare(peer, config, Store(RunDir(Path(run_dir))) if resume else None, data)
     directory = _directory(peer, setup, run_dir, started)
     shown = display.make(_title(setup.config.task), setup.config.steps, quiet=quiet or peer.rank > 0)
     if peer.size > 1:
@@ -95,7 +110,8 @@ def _run(
         certify = None
         if ledger is not None:
             facts = {key: value for key, value in setup.task.facts.items() if key != "data"}
-            on_ledger.begin(ledger, setup.config, directory, {**facts, "split": setup.split})
+            registered = None if data is None else data.transaction
+            on_ledger.begin(ledger, setup.config, directory, {**facts, "split": setup.split}, registered)
             certify = on_ledger.follow(peer, ledger, loop, directory, setup.vault)
             metrics.also = ledger.feed.tell
         saver = saver_of(peer, setup.config, loop, Store(directory, setup.vault), setup.point, certify)
@@ -110,7 +126,7 @@ def _run(
                 with peer.busy():
                     saver.now(loop.progress.step)
             missing = saver.complete(loop.progress.step)
-            result = _finish(peer, setup, loop, directory, train_s, ledger)
+            result = _finish(peer, setup, loop, directory, train_s, ledger, data)
             if setup.config.compare_solo and 0 in living(peer.transport).members:
                 result = _compare(peer, setup, directory, result, quiet=quiet)
         except (AccessDenied, Evicted, LeftOut):
@@ -169,7 +185,13 @@ def _directory(peer: Peer, setup: Setup, run_dir: str, started: datetime.datetim
 
 
 def _finish(
-    peer: Peer, setup: Setup, loop: Loop, directory: RunDir, train_s: float, ledger: RunLedger | None
+    peer: Peer,
+    setup: Setup,
+    loop: Loop,
+    directory: RunDir,
+    train_s: float,
+    ledger: RunLedger | None,
+    data: Stored | None,
 ) -> dict[str, Any]:
     """Evaluate what came out and write it down; all ranks together."""
     progress = loop.progress
@@ -212,6 +234,8 @@ def _finish(
         ),
     }
     result["secure"] = protected(peer.transport)
+    if data is not None:
+        result["data"] = {"name": data.manifest.name, "root": data.manifest.root.hex(), **data.totals()}
     if committed is not None:
         result["ledger"] = {"directory": setup.config.ledger, **committed}
     if setup.optimizer.algorithm.asynchronous:

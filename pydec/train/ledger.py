@@ -153,7 +153,14 @@ class RunLedger:
         assert isinstance(state, ChainState)
         return state
 
-    def begin(self, config: bytes, options: Mapping[str, Any], facts: Mapping[str, Any], name: str) -> None:
+    def begin(
+        self,
+        config: bytes,
+        options: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        name: str,
+        data: Dataset | None = None,
+    ) -> None:
         """Commit the run's configuration and data; all ranks together, and returns when it is committed.
 
         Args:
@@ -161,6 +168,7 @@ class RunLedger:
             options: of the run; those that the ledger knows are committed.
             facts: what is known of the data and its split; their digest stands for the data set.
             name: of the data, for people.
+            data: registers the data set of the store that the run reads, if it reads one.
 
         Raises:
             LedgerError: no quorum answers.
@@ -181,6 +189,8 @@ class RunLedger:
             bodies.append((Action.CONFIGURE, Config(tuple(sorted(changed)))))
         if root not in self.state.datasets:
             bodies.append((Action.REGISTER_DATA, Dataset(root, name[:_NAME_CHARACTERS], 1, 0, 0)))
+        if data is not None and data.root not in self.state.datasets:
+            bodies.append((Action.REGISTER_DATA, data))
         try:
             speakers = [self.admission.who_may(action) for action, _ in bodies]
         except AccessDenied as denied:  # on all ranks

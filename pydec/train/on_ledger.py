@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydec.comm.living import living
 from pydec.comm.orders import Orders
 from pydec.consensus.roles import of_ranks
+from pydec.consensus.transactions import Dataset
 from pydec.train.checkpoint_vault import SEALED, Vault
 from pydec.train.config import TrainConfig
 from pydec.train.ledger import RunLedger, keep
@@ -50,7 +51,13 @@ def narrow(peer: Peer, ledger: RunLedger) -> None:
         peer.narrow(ledger.admission.inside)
 
 
-def begin(ledger: RunLedger, config: TrainConfig, directory: RunDir, facts: Mapping[str, Any]) -> None:
+def begin(
+    ledger: RunLedger,
+    config: TrainConfig,
+    directory: RunDir,
+    facts: Mapping[str, Any],
+    data: Dataset | None = None,
+) -> None:
     """Commit that the run begins; all that take part together.
 
     Args:
@@ -58,9 +65,10 @@ def begin(ledger: RunLedger, config: TrainConfig, directory: RunDir, facts: Mapp
         config: resolved.
         directory: of the run, which holds ``config.json``.
         facts: of the data and its split.
+        data: registers the data set of the store that the run reads, if it reads one.
     """
     content = (directory.path / "config.json").read_bytes()
-    ledger.begin(content, asdict(config), facts, config.task)
+    ledger.begin(content, asdict(config), facts, config.task, data)
 
 
 def follow(

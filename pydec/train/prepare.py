@@ -20,6 +20,7 @@ from pydec.train.checkpoint_vault import Vault
 from pydec.train.config import TrainConfig, versions
 from pydec.train.loop import local_optimizer
 from pydec.train.resume import Point, find, read_mean, restore
+from pydec.train.stored import Stored
 from pydec.train.task import Task
 from pydec.train.together import jointly
 
@@ -41,13 +42,14 @@ class Setup:
     point: Point | None = None
 
 
-def prepare(peer: Peer, config: TrainConfig, store: Store | None = None) -> Setup:
+def prepare(peer: Peer, config: TrainConfig, store: Store | None = None, data: Stored | None = None) -> Setup:
     """Build the task, this rank's batches and the optimiser, and see that all ranks have the same.
 
     Args:
         peer: this rank.
         config: as the user gave it.
         store: checkpoints to go on from; None begins.
+        data: the data set of the store that ``config.data`` names, if it does.
 
     Raises:
         SharedError: something of this failed on some rank.
@@ -55,7 +57,7 @@ def prepare(peer: Peer, config: TrainConfig, store: Store | None = None) -> Setu
     if store is not None:
         store.vault = vault_of(peer, config)
     point = None if store is None else jointly(peer, lambda: find(peer, store, config), settled=False)
-    built = jointly(peer, lambda: _build(config, peer, point))
+    built = jointly(peer, lambda: _build(config, peer, point, data))
     resolved, task, batches, name = built
     jointly(
         peer,
@@ -71,9 +73,14 @@ def prepare(peer: Peer, config: TrainConfig, store: Store | None = None) -> Setu
     return Setup(resolved, task, batches, optimizer, initial, name, vault, point)
 
 
-def _build(config: TrainConfig, peer: Peer, point: Point | None) -> tuple[TrainConfig, Task, Batches, str]:
+def _build(
+    config: TrainConfig, peer: Peer, point: Point | None, data: Stored | None
+) -> tuple[TrainConfig, Task, Batches, str]:
+    make = None if data is None else data.dataset
     with _BUILDING:
-        task = tasks.make(config.task, data=config.data or None, seed=config.seed)
+        task = tasks.make(config.task, data=config.data or None, seed=config.seed, stored=make)
+    if data is not None:
+        task.facts["data_root"] = data.manifest.root.hex()
     resolved = config.resolve(task, peer.size)
 
     @cache

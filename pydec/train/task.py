@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from pydec.errors import ConfigError
 from pydec.registry import Registry, imported
 
+StoredData = Callable[..., Any]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
@@ -103,17 +104,19 @@ class Task:
         return len(cast(Sized, self.train))
 
 
-tasks: Registry[Task] = Registry("task", context=("data", "seed"))
+tasks: Registry[Task] = Registry("task", context=("data", "seed", "stored"))
 
 
-def make(spec: str, *, data: str | None = None, seed: int = 0) -> Task:
+def make(spec: str, *, data: str | None = None, seed: int = 0, stored: StoredData | None = None) -> Task:
     """Build the task that ``spec`` names.
 
     Args:
         spec: ``name`` or ``name:key=value,...`` of a registered task, or ``module:function`` or
-            ``module:function:key=value,...`` of a function that returns a ``Task``. The function
-            may take keyword arguments ``data`` and ``seed``; its other parameters are its options.
-        data: directory of the task's data; None is the task's own default.
+            ``module:function:key=value,...`` of a function that returns a ``Task``. The function may take
+            keyword arguments ``data``, ``seed`` and ``stored``; its other parameters are its options.
+        data: directory of the task's data; None is the task's own default. stored: makes the
+        ``pydec.store.Dataset`` that ``data`` names, given its options (``fields``, ``part``,
+            ``transform``); None: ``data`` names no data set of the store.
         seed: seed of the model's initial values. The global random state of torch is seeded with it
             before the task is built.
 
@@ -128,18 +131,28 @@ def make(spec: str, *, data: str | None = None, seed: int = 0) -> Task:
             raise ConfigError(
                 f"unknown task {spec!r}; known: {', '.join(tasks)}, or module:function for a task of your own"
             )
-        return tasks.make(spec, data=data, seed=seed)
+        _check_stored(tasks, spec, data, stored)
+        return tasks.make(spec, data=data, seed=seed, stored=stored)
     name, _, options = rest.partition(":")
     function = cast("Callable[..., Task]", imported(head, name, f"task {spec!r}"))
-    own: Registry[Task] = Registry("task", context=("data", "seed"))
+    own: Registry[Task] = Registry("task", context=("data", "seed", "stored"))
     own.register(name)(function)
-    task = own.make(f"{name}:{options}" if options else name, data=data, seed=seed)
+    _check_stored(own, name, data, stored)
+    task = own.make(f"{name}:{options}" if options else name, data=data, seed=seed, stored=stored)
     if not isinstance(cast(object, task), Task):
         raise ConfigError(
             f"task {spec!r}: {name}() must return a pydec.train.Task(model=..., train=..., loss=...), "
             f"got {_kind(task)}"
         )
     return task
+
+
+def _check_stored(known: Registry[Task], spec: str, data: str | None, stored: StoredData | None) -> None:
+    if stored is not None and not known.takes(spec, "stored"):
+        raise ConfigError(
+            f"--data {data} is a data set of the store, and task {spec!r} reads none: its function must take "
+            "`stored`, which makes a pydec.store.Dataset; or export the data set and name its folder"
+        )
 
 
 def _check_dataset(name: str, data: Any) -> None:

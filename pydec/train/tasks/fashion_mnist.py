@@ -19,14 +19,20 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
 from pydec.errors import ConfigError, SetupError
-from pydec.train.task import Defaults, Task, tasks
+from pydec.train.task import Defaults, StoredData, Task, tasks
 
 DIRECTORY = "/usr/share/datasets/fashion-mnist"  # where Debian's package dataset-fashion-mnist puts it
 _MEAN, _DEVIATION = 0.2860, 0.3530  # of the training pixels
 
 
 @tasks.register("fashion-mnist")
-def fashion_mnist(data: str | None = None, samples: int = 0, dense: int = 128, channels: int = 32) -> Task:
+def fashion_mnist(
+    data: str | None = None,
+    samples: int = 0,
+    dense: int = 128,
+    channels: int = 32,
+    stored: StoredData | None = None,
+) -> Task:
     """Image classification: 10 classes, a CNN of 421,642 parameters, accuracy on 10,000 images.
 
     Args:
@@ -34,12 +40,13 @@ def fashion_mnist(data: str | None = None, samples: int = 0, dense: int = 128, c
         samples: use only the first so many training images; 0 uses all 60,000.
         dense: width of the dense layer, at least 1; 3,172 makes a model of 10 M parameters.
         channels: of the first convolution, at least 1; the second has twice as many.
+        stored: reads the four files from the store in place of a directory.
 
     Raises:
         SetupError: a file is missing or damaged.
     """
     root = Path(data or DIRECTORY)
-    images, labels = _part(root, "train")
+    images, labels = _part(root, "train", stored)
     for name, value in (("dense", dense), ("channels", channels)):
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
@@ -47,7 +54,7 @@ def fashion_mnist(data: str | None = None, samples: int = 0, dense: int = 128, c
         raise ConfigError(f"samples must be in [0, {len(images)}], got {samples}")
     if samples:
         images, labels = images[:samples], labels[:samples]
-    test_images, test_labels = _part(root, "t10k")
+    test_images, test_labels = _part(root, "t10k", stored)
     return Task(
         model=SmallCNN(dense, channels),
         train=TensorDataset(images, labels),
@@ -117,10 +124,14 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
-def _part(root: Path, name: str) -> tuple[Tensor, Tensor]:
+def _part(root: Path, name: str, stored: StoredData | None) -> tuple[Tensor, Tensor]:
     """Normalised images (n, 1, 28, 28) float32 and labels (n,) int64."""
-    images = read_idx(_find(root, f"{name}-images-idx3-ubyte"))
-    labels = read_idx(_find(root, f"{name}-labels-idx1-ubyte"))
+    if stored is not None:
+        part = stored(part=name, fields=["image", "label"])
+        images, labels = (tensor.numpy() for tensor in part.batch(range(len(part))))
+    else:
+        images = read_idx(_find(root, f"{name}-images-idx3-ubyte"))
+        labels = read_idx(_find(root, f"{name}-labels-idx1-ubyte"))
     if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or labels.max(initial=0) > 9:
         raise SetupError(
             f"{root}: {name} images {images.shape} and labels {labels.shape} are not Fashion-MNIST"

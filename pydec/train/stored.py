@@ -1,0 +1,249 @@
+"""Training data from the store: found by name on any rank, read from own disk or from peers, kept by all.
+
+Some rank has the data set in its store (``pydec data add``); the others get its manifest, pull what they have
+to hold, and fetch what a batch needs in between. Every chunk is verified, whoever gave it, and put into the
+rank's own store, so that it is fetched once. Chunks that were damaged on disk come back the same way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydec.comm.layout import node_layout
+from pydec.comm.transport import Stream
+from pydec.consensus.transactions import Dataset as Registration
+from pydec.errors import ChunkError, ConfigError, PydecError, SetupError, StoreError
+from pydec.peer import Peer
+from pydec.store.dataset import Dataset
+from pydec.store.exchange import Exchange
+from pydec.store.keeper import Keeper
+from pydec.store.manifest import Manifest
+from pydec.store.messages import Kind
+from pydec.store.placement import Holder, Placement
+from pydec.store.store import Store
+from pydec.train.config import TrainConfig
+from pydec.train.together import jointly, table, texts
+
+REPAIR_BYTES_PER_S = 100e6
+"""What a rank pulls at most to hold what it owes; what a batch waits for is not held back."""
+_PATH = "a path"
+_NAP_S = 0.0005
+_TRIES = 40  # to write a manifest while another rank of this disk does
+
+
+class Stored:
+    """A data set that the ranks of a job share; also a ``Reader``.
+
+    Args:
+        peer: this rank.
+        store: of this rank; ranks on one machine may share one.
+        manifest: of the data set.
+        exchange: with the other ranks.
+        sources: ranks that had the data set before.
+        node: of every rank, see ``node_layout``.
+
+    Attributes:
+        repaired: chunks that were damaged on this disk and came back.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        store: Store,
+        manifest: Manifest,
+        exchange: Exchange,
+        sources: list[int],
+        node: list[int],
+    ) -> None:
+        self.manifest, self.exchange, self.repaired = manifest, exchange, 0
+        self._peer, self._store, self._sources, self._node = peer, store, sources, node
+        link = peer.transport.stream(Stream.DATA)
+        self.keeper = Keeper(
+            exchange, link, store, [manifest], _name(peer.rank), bytes_per_s=REPAIR_BYTES_PER_S
+        )
+        self._lost: frozenset[int] = frozenset()
+        self._failure: PydecError | None = None
+        self._enter()
+
+    def dataset(self, **options: Any) -> Dataset:
+        """The data set, for a task.
+
+        Args:
+            **options: ``fields``, ``part``, ``transform``, ``cache_bytes`` of ``pydec.store.Dataset``.
+
+        Raises:
+            ConfigError: no such field or part.
+        """
+        return Dataset(self.manifest.root.hex(), store=self._store.directory, reader=self, **options)
+
+    def get(self, digest: bytes) -> bytes:
+        """See ``Reader.get``."""
+        try:
+            return self._store.objects.get(digest)
+        except ChunkError as error:
+            if self._peer.size == 1:
+                raise
+            damaged = not error.missing
+        data = self.exchange.get(digest, nap=self._nap)
+        self.repaired += damaged
+        return data
+
+    def turn(self) -> bool:
+        """Serve, fetch and keep; called beside training."""
+        if not self.exchange.lock.acquire(blocking=False):
+            return False  # this rank's program is at it
+        try:
+            return self._turn()
+        finally:
+            self.exchange.lock.release()
+
+    def _turn(self) -> bool:
+        moved = self.exchange.turn()
+        if self._failure is None:
+            try:
+                lost = self._peer.transport.lost()
+                if lost != self._lost:
+                    self._lost = lost
+                    self._enter()
+                moved |= self.keeper.turn()
+            except StoreError as error:
+                self._failure = error
+        return moved
+
+    def order(self, digest: bytes) -> list[int]:
+        """Ranks to ask for an object: who has to hold it, near ones first, then who had everything."""
+        held = [int(holder.peer[5:]) for holder in self._placement.of(digest)]
+        held.sort(key=lambda rank: self._node[rank] != self._node[self._peer.rank])
+        return [*held, *self._sources]
+
+    @property
+    def transaction(self) -> Registration:
+        """What registers the data set on a ledger."""
+        policy = self.manifest.head.policy
+        sealed, root, name = int(bool(policy.encryption)), self.manifest.root, self.manifest.name
+        return Registration(root, name, policy.replicas, policy.parity, sealed, policy.parent)
+
+    def totals(self) -> dict[str, int]:
+        """What the summary says of all ranks' data; all ranks together."""
+        counts = self.exchange.counts
+        mine = [counts["fetched"], counts["bytes_fetched"], counts["bad"], self.repaired]
+        rows = table(self._peer, [float(n) for n in mine]).sum(axis=0)
+        names = ("objects_fetched", "bytes_fetched", "bad_answers", "objects_repaired")
+        return {name: round(float(value)) for name, value in zip(names, rows, strict=True)}
+
+    def _enter(self) -> None:
+        holders = [
+            Holder(_name(rank), f"node {self._node[rank]}")
+            for rank in range(self._peer.size)
+            if rank not in self._lost
+        ]
+        self._placement = Placement(holders, self.manifest.head.policy.replicas)
+        self.keeper.enter(holders)
+
+    def _nap(self) -> None:
+        _nap(self._peer)
+
+
+@contextmanager
+def stored(peer: Peer, config: TrainConfig) -> Iterator[Stored | None]:
+    """The data set that ``config.data`` names in some rank's store; None if it is a path, or nothing.
+
+    All ranks enter it together, and leave it when none reads any more.
+
+    Raises:
+        SharedError: two ranks have different data sets of that name, or a rank cannot get or keep it.
+    """
+    if not config.data:
+        yield None
+        return
+    said = texts(peer, jointly(peer, lambda: _look(config, peer)))
+    roots = sorted({words for words in said if words not in ("", _PATH)})
+    if _PATH in said or not roots:
+        yield None
+        return
+    jointly(peer, lambda: _one(config.data, roots, said), settled=False)
+    root, sources = bytes.fromhex(roots[0]), [rank for rank, words in enumerate(said) if words == roots[0]]
+    store = jointly(peer, lambda: Store(_directory(config, peer), create=True))
+    node = node_layout(peer.transport) if peer.size > 1 else [0]
+    link = peer.transport.stream(Stream.DATA)
+    found: list[Stored] = []
+    exchange = Exchange(link, store, lambda digest: found[0].order(digest) if found else sources)
+
+    def tick() -> bool:
+        return found[0].turn() if found else exchange.turn()
+
+    background = link.background(tick) if peer.size > 1 else None
+    try:
+        jointly(peer, lambda: _threads(peer, background))
+        manifest = jointly(peer, lambda: _manifest(peer, store, exchange, root))
+        found.append(Stored(peer, store, manifest, exchange, sources, node))
+        yield found[0]
+    finally:
+        if background is not None:
+            background.close()
+        store.close()
+
+
+def _look(config: TrainConfig, peer: Peer) -> str:
+    """What ``--data`` is on this rank: a path, the root of a data set, or nothing."""
+    if Path(config.data).exists():
+        return _PATH
+    try:
+        with Store(_directory(config, peer)) as store:
+            return store.find(config.data).root.hex()
+    except ConfigError:
+        return ""
+
+
+def _directory(config: TrainConfig, peer: Peer) -> Path | None:
+    return Path(config.store.replace("{rank}", str(peer.rank))) if config.store else None
+
+
+def _one(name: str, roots: list[str], said: list[str]) -> None:
+    if len(roots) > 1:
+        words = ", ".join(f"rank {said.index(root)} has {root[:16]}" for root in roots)
+        raise ConfigError(
+            f"--data {name}: ranks have different data sets of this name: {words}; name one by its root"
+        )
+
+
+def _threads(peer: Peer, background: object) -> None:
+    if peer.size > 1 and background is None:
+        raise SetupError(
+            "data from peers needs an MPI with MPI_THREAD_MULTIPLE; copy the data set to every host with "
+            "pydec data "
+            "repair NAME --from DIR, and name the folder that pydec data export makes of it"
+        )
+
+
+def _manifest(peer: Peer, store: Store, exchange: Exchange, root: bytes) -> Manifest:
+    if root not in store.roots():
+        data = exchange.get(root, Kind.MANIFEST, lambda: _nap(peer))
+        manifest = Manifest.decode(data)
+        for left in reversed(range(_TRIES)):
+            try:
+                store.add_manifest(manifest)
+                break
+            except StoreError:
+                if root in store.roots():
+                    break
+                if not left:
+                    raise
+                time.sleep(_NAP_S)
+    return store.manifest(root)
+
+
+def _nap(peer: Peer) -> None:
+    peer.check()
+    if hasattr(peer.transport, "sleep"):  # the local cluster's clock
+        peer.transport.sleep(_NAP_S)
+    else:
+        time.sleep(_NAP_S)
+
+
+def _name(rank: int) -> bytes:
+    return b"rank %d" % rank

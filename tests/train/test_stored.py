@@ -1,0 +1,130 @@
+"""Training reads a data set that one rank has and the others get, and gives the bits of a folder's."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pydec.comm.local import LocalCluster
+from pydec.peer import Peer
+from pydec.store.adding import add
+from pydec.store.inputs import open_input
+from pydec.store.manifest import Policy
+from pydec.store.store import Store
+from pydec.store.upkeep import verify
+from pydec.train import job
+from pydec.train.config import TrainConfig
+
+TASK = """
+    import torch
+    from torch.nn.functional import cross_entropy
+    from torch.utils.data import TensorDataset
+    from pydec.train import Defaults, Task
+
+    def held(stored=None) -> Task:
+        return Task(model=torch.nn.Linear(4, 3), train=stored(fields=["x", "y"]), loss=cross_entropy,
+            defaults=Defaults(batch_size=8, lr=0.1, optimizer="sgd", epochs=2))
+
+    def loaded(data=None) -> Task:
+        import numpy as np
+        x, y = (torch.from_numpy(np.load(f"{data}/{name}.npy")) for name in "xy")
+        return Task(model=torch.nn.Linear(4, 3), train=TensorDataset(x, y), loss=cross_entropy,
+            defaults=Defaults(batch_size=8, lr=0.1, optimizer="sgd", epochs=2))
+"""
+
+
+@pytest.fixture
+def arrays(tmp_path, monkeypatch) -> str:
+    """A folder of arrays, and a module that trains on them; the current directory is a new one."""
+    (tmp_path / "held_task.py").write_text(textwrap.dedent(TASK))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 600)
+    (tmp_path / "in").mkdir()
+    np.save("in/x.npy", (rng.standard_normal((600, 4)) + 2 * np.eye(3, 4)[y]).astype(np.float32))
+    np.save("in/y.npy", y)
+    return "in"
+
+
+def put(rank: int, name: str = "d", replicas: int = 1) -> bytes:
+    with Store(Path(f"store-{rank}"), create=True) as store:
+        return add(store, open_input("in"), name, chunk_bytes=4096, policy=Policy(replicas=replicas)).root
+
+
+def together(size: int, config: TrainConfig, run_dir: str) -> list[dict]:
+    def program(transport):
+        with Peer(transport, signals=False) as peer:
+            try:
+                return job.run(peer, config, run_dir, quiet=True)
+            except job.SharedError as error:
+                shared = error
+        raise shared
+
+    return LocalCluster(size).run(program)
+
+
+def trained(run_dir: str) -> dict[str, torch.Tensor]:
+    return torch.load(Path(run_dir) / "checkpoints" / "final.pt")
+
+
+def test_the_bits_are_those_of_a_folder_and_all_hold_what_they_owe(arrays):
+    root = put(1, replicas=2)
+    together(3, TrainConfig("held_task:loaded", data=arrays), "plain")
+    result = together(3, TrainConfig("held_task:held", data="d", store="store-{rank}"), "held")[0]
+    assert all(
+        torch.equal(a, b) for a, b in zip(trained("plain").values(), trained("held").values(), strict=True)
+    )
+    data = result["data"]
+    assert (data["name"], data["root"], data["bad_answers"]) == ("d", root.hex(), 0)
+    assert data["objects_fetched"] > 0
+    for rank in range(3):
+        with Store(Path(f"store-{rank}")) as store:
+            assert store.roots() == [root]
+    before = data["objects_fetched"]
+    again = together(3, TrainConfig("held_task:held", data=root.hex()[:10], store="store-{rank}"), "again")[0]
+    assert again["data"]["objects_fetched"] < before
+
+
+def test_damage_is_repaired_from_a_peer_while_training_goes_on(arrays):
+    put(0)
+    config = TrainConfig("held_task:held", data="d", store="store-{rank}")
+    first = together(2, config, "first")[0]
+    with Store(Path("store-1")) as store:
+        manifest = store.find("d")
+        names = list(store.objects.names())
+        for name in names:
+            path = store.objects.path(name)
+            path.write_bytes(path.read_bytes()[:-1] + b"!")
+    again = together(2, config, "again")[0]
+    assert again["data"]["objects_repaired"] + again["data"]["objects_fetched"] > 0
+    assert first["status"] == again["status"] == "done"
+    assert all(
+        torch.equal(a, b) for a, b in zip(trained("first").values(), trained("again").values(), strict=True)
+    )
+    with Store(Path("store-0")) as store:
+        assert verify(store, manifest).whole
+
+
+def test_one_rank_alone_reads_its_store(arrays):
+    put(0)
+    (result,) = together(1, TrainConfig("held_task:held", data="d", store="store-0"), "run")
+    assert result["data"]["objects_fetched"] == 0
+
+
+def test_a_name_that_two_ranks_have_for_different_data_is_refused(arrays):
+    put(0)
+    np.save("in/y.npy", np.zeros(600, np.int64))
+    put(1)
+    with pytest.raises(job.SharedError, match="ranks have different data sets of this name"):
+        together(2, TrainConfig("held_task:held", data="d", store="store-{rank}"), "run")
+
+
+def test_a_task_that_reads_no_store_says_so(arrays):
+    put(0)
+    with pytest.raises(job.SharedError, match="its function must take `stored`"):
+        together(2, TrainConfig("held_task:loaded", data="d", store="store-{rank}"), "run")
