@@ -355,6 +355,21 @@ def test_copies_are_made_verified_and_taken_without_keys(toy, monkeypatch):
     assert Store(RunDir(Path("disk-1/run"))).ranks(16) == [0, 1]
 
 
+def test_an_observer_opens_nothing(toy):
+    """Rank 1 may see no tensor; rank 2, which takes its place among those that train, has its own key."""
+    assert together(3, sealed(toy, roles="1=observer"), "run")["ranks_finished"] == 2
+    keys = [keyfile.load(Path(f"ledger/rank-{rank}/key.json")) for rank in range(3)]
+    store = Store(RunDir(Path("run")), Vault(keys[1]))
+    for rank in range(2):
+        readers = holders(store.manifest(12, rank)["sealed"]["key"])
+        assert readers == sorted(keys[of].public.hex() for of in (0, 2))
+        with pytest.raises(ConfigError, match="is sealed: it opens for"):
+            store.tensors(12, rank)
+    with pytest.raises(ConfigError, match="is sealed: it opens for"):
+        open_model(Path("run/checkpoints/final.pt.sealed"), Vault(keys[1]))
+    assert go_on(3, "run", steps=16)["steps"] == 16
+
+
 def test_one_key_for_the_whole_job(toy):
     keyfile.create(Path("job.key"), SigningKey.generate())
     plain = together(2, config(toy), "plain")
