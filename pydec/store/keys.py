@@ -130,6 +130,22 @@ def grant(store: Store, manifest: Manifest, identity: SigningKey, grantee: bytes
     _write(store, _path(store, manifest.root.hex()), _ENTRIES.encode(tuple(kept[at] for at in sorted(kept))))
 
 
+def entries(store: Store, root: bytes) -> bytes:
+    """The keys of a data set that are here, wrapped as they are, for another store; empty: none."""
+    return _read(store, _path(store, root.hex()))
+
+
+def adopt(store: Store, root: bytes, data: bytes) -> None:
+    """Keep what ``entries`` gave in another store; nothing in it is trusted before a key is unwrapped.
+
+    Raises:
+        FrameError: it is something else.
+        StoreError: the disk is full or fails.
+    """
+    _ENTRIES.decode(data, "keys of a data set")
+    _write(store, _path(store, root.hex()), data)
+
+
 def _entries(store: Store, root: bytes) -> tuple[Entry, ...]:
     path = _path(store, root.hex())
     data = _read(store, path)

@@ -30,7 +30,7 @@ def vault_of(peer: Member, config: TrainConfig) -> Vault | None:
     """
     if not config.seal_checkpoints:
         return None
-    identity = jointly(peer, lambda: _identity(config, rank_of(peer.transport, peer.rank)))
+    identity = jointly(peer, lambda: own_identity(config, rank_of(peer.transport, peer.rank)))
     publics = _publics(peer, identity)
     vault = Vault(identity)
 
@@ -109,7 +109,12 @@ def _hand_over(peer: Member, vault: Vault | None, entries: Mapping[str, Entry]) 
                 vault.take(name, wrapped[str(peer.rank)])
 
 
-def _identity(config: TrainConfig, rank: int) -> SigningKey:
+def own_identity(config: TrainConfig, rank: int) -> SigningKey:
+    """The identity key of a rank: that of its node of the ledger, or the user's.
+
+    Raises:
+        ConfigError, SetupError, LedgerError: it cannot be had.
+    """
     if config.ledger:
         return node_of(Path(config.ledger), rank)[1]
     return given(config.key, config.peers, config.passphrase_from, rank).key

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from pydec.comm.layout import node_layout
+from pydec.comm.team import rank_of
 from pydec.comm.transport import Stream
 from pydec.consensus.transactions import Dataset as Registration
+from pydec.crypto.signing import SigningKey
 from pydec.errors import ChunkError, ConfigError, PydecError, SetupError, StoreError
 from pydec.peer import Peer
+from pydec.store import keys
 from pydec.store.dataset import Dataset
 from pydec.store.exchange import Exchange
 from pydec.store.keeper import Keeper
@@ -25,6 +28,7 @@ from pydec.store.manifest import Manifest
 from pydec.store.messages import Kind
 from pydec.store.placement import Holder, Placement
 from pydec.store.store import Store
+from pydec.train.checkpoint_keys import own_identity
 from pydec.train.config import TrainConfig
 from pydec.train.together import jointly, table, texts
 
@@ -45,6 +49,7 @@ class Stored:
         exchange: with the other ranks.
         sources: ranks that had the data set before.
         node: of every rank, see ``node_layout``.
+        identity: of this rank, if the data set is private.
 
     Attributes:
         repaired: chunks that were damaged on this disk and came back.
@@ -58,7 +63,9 @@ class Stored:
         exchange: Exchange,
         sources: list[int],
         node: list[int],
+        identity: SigningKey | None,
     ) -> None:
+        self._identity = identity
         self.manifest, self.exchange, self.repaired = manifest, exchange, 0
         self._peer, self._store, self._sources, self._node = peer, store, sources, node
         link = peer.transport.stream(Stream.DATA)
@@ -78,7 +85,8 @@ class Stored:
         Raises:
             ConfigError: no such field or part.
         """
-        return Dataset(self.manifest.root.hex(), store=self._store.directory, reader=self, **options)
+        name, key = self.manifest.root.hex(), self._identity
+        return Dataset(name, store=self._store.directory, reader=self, key=key, **options)
 
     def get(self, digest: bytes) -> bytes:
         """See ``Reader.get``."""
@@ -130,9 +138,19 @@ class Stored:
     def totals(self) -> dict[str, int]:
         """What the summary says of all ranks' data; all ranks together."""
         counts = self.exchange.counts
-        mine = [counts["fetched"], counts["bytes_fetched"], counts["bad"], self.repaired]
-        rows = table(self._peer, [float(n) for n in mine]).sum(axis=0)
-        names = ("objects_fetched", "bytes_fetched", "bad_answers", "objects_repaired")
+        with self.exchange.lock:
+            standing = self.keeper.standing
+        mine = {
+            "objects_fetched": counts["fetched"],
+            "bytes_fetched": counts["bytes_fetched"],
+            "bad_answers": counts["bad"],
+            "objects_repaired": self.repaired,
+            "objects_owed": standing.owed,
+            "objects_held": standing.here,
+            "bytes_to_hold": standing.missing_bytes,
+        }
+        names = list(mine)
+        rows = table(self._peer, [float(n) for n in mine.values()]).sum(axis=0)
         return {name: round(float(value)) for name, value in zip(names, rows, strict=True)}
 
     def _enter(self) -> None:
@@ -180,7 +198,8 @@ def stored(peer: Peer, config: TrainConfig) -> Iterator[Stored | None]:
     try:
         jointly(peer, lambda: _threads(peer, background))
         manifest = jointly(peer, lambda: _manifest(peer, store, exchange, root))
-        found.append(Stored(peer, store, manifest, exchange, sources, node))
+        identity = _reader(peer, config, store, manifest)
+        found.append(Stored(peer, store, manifest, exchange, sources, node, identity))
         yield found[0]
     finally:
         if background is not None:
@@ -200,7 +219,8 @@ def _look(config: TrainConfig, peer: Peer) -> str:
 
 
 def _directory(config: TrainConfig, peer: Peer) -> Path | None:
-    return Path(config.store.replace("{rank}", str(peer.rank))) if config.store else None
+    rank = rank_of(peer.transport, peer.rank)
+    return Path(config.store.replace("{rank}", str(rank))) if config.store else None
 
 
 def _one(name: str, roots: list[str], said: list[str]) -> None:
@@ -211,12 +231,36 @@ def _one(name: str, roots: list[str], said: list[str]) -> None:
         )
 
 
+def _reader(peer: Peer, config: TrainConfig, store: Store, manifest: Manifest) -> SigningKey | None:
+    """The identity that opens a private data set on this rank, given its wrapped key; all ranks together."""
+    if not manifest.head.policy.encryption:
+        return None
+    known = texts(peer, jointly(peer, lambda: keys.entries(store, manifest.root).hex()))
+
+    def take() -> SigningKey:
+        if not (config.key or config.ledger):
+            raise ConfigError(
+                f"--data {config.data} is private: name the key that may read it with --key, or --ledger for "
+                "the "
+                "ranks' own"
+            )
+        if not keys.entries(store, manifest.root):
+            keys.adopt(store, manifest.root, bytes.fromhex(max(known, key=len)))
+        identity = own_identity(config, rank_of(peer.transport, peer.rank))
+        ring = keys.keyring(store, manifest, identity)
+        assert ring is not None
+        ring.check_complete()
+        return identity
+
+    return jointly(peer, take)
+
+
 def _threads(peer: Peer, background: object) -> None:
     if peer.size > 1 and background is None:
         raise SetupError(
-            "data from peers needs an MPI with MPI_THREAD_MULTIPLE; copy the data set to every host with "
-            "pydec data "
-            "repair NAME --from DIR, and name the folder that pydec data export makes of it"
+            "data from peers needs an MPI with MPI_THREAD_MULTIPLE; or copy the data set to every host, and "
+            "name "
+            "the folder that pydec data export makes of it"
         )
 
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from pydec.comm.local import LocalCluster
+from pydec.crypto import keyfile
+from pydec.crypto.signing import SigningKey
 from pydec.peer import Peer
 from pydec.store.adding import add
 from pydec.store.inputs import open_input
@@ -82,6 +84,7 @@ def test_the_bits_are_those_of_a_folder_and_all_hold_what_they_owe(arrays):
     data = result["data"]
     assert (data["name"], data["root"], data["bad_answers"]) == ("d", root.hex(), 0)
     assert data["objects_fetched"] > 0
+    assert 0 < data["objects_held"] <= data["objects_owed"]
     for rank in range(3):
         with Store(Path(f"store-{rank}")) as store:
             assert store.roots() == [root]
@@ -122,6 +125,24 @@ def test_a_name_that_two_ranks_have_for_different_data_is_refused(arrays):
     put(1)
     with pytest.raises(job.SharedError, match="ranks have different data sets of this name"):
         together(2, TrainConfig("held_task:held", data="d", store="store-{rank}"), "run")
+
+
+def test_private_data_is_read_by_ranks_whose_key_may(arrays):
+    owner, stranger = SigningKey.generate(), SigningKey.generate()
+    for name, key in (("owner", owner), ("stranger", stranger)):
+        keyfile.create(Path(f"{name}.key"), key)
+    with Store(Path("store-0"), create=True) as store:
+        add(store, open_input("in"), "d", chunk_bytes=4096, policy=Policy(replicas=1), private=owner)
+    options = {"data": "d", "store": "store-{rank}"}
+    together(2, TrainConfig("held_task:loaded", data=arrays), "plain")
+    together(2, TrainConfig("held_task:held", key="owner.key", **options), "held")
+    assert all(
+        torch.equal(a, b) for a, b in zip(trained("plain").values(), trained("held").values(), strict=True)
+    )
+    with pytest.raises(job.SharedError, match="may not read the data set"):
+        together(2, TrainConfig("held_task:held", key="stranger.key", **options), "refused")
+    with pytest.raises(job.SharedError, match="is private: name the key"):
+        together(2, TrainConfig("held_task:held", **options), "nobody")
 
 
 def test_a_task_that_reads_no_store_says_so(arrays):
