@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from pydec.comm.local import LocalCluster
+from pydec.consensus.file_storage import read_blocks, read_genesis
+from pydec.consensus.replay import Replay
 from pydec.crypto import keyfile
 from pydec.crypto.signing import SigningKey
 from pydec.peer import Peer
@@ -125,6 +127,18 @@ def test_a_name_that_two_ranks_have_for_different_data_is_refused(arrays):
     put(1)
     with pytest.raises(job.SharedError, match="ranks have different data sets of this name"):
         together(2, TrainConfig("held_task:held", data="d", store="store-{rank}"), "run")
+
+
+def test_the_root_is_registered_on_the_ledger(arrays):
+    root = put(0, replicas=2)
+    config = TrainConfig("held_task:held", data="d", store="store-{rank}", steps=4, ledger="ledger")
+    together(2, config, "run")
+    genesis = read_genesis(Path("ledger/rank-0"))
+    replay = Replay(genesis)
+    with read_blocks(Path("ledger/rank-0"), genesis) as found:
+        for _, record in found.records():
+            replay.add(record)
+    assert (replay.state.datasets[root].name, replay.state.datasets[root].replicas) == ("d", 2)
 
 
 def test_private_data_is_read_by_ranks_whose_key_may(arrays):
