@@ -22,8 +22,8 @@ from pydec.train.together import Member, jointly, settle, speaks, table, text, t
 def vault_of(peer: Member, config: TrainConfig) -> Vault | None:
     """This rank's vault, with a new key that every rank of the job has; None where nothing is sealed.
 
-    All ranks call it together. The keys of the others are those that their messages are sealed with, where
-    they are; else, on one host, whatever they say.
+    All ranks that take part call it together: who may see no tensor gets no key. The keys of the others are
+    those that their messages are sealed with, where they are; else, on one host, whatever they say.
 
     Raises:
         SharedError: a rank's identity key cannot be had, or is not the one that it has proved.
