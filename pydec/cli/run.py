@@ -174,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         status = Relauncher(plan, start, answers, again.progress, desk).run()
         if desk is not None:
-            _note(again.run_dir, desk.scaled)
+            _note(again.run_dir, desk.scaled, desk.permit.denied() if desk.permit is not None else [])
         return status
     finally:
         if desk is not None:
@@ -280,22 +280,32 @@ def _desk(
 ) -> Desk | None:
     """Where ``pydec scale`` asks this job; says so where it cannot."""
     from pydec.launch.door import Door
+    from pydec.launch.permit import Permit
     from pydec.launch.scale import Desk
 
     try:
-        return Desk(Door(), lambda: again.run_dir, answers, again.progress, replaces)
+        permit = Permit(lambda: again.run_dir)
+        return Desk(Door(), lambda: again.run_dir, answers, again.progress, replaces, permit)
     except SetupError as error:
         print(f"pydec: pydec scale cannot ask this job: {error}", file=sys.stderr, flush=True)
         return None
 
 
-def _note(run_dir: str, scaled: Sequence[Mapping[str, object]]) -> None:
-    """Add the changes of the number of ranks to the run's summary, if it has one."""
+def _note(
+    run_dir: str, scaled: Sequence[Mapping[str, object]], denied: Sequence[Mapping[str, object]]
+) -> None:
+    """Add the changes of the number of ranks, and who was denied one, to the run's summary if it has one."""
     path = Path(run_dir) / "summary.json"
-    if scaled and path.exists():
+    if (scaled or denied) and path.exists():
         from pydec.train.rundir import RunDir
 
-        RunDir(path.parent).write(path.name, {**json.loads(path.read_bytes()), "scaled": list(scaled)})
+        found = json.loads(path.read_bytes())
+        if scaled:
+            found["scaled"] = list(scaled)
+        if denied:
+            ledger = found.setdefault("ledger", {})
+            ledger["denied"] = [*ledger.get("denied", []), *denied]
+        RunDir(path.parent).write(path.name, found)
 
 
 def _tolerance(args: argparse.Namespace, program: str, kind: str) -> Tolerance | None:

@@ -8,11 +8,16 @@ leave it and newcomers join. If the new number does not start, the old one goes 
   pydec scale +2 --host node7:2     # two more, on another host
   pydec scale -2                    # two fewer
   pydec scale =6 --run-dir runs/x   # six, where several jobs run
+
+With --ledger only an admin may: the request is signed by --key, or by the key of the job's first node of the
+ledger on this machine.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +28,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--run-dir", default="", metavar="DIR", help="the job of this run")
     which.add_argument("--pid", type=int, default=0, metavar="PID", help="the job of this pydec run")
     add("--host", default="", metavar="HOST:SLOTS,...", help="where more ranks can run")
+    add(
+        "--key",
+        default="",
+        metavar="SOURCE",
+        help="an admin's key: a file, env:NAME or fd:NUMBER (of the node)",
+    )
+    add("--passphrase-from", default="", metavar="SOURCE", help="of the key file: env:NAME or fd:NUMBER")
     add("--oversubscribe", action="store_true", help="let hosts have more ranks than slots")
 
 
@@ -41,5 +53,15 @@ def run(args: argparse.Namespace) -> int:
 
     request = Request(args.count, args.host, args.oversubscribe)
     line = json.dumps({**asdict(request)})
-    done = ask(find(args.run_dir, args.pid), line, lambda words: print(words, flush=True))
+
+    def proof(challenge: dict[str, Any]) -> dict[str, str]:
+        from pydec.crypto.keyfile import from_source, secret_from
+        from pydec.launch.permit import prove
+        from pydec.train.sealing import KEY_FILE
+
+        phrase = secret_from(args.passphrase_from) if args.passphrase_from else None
+        key = from_source(args.key or str(Path(challenge["node"]) / KEY_FILE), phrase)
+        return prove(challenge, line, key)
+
+    done = ask(find(args.run_dir, args.pid), line, lambda words: print(words, flush=True), proof)
     return 0 if done else 1

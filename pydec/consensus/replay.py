@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from pathlib import Path
 
 from pydec.codec.wire import Reader
 from pydec.consensus import messages
 from pydec.consensus.block import Block, Header
 from pydec.consensus.certificate import MAX_CERTIFICATE_BYTES, CertificateError, QuorumCertificate, Verifier
 from pydec.consensus.effects import Refused
-from pydec.consensus.file_storage import FileStorage
+from pydec.consensus.file_storage import (
+    FileStorage,
+    read_blocks,
+    read_genesis,
+    read_snapshot,
+    read_steps,
+)
 from pydec.consensus.genesis import Genesis
 from pydec.consensus.handover import Certified, Shelf
 from pydec.consensus.light import MOST_HEADER_BYTES, EpochStep, LightClient, decode_step, encode_step
@@ -45,6 +52,22 @@ def recover(storage: FileStorage, genesis: Genesis, verifier: Verifier | None = 
             raise LedgerError(f"height {height} is missing below the head {storage.head}")
         replay.add(record)
     storage.keep_steps([encode_step(step) for step in replay.steps], replay.state.table.epoch)
+    return replay
+
+
+def replayed(directory: Path) -> Replay:
+    """The chain in a ledger directory that another process may be writing, from where it begins; verified.
+
+    Raises:
+        LedgerError: there is none, or a damaged one.
+    """
+    genesis = read_genesis(directory)
+    replay, base = Replay(genesis), read_snapshot(directory, genesis.chain_id)
+    if base.height:
+        replay.begin(base.record, read_steps(directory, genesis))
+    with read_blocks(directory, genesis, base=base) as blocks:
+        for _, record in blocks.records(replay.state.height + 1):
+            replay.add(record)
     return replay
 
 

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pydec.errors import ConfigError, SetupError
 
@@ -117,13 +118,19 @@ def _label(path: Path) -> str | None:
     return None
 
 
-def ask(door: Path, line: str, show: Callable[[str], None]) -> bool:
+def ask(
+    door: Path,
+    line: str,
+    show: Callable[[str], None],
+    prove: Callable[[dict[str, Any]], dict[str, str]] | None = None,
+) -> bool:
     """Send one request and show the answers; returns whether the last one is good.
 
     Args:
         door: see ``find``.
         line: of JSON.
         show: called with the words of each answer but a bad one, which is raised if it is the first.
+        prove: answers where the job wants to know who asks.
 
     Raises:
         ConfigError: the request is refused.
@@ -136,13 +143,18 @@ def ask(door: Path, line: str, show: Callable[[str], None]) -> bool:
             client.sendall(line.encode() + b"\n")
             for said in client.makefile("rb"):
                 answer = json.loads(said)
+                if "challenge" in answer:
+                    if prove is None:
+                        raise ConfigError("the job wants to know who asks; sign the request with a key")
+                    client.sendall(json.dumps(prove(answer)).encode() + b"\n")
+                    continue
                 if answer["failed"] and not answers:
                     raise ConfigError(f"refused: {answer['words']}")
                 show(str(answer["words"]))
                 answers += 1
                 if answer["last"]:
                     return not answer["failed"]
-    except ConfigError:
+    except (ConfigError, SetupError):
         raise
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise SetupError(f"the job of {door.stem} does not answer: {error}") from None

@@ -12,15 +12,16 @@ import random
 import re
 import socket
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydec.errors import ConfigError
 from pydec.launch.door import Door
 from pydec.launch.hosts import known, parse
+from pydec.launch.permit import Permit
 from pydec.launch.relaunch import MOST_S, Place, delay_s
 from pydec.launch.relaunch import place as next_place
 from pydec.launch.supervise import Signals, write
@@ -156,6 +157,7 @@ class Desk:
         answering: which of these hosts answer.
         progress: steps up to the newest checkpoint, plus one; 0 without one.
         replaces: whether ranks that died while others go on are replaced, where there is a slot.
+        permit: decides who may ask; None: whoever comes in at the door.
 
     Attributes:
         change: what is under way.
@@ -168,6 +170,7 @@ class Desk:
     answering: Callable[[Sequence[str], Signals], Collection[str]]
     progress: Callable[[], int]
     replaces: bool = False
+    permit: Permit | None = None
     change: Change | None = None
     scaled: list[dict[str, Any]] = field(default_factory=list)
     _place: Place | None = None
@@ -217,11 +220,14 @@ class Desk:
         client, _ = self.door.socket.accept()
         client.settimeout(_READ_S)
         try:
-            line = client.makefile("rb").readline(_MOST)
+            reader = client.makefile("rb")
+            line = reader.readline(_MOST)
             if not line:
                 raise OSError  # it only looked whether somebody is here
             words = json.loads(line)
             request = Request(str(words["count"]), str(words["hosts"]), words["oversubscribe"] is True)
+            if self.permit is not None:
+                self.permit.check(line, lambda question: _asked(client, reader, question))
             change = self._granted(request, client, signals)
         except ConfigError as error:
             _answer(client, str(error), failed=True, last=True)
@@ -314,6 +320,15 @@ class Desk:
 
     def _living(self, where: Place) -> Place:
         return Place(where.plan, where.ranks - len(self._dead), where.hosts)
+
+
+def _asked(client: socket.socket, reader: BinaryIO, question: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Ask back; what the client says."""
+    client.sendall(json.dumps(question).encode() + b"\n")
+    said = json.loads(reader.readline(_MOST))
+    if not isinstance(said, dict):
+        raise ValueError("no object")
+    return said
 
 
 def _answer(client: socket.socket | None, words: str, *, failed: bool, last: bool) -> None:
