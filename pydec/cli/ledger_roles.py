@@ -29,10 +29,10 @@ def say(args: argparse.Namespace, state: ChainState, node: Path) -> int:
     """
     from pydec.consensus import inbox
     from pydec.consensus.access import Action, allow
+    from pydec.consensus.file_storage import KEY_FILE
     from pydec.consensus.roles import Role
     from pydec.consensus.transactions import Grant, Revoke, sign
     from pydec.crypto import keyfile
-    from pydec.train.sealing import KEY_FILE
 
     if len(args.words) < 2:
         raise ConfigError(

@@ -48,17 +48,16 @@ def run(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
+    from pydec.consensus.file_storage import KEY_FILE
+    from pydec.crypto.keyfile import from_source, secret_from
     from pydec.launch.door import ask, find
+    from pydec.launch.permit import prove  # the job does not wait for long
     from pydec.launch.scale import Request
 
     request = Request(args.count, args.host, args.oversubscribe)
     line = json.dumps({**asdict(request)})
 
     def proof(challenge: dict[str, Any]) -> dict[str, str]:
-        from pydec.crypto.keyfile import from_source, secret_from
-        from pydec.launch.permit import prove
-        from pydec.train.sealing import KEY_FILE
-
         phrase = secret_from(args.passphrase_from) if args.passphrase_from else None
         key = from_source(args.key or str(Path(challenge["node"]) / KEY_FILE), phrase)
         return prove(challenge, line, key)

@@ -30,6 +30,7 @@ from pydec.disk import DISK, Closing, Disk, create_whole, naming
 from pydec.errors import FrameError, LedgerError
 
 GENESIS, BLOCKS, EPOCHS, SNAPSHOT = "genesis", "blocks", "epochs", "snapshot"
+KEY_FILE = "key.json"  # of the node's identity, where whoever starts it keeps it beside the rest
 _SNAPSHOT = struct.Struct(">16s32sQI")  # magic, chain id, height, CRC of these and of what follows
 _SNAPSHOT_MAGIC = b"pydec.snapshot.1"
 _MOST_SNAPSHOT_BYTES = MAX_SNAPSHOT_BYTES + MOST_STEP_BYTES

@@ -29,6 +29,7 @@ from pydec.launch.supervise import Signals, write
 _COUNT = re.compile(r"([+=-])(\d{1,9})")
 _MOST = 65_536  # bytes of a request
 LONG_S = 600.0  # a job that ran for so long begins a new row of replacements
+_PROOF_S = 5.0  # for the proof of who asks, which may have a key file to open
 _READ_S = 1.0  # for a request to arrive whole; the job's output waits meanwhile
 
 
@@ -324,6 +325,7 @@ class Desk:
 
 def _asked(client: socket.socket, reader: BinaryIO, question: Mapping[str, Any]) -> Mapping[str, Any]:
     """Ask back; what the client says."""
+    client.settimeout(_PROOF_S)
     client.sendall(json.dumps(question).encode() + b"\n")
     said = json.loads(reader.readline(_MOST))
     if not isinstance(said, dict):

@@ -9,13 +9,13 @@ from pydec.comm.identity import Identity, of_list
 from pydec.comm.sealing import Sealing
 from pydec.comm.transport import Transport
 from pydec.consensus.file_storage import GENESIS, read_genesis
+from pydec.consensus.file_storage import KEY_FILE as KEY_FILE  # noqa: PLC0414  # of a rank
 from pydec.consensus.genesis import Genesis
 from pydec.crypto import keyfile
 from pydec.crypto.signing import SigningKey
 from pydec.errors import ConfigError, SetupError
 from pydec.train.config import TrainConfig
 
-KEY_FILE = "key.json"
 _WORDS = "the ledger's keys; those that are new to it are trusted on first use, unless --peers names all"
 
 
