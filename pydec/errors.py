@@ -136,6 +136,10 @@ class HeterogeneityWarning(UserWarning):
     """What was asked for works, but is biased if the ranks' data are distributed differently."""
 
 
+class RobustnessWarning(UserWarning):
+    """What was asked for works, but liars can do more to it than they need to."""
+
+
 class Stopped(PydecError):
     """The job was asked to stop by a signal.
 

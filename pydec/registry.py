@@ -12,7 +12,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from pydec.errors import ConfigError
@@ -158,8 +158,9 @@ class Registry(Generic[T]):
 
 
 def _hints(part: Callable[..., Any]) -> dict[str, Any]:
-    target = part.__init__ if inspect.isclass(part) else part
-    return typing.get_type_hints(target)
+    if inspect.isclass(part) and not is_dataclass(part):
+        return typing.get_type_hints(part.__init__)
+    return typing.get_type_hints(part)  # of a dataclass, each field's in the module of the class that has it
 
 
 def _type_name(hint: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -66,6 +67,15 @@ class Pipeline:
             allowed.append(part.most(n))
             n = part.left(n) if isinstance(part, PreAggregator) else n
         return min(allowed)
+
+    def lowered(self, f: int) -> Pipeline:
+        """The same with no part's f above that; it counts where this one does."""
+        if f >= self.f:
+            return self
+        before = [replace(part, f=min(part.f, f)) for part in self.before]
+        made = Pipeline(self.spec, before, replace(self.rule, f=min(self.rule.f, f)), self.screen, self.seed)
+        made.counts = self.counts
+        return made
 
     def __call__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,20 @@ class Counts:
         nonfinite: vectors with a NaN or an infinity.
         over_norm: vectors beyond ``Screen.max_norm``.
         stale: vectors older than ``Screen.max_age``.
+        malformed: packets that hold no vector.
         kept_own: calls that left too few, and gave back the own model.
     """
 
     nonfinite: int = 0
     over_norm: int = 0
     stale: int = 0
+    malformed: int = 0
     kept_own: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Add another's numbers."""
+        for item in fields(self):
+            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from pydec.aggregate import aggregators, preaggregators
 from pydec.gossip.accum_adam import AccumAdam
 from pydec.gossip.ad_psgd import ADPSGD
 from pydec.gossip.adsgd import ADSGD
@@ -27,6 +30,8 @@ from pydec.gossip.powergossip import PowerGossip
 from pydec.gossip.qg_dsgdm import QGDSGDm
 from pydec.gossip.quorum import QuorumDiLoCo
 from pydec.gossip.relaysgd import RelaySGD
+from pydec.gossip.robust import RobustAlgorithm, robust_rules
+from pydec.gossip.robust import make as make_robust
 from pydec.gossip.rule import Gradients, LocalOptimizer, Rule
 from pydec.gossip.sgp import SGP
 from pydec.gossip.sparseloco import ChocoDiLoCo, SparseLoCo
@@ -71,6 +76,7 @@ __all__ = [
     "QGDSGDm",
     "QuorumDiLoCo",
     "RelaySGD",
+    "RobustAlgorithm",
     "Rule",
     "SparseLoCo",
     "StreamingDiLoCo",
@@ -78,13 +84,21 @@ __all__ = [
     "SwitchedExchange",
     "algorithms",
     "make",
+    "make_robust",
+    "robust_rules",
 ]
 
 
 def make(spec: str) -> Algorithm:
-    """Build a gossip algorithm from its specification, for example ``choco:gamma=0.3``.
+    """Build a gossip algorithm from its specification: ``choco:gamma=0.3``, ``cs-plus:f=2``.
+
+    A robust average of ``pydec.aggregate``, such as ``nnm+trimmed-mean:f=2``, is one too, of a rank's model
+    and its neighbours'.
 
     Raises:
         ConfigError: unknown name or option, or a value outside its range.
     """
+    name = re.split("[:+]", spec, maxsplit=1)[0].strip()
+    if name in robust_rules or name in aggregators or name in preaggregators:
+        return make_robust(spec)
     return algorithms.make(spec)

@@ -71,6 +71,8 @@ class Mixer(ABC):
     move_scale: float = 0.0
     """What makes ||W x - x||^2 of the squared distance by which a round moves x from the own packet; 0 where
     packets do not hold the vector itself."""
+    forgiving: ClassVar[bool] = False
+    """Whether packets that are none are left out and counted, where others raise an error."""
     prefix: ClassVar[int] = 0
     """Bytes that the mixer writes itself, in front of the compressor's payload."""
 
@@ -184,6 +186,10 @@ class Algorithm(ABC):
     """Whether a round is on its way for ``local_steps`` steps, until the next one begins."""
     on_gpu: ClassVar[bool] = False
     """Whether the vectors of rules and mixers may lie on a GPU: all that touches them runs there too."""
+    asks_loss: ClassVar[bool] = False
+    """Whether rounds ask for the loss of models on the own batch; see ``DecentralizedOptimizer.judge``."""
+    robust: ClassVar[bool] = False
+    """Whether what liars among the neighbours can do to a rank is bounded."""
     adaptive: ClassVar[bool] = False
     """Whether the rule itself scales every coordinate by its own gradients."""
     order: Order = "atc"
@@ -222,6 +228,10 @@ class Algorithm(ABC):
     def mixer(self, x: Vector, compressor: Compressor, degree: int) -> Mixer:
         """The mixer of one vector; ``x`` is borrowed."""
 
+    def beside(self, x: Vector, compressor: Compressor, degree: int) -> Mixer | None:
+        """The mixer of a vector that is averaged beside the parameters (BatchNorm's); None: plainly."""
+        return None
+
     def rule(self, x: Vector, compressor: Compressor, degree: int, local_steps: int = 1) -> Rule:
         """What to do with one vector around its local steps and rounds; ``x`` is borrowed.
 
@@ -235,3 +245,5 @@ class Algorithm(ABC):
 
 
 algorithms: Registry[Algorithm] = Registry("algorithm")
+robust_rules: Registry[Algorithm] = Registry("robust rule")
+"""Algorithms that bound what liars can do; each has an f, the number of liars among a rank's neighbours."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pydec.comm.frames import HEADER_BYTES, Frame, Kind, unpack
 from pydec.compress.base import Bytes
 from pydec.errors import FrameError, ProtocolError
-from pydec.gossip.base import Algorithm, Mixer, algorithms
+from pydec.gossip.base import Algorithm, Mixer, algorithms, robust_rules
 from pydec.gossip.edges import EdgeMixer
 from pydec.gossip.memory import align
 
@@ -88,8 +88,9 @@ class Packet:
 
 def name_of(algorithm: Algorithm) -> str:
     """An algorithm's registered name, or that of its class."""
-    made = type(algorithm)
-    return next((name for name in algorithms if algorithms.get(name) is made), made.__name__)
+    made = type(getattr(algorithm, "honest", algorithm))  # liars do not say that they are
+    found = (name for known in (algorithms, robust_rules) for name in known if known.get(name) is made)
+    return next(found, made.__name__)
 
 
 def algorithm_id(name: str) -> int:
@@ -98,7 +99,7 @@ def algorithm_id(name: str) -> int:
 
 
 def _named(number: int) -> str:
-    found = (name for name in algorithms if algorithm_id(name) == number)
+    found = (name for name in (*algorithms, *robust_rules) if algorithm_id(name) == number)
     return next(found, f"an unknown algorithm ({number})" if number else "no named algorithm")
 
 

@@ -13,6 +13,7 @@ from pydec.gossip.exchange import Late, Lost
 from pydec.gossip.gpu import GpuExchange
 from pydec.gossip.packets import name_of
 from pydec.gossip.place import Place
+from pydec.gossip.robust.exchange import tolerant
 from pydec.gossip.switch import exchange_of
 from pydec.gossip.two_level import LeaderExchange, can_lead
 from pydec.optim.facts import PeerLike
@@ -84,7 +85,7 @@ def make_exchange(
             link, nodes, mixers, budget=budget, late=late, lost=lost, epoch=epoch, seed=seed, overlap=overlap
         )
     else:
-        exchange = exchange_of(mixers)(
+        exchange = tolerant(exchange_of(mixers), mixers)(
             link,
             topology,
             mixers,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
 
 from pydec import compress, gossip
+from pydec.aggregate import Counts
 from pydec.comm.collect import exact_mean, ring_mean
-from pydec.comm.living import agree_who_lives, broadcast_to_living
+from pydec.comm.living import agree_who_lives
 from pydec.compress.base import Compressor
 from pydec.errors import ConfigError, NonFiniteError, PeerLost
 from pydec.gossip.base import Algorithm
@@ -29,7 +30,7 @@ from pydec.optim.facts import (
 from pydec.optim.gradients import GradientAverager, look_at
 from pydec.optim.layout import Layout
 from pydec.optim.local import describe, warn_if_biased
-from pydec.optim.merge import average, distance
+from pydec.optim.merge import average, averaged, distance, spread
 from pydec.optim.places import GossipDevice, choose
 from pydec.optim.plan import Plan, check_choice
 from pydec.optim.rounds import Rounds
@@ -74,9 +75,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             "drop" it for good; None drops it wherever the algorithm can go on. See ``heal``.
         iid: whether all ranks' data are of one distribution; silences HeterogeneityWarning.
         gossip_device: where models on a GPU are averaged, with the same bits: "cuda" there, so that only
-        packets
-            leave it, "cpu" in host memory, or "auto"; ``pydec.optim.places`` says what can be. The attribute
-            of that name has the choice and its reason.
+            packets leave it, "cpu" in host memory, or "auto"; ``pydec.optim.places`` says what can be. The
+            attribute of that name has the choice and its reason.
         background: whether a thread moves the packets of order="cta" while gradients are computed, where
             the MPI allows it; large ones wait for the next ``step`` otherwise. Asynchronous algorithms
             have it in any case.
@@ -141,8 +141,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         local = describe(optimizer)
         self.algorithm.check_local(local)
         self.algorithm.check_start(init)
-        if not iid:
-            warn_if_biased(self.algorithm, local, peer.size)
+        warn_if_biased(self.algorithm, local, peer.size, iid=iid)
 
         self._parameters = trainable(optimizer, model)
         if not self._parameters:
@@ -158,12 +157,12 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         for page in facts(self.topology, self.compressor, self.algorithm, policies, self._all_arenas):
             peer.agree(page)
         if init == "broadcast":
-            for arena in self._all_arenas:
-                with arena.exact() as flat:
-                    broadcast_to_living(peer.transport, flat.view(torch.uint8).numpy())
+            spread(peer.transport, self._all_arenas)
         self._plan = plan
         self._living = tuple(range(peer.size))
         self._wait_s = 0.0
+        self.honest: bool | None = None
+        """Whether this rank counts in ``averaged`` and the like; None on all ranks: all do."""
         self._averager: GradientAverager | None = None
         self._rounds: Rounds | None = None
         if self.algorithm.averages == "gradients":
@@ -281,6 +280,16 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         if self._rounds is not None:
             self._rounds.count(samples)
 
+    def judge(self, loss: Callable[[], float]) -> None:
+        """Say how to find the model's loss on the coming step's batch, for rules that ask (ubar)."""
+        if self._rounds is not None:
+            self._rounds.judge(loss)
+
+    @property
+    def left_out(self) -> Counts:
+        """What robust rules have left out so far, on this rank."""
+        return self._rounds.counts() if self._rounds else Counts()
+
     def _look_at_gradients(self) -> tuple[bool, NonFiniteError | None]:
         """Whether the gradients may be used; and what to raise if they hold NaN and that is the policy."""
         amp = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
@@ -307,22 +316,14 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
         Cost: one ring all-reduce of the model; for evaluation, not for every step.
         """
-        return distance(self.peer.transport, self._arenas)
+        return distance(self.peer.transport, self._arenas, self.honest)
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """Within this context the parameters and buffers are their exact mean over all living ranks.
 
         All of them enter together; on leaving, each has its own model again.
         """
-        own = [arena.flat.clone() for arena in self._all_arenas]
-        for arena in self._all_arenas:
-            average(self.peer.transport, arena, ring_mean)
-        try:
-            yield
-        finally:
-            for arena, saved in zip(self._all_arenas, own, strict=True):
-                arena.flat.copy_(saved)
+        return averaged(self.peer.transport, self._all_arenas, self.honest)
 
     @property
     def consensus_estimate(self) -> float:
@@ -350,7 +351,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         if self._rounds is not None:
             self._rounds.close()
         for arena in self._all_arenas:
-            average(self.peer.transport, arena, exact_mean)
+            average(self.peer.transport, arena, exact_mean, self.honest)
         if self._rounds is not None:
             self._rounds.rebase()
         self._wait_s += self.peer.transport.now() - started

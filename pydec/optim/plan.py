@@ -61,6 +61,11 @@ class Plan:
             raise ConfigError(
                 "an estimated consensus distance and adaptive mixing need every packet; use late='raise'"
             )
+        if self.measures and self.algorithm.robust:
+            raise ConfigError(
+                f"{name} bounds what neighbours do, so a round does not show how far apart ranks are, and "
+                "liars would be believed; use estimate=False and mixing='fixed', and consensus_distance()"
+            )
         if self.lost == "drop" and not self.outlives:
             why = "mixing is measured" if self.measures else f"{name} needs every rank"
             raise ConfigError(

@@ -2,69 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from pydec import compress, gossip
+from pydec.aggregate import Counts
 from pydec.comm.view import View
 from pydec.errors import ConfigError
-from pydec.gossip import Asynchronous, Rule
+from pydec.gossip import Asynchronous
 from pydec.gossip.consensus import Estimator, NumbersMixer
 from pydec.gossip.control import Adaptive, Controller
+from pydec.gossip.robust import RobustMixer
 from pydec.gossip.streaming import HeldMixer
 from pydec.gossip.switch import Switch
 from pydec.optim.arena import Arena
 from pydec.optim.exchanges import AnyExchange, end, leave, make_exchange, quiet
 from pydec.optim.facts import PeerLike
-from pydec.optim.gradients import FlatGradients
+from pydec.optim.parts import make_parts
 from pydec.optim.places import compressor_at
 from pydec.optim.plan import Plan
 from pydec.optim.views import Views
 from pydec.topology.base import Topology
 from pydec.topology.members import Members
-
-
-@dataclass
-class Part:
-    """One rule with what it works on: an arena, or one parameter group's part of it."""
-
-    rule: Rule
-    number: int
-    group: dict[str, Any]
-    gradients: FlatGradients
-
-    @property
-    def lr(self) -> float:
-        """The group's learning rate now."""
-        return float(self.group.get("lr", 0.0))
-
-    @property
-    def weight_decay(self) -> float:
-        """The group's weight decay now."""
-        return float(self.group.get("weight_decay", 0.0))
-
-
-def _parts(plan: Plan, arenas: Sequence[Arena], groups: Sequence[dict[str, Any]]) -> list[Part]:
-    """A rule for every arena; for every group's part of it if the equations hold a learning rate."""
-    owner = {id(p): g for g, group in enumerate(groups) for p in group["params"]}
-    parts: list[Part] = []
-    for arena in arenas:
-        of = [owner[id(span.tensor)] if plan.algorithm.needs_lr else 0 for span in arena.spans]
-        cuts = [i for i in range(len(of)) if i == 0 or of[i] != of[i - 1]] + [len(of)]
-        for first, last in itertools.pairwise(cuts):
-            spans, start = arena.spans[first:last], arena.spans[first].start
-            stop = arena.spans[last].start if last < len(of) else len(arena.vector)
-            x = arena.vector[start:stop]
-            compressor = compressor_at(arena.place, plan.compressor)
-            rule = plan.algorithm.rule(x, compressor, plan.topology.degree, plan.local_steps)
-            rule.arrange([(span.start - start, *span.matrix) for span in spans])
-            gradients = FlatGradients(spans, start, arena.place)
-            parts.append(Part(rule, of[first], groups[of[first]], gradients))
-    return parts
 
 
 class Rounds:
@@ -99,12 +61,13 @@ class Rounds:
         self._versioned = [span.tensor for arena in arenas for span in arena.spans]
         for arena in self._arenas:
             arena.load()
-        self.parts = _parts(plan, arenas, groups)
+        self.parts = make_parts(plan, arenas, groups)
         degree = plan.topology.degree
         kind = HeldMixer if plan.algorithm.windowed else gossip.AverageMixer
-        self._buffers = [
-            kind(arena.vector, compressor_at(arena.place, compress.make("none")), degree) for arena in buffers
-        ]
+        self._buffers: list[gossip.Mixer] = []
+        for arena in buffers:
+            of = arena.vector, compressor_at(arena.place, compress.make("none")), degree
+            self._buffers.append(plan.algorithm.beside(*of) or kind(*of))
         for mixer in self._buffers:
             mixer.move_scale = 0.0  # the consensus distance is that of the parameters
         self._numbers = NumbersMixer() if plan.measures else None
@@ -178,6 +141,32 @@ class Rounds:
         """See ``DecentralizedOptimizer.count``."""
         for part in self.parts:
             part.rule.count(samples)
+
+    def judge(self, loss: Callable[[], float]) -> None:
+        """See ``DecentralizedOptimizer.judge``."""
+        for part in self.parts:
+            for mixer in part.rule.mixers:
+                if isinstance(mixer, RobustMixer):
+                    mixer.judge = partial(self._loss, mixer.x, loss)
+
+    def _loss(self, x: Any, loss: Callable[[], float], model: Any) -> float:
+        """The loss of other numbers in the place of a vector, which is as before afterwards."""
+        own = x.copy()
+        try:
+            x[...] = model
+            self.store()
+            return loss()
+        finally:
+            x[...] = own
+            self.store()
+
+    def counts(self) -> Counts:
+        """What robust rules have left out so far."""
+        total = Counts()
+        for mixer in [*(mixer for part in self.parts for mixer in part.rule.mixers), *self._buffers]:
+            if isinstance(mixer, RobustMixer):
+                total.add(mixer.counts)
+        return total
 
     def local(self, usable: bool, step: Callable[[], float | None]) -> float | None:
         """The local step, by the rule or by ``step``, with what the algorithm does around it.
