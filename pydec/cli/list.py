@@ -23,6 +23,7 @@ KINDS = (
     "algorithms",
     "aggregators",
     "preaggregators",
+    "robust",
     "attacks",
     "mixing",
     "optimizers",
@@ -71,6 +72,10 @@ def registry(kind: str) -> Registry[Any]:
         from pydec.aggregate import preaggregators
 
         return preaggregators
+    if kind == "robust":
+        from pydec.gossip import robust_rules
+
+        return robust_rules
     if kind == "attacks":
         from pydec.aggregate.attacks import attacks
 

@@ -17,6 +17,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydec.cli.robust_options import add_robust
 from pydec.comm.detect import launched_ranks
 from pydec.errors import ConfigError
 
@@ -118,6 +119,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="ranks that must live for training to go on when others die (1)",
     )
+    add_robust(parser)
     _secure(parser)
     run_ = parser.add_argument_group("run")
     run_.add_argument("--seed", type=int, metavar="N", help="decides everything random (0)")
@@ -350,6 +352,9 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "pad": args.pad,
         "seal_checkpoints": args.seal_checkpoints,
         "store": args.store,
+        "aggregate": args.aggregate,
+        "byzantine": args.byzantine,
+        "attack": args.attack,
     }
     given = {name: value for name, value in given.items() if value is not None}
     return configuration(args.resume, given) if args.resume else TrainConfig(**given)

@@ -59,6 +59,8 @@ class Batches:
         order = self._permutation(epoch)
         self._order = order if seen is None else order[~seen[order]]
         self._at = 0
+        self.flipped = 0
+        """Number of classes c of which labels y are turned into c - 1 - y; 0 leaves them."""
 
     def skip(self, batches: int) -> None:
         """Begin as many batches later; costs one permutation."""
@@ -80,7 +82,8 @@ class Batches:
         epoch, order, at = self.epoch, self._order, self._at
         while True:
             for start in range(at, len(order) - self._batch_size + 1, self._batch_size):
-                yield fetch(self._dataset, order[start : start + self._batch_size])
+                inputs, target = fetch(self._dataset, order[start : start + self._batch_size])
+                yield inputs, (self.flipped - 1 - target if self.flipped else target)
             epoch += 1
             order, at = self._permutation(epoch), 0
 

@@ -18,6 +18,7 @@ from pydec.consensus.roles import of_ranks
 from pydec.consensus.rules import ADMISSIONS
 from pydec.errors import ConfigError
 from pydec.gossip import algorithms
+from pydec.train.robust_options import check_words, with_momentum
 from pydec.train.task import Task
 
 Schedule = Literal["constant", "cosine"]
@@ -67,6 +68,9 @@ class TrainConfig:
         key, peers, passphrase_from: whose keys seal them, see ``comm.identity.given``; with a ledger, its.
         pad: whether sealed messages hide their lengths.
         seal_checkpoints: whether checkpoints and models on disk open with the ranks' identity keys alone.
+        aggregate: robust rule in place of an algorithm: of ``pydec list robust`` or ``aggregators``, "auto".
+        byzantine: how many ranks lie, or which, with commas.
+        attack: what they send; "" is alie.
         threads: threads of a rank's computations; 0 divides the machine's cores.
         compare_solo: whether rank 0 then trains one peer alone for as many steps.
 
@@ -115,6 +119,9 @@ class TrainConfig:
     pad: bool = False
     seal_checkpoints: bool = False
     store: str = ""
+    aggregate: str = ""
+    byzantine: str = ""
+    attack: str = ""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "eval_every", "threads", "seed"):
@@ -163,6 +170,7 @@ class TrainConfig:
             raise ConfigError(f"--roles {self.roles}: {error}") from None
         if self.roles and not self.ledger:
             raise ConfigError("--roles are kept by the ledger; name its directory with --ledger DIR")
+        check_words(self.byzantine, self.attack, self.aggregate, self.algorithm)
         Sealing(self.secure, self.key, self.peers, self.passphrase_from, self.pad)
         if self.key and self.ledger:
             raise ConfigError(
@@ -234,6 +242,7 @@ class TrainConfig:
             )
         if self.duration_s:
             steps = 0
+        optimizer = self.optimizer or defaults.optimizer
         return replace(
             self,
             steps=steps,
@@ -241,7 +250,7 @@ class TrainConfig:
             batch_size=batch_size,
             lr=self.lr or defaults.lr,
             schedule=self.schedule or defaults.schedule,
-            optimizer=self.optimizer or defaults.optimizer,
+            optimizer=with_momentum(optimizer) if self.aggregate else optimizer,
             compressor=self.compressor or ("none" if lossless else "int8"),
             log_every=self.log_every or max(1, steps // 50 if steps else _LOG_STEPS),
             eval_every=self.eval_every or max(1, steps // 5),

@@ -84,10 +84,17 @@ def evaluate_together(task: Task, model: nn.Module, peer: Member) -> Score:
     return score(task, *rows.sum(axis=0).tolist())
 
 
-def worst(task: Task, model: nn.Module, peer: Member) -> dict[str, float | int]:
-    """Rank whose own model has the highest loss, with its score; all ranks call it together."""
+def worst(task: Task, model: nn.Module, peer: Member, *, counts: bool = True) -> dict[str, float | int]:
+    """Rank whose own model has the highest loss, with its score; all ranks call it together.
+
+    Args:
+        task: whose validation data are used.
+        model: of this rank.
+        peer: this rank.
+        counts: whether this rank may be the worst; liars may not.
+    """
     with peer.busy():
-        mine = sums(task, model, slice(None))
+        mine = sums(task, model, slice(None)) if counts else (0.0, 0.0, 0)
     rows = table(peer, _finite(mine))
     if not rows[:, 2].any():
         return {}

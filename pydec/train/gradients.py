@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from pydec.errors import ConfigError
@@ -64,6 +65,18 @@ def forward(task: Task, model: nn.Module, batch: Batch) -> Tensor:
             "the loss depends on no trainable parameter; is the model frozen, or detached in Task.loss?"
         )
     return loss
+
+
+def loss_of(task: Task, batch: Batch) -> float:
+    """Loss of one batch without a gradient, in evaluation mode."""
+    inputs, target = batch
+    training = task.model.training
+    task.model.eval()
+    try:
+        with torch.no_grad():
+            return float(scalar(task.loss(task.model(*inputs), target)))
+    finally:
+        task.model.train(training)
 
 
 def scalar(loss: Any) -> Tensor:

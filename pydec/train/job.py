@@ -103,6 +103,8 @@ def _run(
     shown = display.make(_title(setup.config.task), setup.config.steps, quiet=quiet or peer.rank > 0)
     if peer.size > 1:
         shown.say(f"faults          {fault_tolerance(peer)}\nmessages        {protection(peer.transport)}")
+    if setup.byzantine is not None:
+        shown.say(setup.byzantine.words())
     with directory.metrics(peer.rank) as metrics:
         loop = Loop(setup.config, setup.task, peer, setup.optimizer, setup.batches, metrics, shown)
         if not quiet:
@@ -213,7 +215,7 @@ def _finish(
         averaged = loop.evaluate(save if peer.rank == speaker or ledger is not None else None)
         if speaker in agree_who_lives(peer.transport):
             break  # else it may have died before it had saved
-    last = worst(setup.task, setup.task.model, peer)
+    last = worst(setup.task, setup.task.model, peer, counts=setup.optimizer.honest is not False)
     rows = table(peer, [loop.bytes_sent, loop.bytes_received, setup.optimizer.wait_s, train_s, progress.step])
     progress.bytes_sent = round(float(rows[:, 0].sum()))
     committed = None if ledger is None else ledger.end(round(float(rows[:, 4].max())), root)
@@ -236,6 +238,8 @@ def _finish(
     result["secure"] = protected(peer.transport)
     if data is not None:
         result["data"] = {"name": data.manifest.name, "root": data.manifest.root.hex(), **data.totals()}
+    if setup.byzantine is not None:
+        result["byzantine"] = setup.byzantine.found(peer, setup.optimizer.left_out)
     if committed is not None:
         result["ledger"] = {"directory": setup.config.ledger, **committed}
     if setup.optimizer.algorithm.asynchronous:

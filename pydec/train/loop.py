@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from pydec.train.checkpoint import Saver
 from pydec.train.config import TrainConfig
 from pydec.train.display import Display
 from pydec.train.evaluate import Score, evaluate, evaluate_together
-from pydec.train.gradients import Gradients, PlainGradients
+from pydec.train.gradients import Gradients, PlainGradients, loss_of
 from pydec.train.rundir import Metrics
 from pydec.train.survivors import Survivors, TooFewRanks
 from pydec.train.task import Task
@@ -251,7 +252,8 @@ class Loop:
                 self.align()
             if self.successor is not None and self.peer.rank and speaks(self.peer):
                 self.display, self.successor = self.successor(), None
-        known = [loss for loss in self._losses if math.isfinite(loss)]
+        counts = self.optimizer.honest is not False  # what a liar says of itself does not
+        known = [loss for loss in self._losses if math.isfinite(loss) and counts]
         self._losses.clear()
         mine = [sum(known), len(known), self.bytes_sent]
         total, count, sent = np.array(mine) if alone else table(self.peer, mine).sum(axis=0)
@@ -305,6 +307,8 @@ def steps(
         PydecError: what ``gradients`` raises.
     """
     groups = getattr(optimizer, "param_groups", [])
+    algorithm = getattr(optimizer, "algorithm", None)
+    asks = getattr(optimizer, "judge") if getattr(algorithm, "asks_loss", False) else None  # noqa: B009
     base = [group.setdefault("initial_lr", group["lr"]) for group in groups]  # a checkpoint keeps it
     task.model.train()
     counted = itertools.count() if config.duration_s else range(done, config.steps)
@@ -318,6 +322,8 @@ def steps(
         for group, lr in zip(groups, base, strict=True):
             group["lr"] = lr * factor
         loss = gradients.backward(batch)
+        if asks is not None:
+            asks(partial(loss_of, task, batch))
         around(optimizer.step)
         optimizer.zero_grad()
         yield step + 1, loss.item(), rate

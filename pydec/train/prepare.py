@@ -14,6 +14,7 @@ from pydec.optim import DecentralizedOptimizer
 from pydec.peer import Peer
 from pydec.train import split, tasks
 from pydec.train.batches import Batches, batches_after, labels_of
+from pydec.train.byzantine import Byzantine, robustness
 from pydec.train.checkpoint_files import Store
 from pydec.train.checkpoint_keys import vault_of
 from pydec.train.checkpoint_vault import Vault
@@ -40,6 +41,7 @@ class Setup:
     split: str
     vault: Vault | None
     point: Point | None = None
+    byzantine: Byzantine | None = None
 
 
 def prepare(peer: Peer, config: TrainConfig, store: Store | None = None, data: Stored | None = None) -> Setup:
@@ -66,11 +68,16 @@ def prepare(peer: Peer, config: TrainConfig, store: Store | None = None, data: S
     )
     vault = vault_of(peer, config) if store is None else store.vault
     initial = copy.deepcopy(task.model) if resolved.compare_solo and peer.rank == 0 else None
-    optimizer = jointly(peer, lambda: _optimizer(resolved, task, peer, store, point), settled=False)
+    byzantine = jointly(peer, lambda: robustness(resolved, peer))
+    optimizer = jointly(
+        peer, lambda: _optimizer(resolved, task, peer, store, point, byzantine), settled=False
+    )
+    if byzantine is not None:
+        jointly(peer, lambda: byzantine.mark(optimizer, batches, task, peer.rank))
     torch.manual_seed(config.seed * 65536 + peer.rank + 1)  # dropout and the like differ between ranks
     if point is not None and store is not None and point.same(peer.size):
         jointly(peer, lambda: restore(store, point, peer.rank, task.model, optimizer))
-    return Setup(resolved, task, batches, optimizer, initial, name, vault, point)
+    return Setup(resolved, task, batches, optimizer, initial, name, vault, point, byzantine)
 
 
 def _build(
@@ -107,7 +114,12 @@ def _build(
 
 
 def _optimizer(
-    config: TrainConfig, task: Task, peer: Peer, store: Store | None, point: Point | None
+    config: TrainConfig,
+    task: Task,
+    peer: Peer,
+    store: Store | None,
+    point: Point | None,
+    byzantine: Byzantine | None,
 ) -> DecentralizedOptimizer:
     local = local_optimizer(config, task, task.model)
     if store is not None and point is not None and not point.same(peer.size):
@@ -117,13 +129,14 @@ def _optimizer(
         peer,
         topology=config.topology,
         compressor=config.compressor,
-        algorithm=config.algorithm,
+        algorithm=config.algorithm if byzantine is None else byzantine.algorithm_of(peer.rank),
         local_steps=config.local_steps,
         mixing=config.mixing,
         iid=not config.alpha,
         model=task.model,
         nan_policy=config.nan_policy,
         background=config.background,
+        late="drop" if byzantine is not None and byzantine.algorithm.robust else "raise",
     )
 
 
