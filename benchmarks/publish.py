@@ -28,7 +28,7 @@ of three syncs for a commit of the ledger.
 Files were written on different days and machines: compare within a file.
 """
 _UNSHOWN = ("rounds", "curve")
-_COPIES = ("kernels", "robust")  # suites whose floor is a copy
+_COPIES = ("kernels", "aggregate")  # suites whose floor is a copy
 _SAME = 0.995  # a peer that is at most so little faster is as fast
 
 

@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydec.cli.robust_options import add_robust
+from pydec.cli.train_groups import add_robust, add_secure
 from pydec.comm.detect import launched_ranks
 from pydec.errors import ConfigError
 
@@ -120,7 +120,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="ranks that must live for training to go on when others die (1)",
     )
     add_robust(parser)
-    _secure(parser)
+    add_secure(parser)
     run_ = parser.add_argument_group("run")
     run_.add_argument("--seed", type=int, metavar="N", help="decides everything random (0)")
     run_.add_argument("--run-dir", metavar="DIR", default="", help="where to write (runs/TASK-TIME)")
@@ -179,40 +179,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="then train one peer alone for as many steps",
     )
     run_.add_argument("--quiet", action="store_true", help="print nothing unless something fails")
-
-
-def _secure(parser: argparse.ArgumentParser) -> None:
-    secure = parser.add_argument_group("secure")
-    secure.add_argument(
-        "--secure",
-        choices=("on", "off", "auto"),
-        help="seal all messages between ranks; auto: where they are on more than one host (auto)",
-    )
-    secure.add_argument(
-        "--key",
-        metavar="SOURCE",
-        help="this job's key: a file of pydec keys, env:NAME or fd:NUMBER; only its holders are let in. With "
-        "{rank} in it each rank has its own, see --peers. Without it, fresh keys; with --ledger, its keys",
-    )
-    secure.add_argument(
-        "--peers", metavar="FILE", help="public keys of all ranks, one a line, in their order (with --key)"
-    )
-    secure.add_argument(
-        "--passphrase-from", metavar="SOURCE", help="passphrase of the key file: env:NAME or fd:NUMBER"
-    )
-    secure.add_argument(
-        "--pad",
-        action="store_true",
-        default=None,
-        help="hide the lengths of messages, at most 12 %% more bytes",
-    )
-    secure.add_argument(
-        "--seal-checkpoints",
-        action="store_true",
-        default=None,
-        help="checkpoints and models on disk open with the ranks' keys alone (with --ledger or --key); "
-        "pydec checkpoint open makes plain files of them",
-    )
 
 
 def run(args: argparse.Namespace) -> int:

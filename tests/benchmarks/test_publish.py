@@ -11,14 +11,14 @@ from pydec.cli import bench
 publish, races = bench.load("publish"), bench.load("netlab.races")
 
 
-def row(suite="robust", name="median of 16", peer="byzfl", ratio=2.0, **more):
+def row(suite="aggregate", name="median", peer="byzfl", ratio=2.0, **more):
     facts = {"suite": suite, "name": name, "params": {"n": 1 << 20, "rounds": 5}, "value": 1.5, "unit": "ms"}
     peer_value = None if ratio is None else 1.5 * ratio
     return {**facts, "peer": peer, "peer_value": peer_value, "ratio": ratio, "floor_fraction": None, **more}
 
 
 FIRST = {
-    "command": "pydec bench robust --rounds 5",
+    "command": "pydec bench aggregate --rounds 5",
     "machine": {"cpu": "A | CPU", "cores": 2, "load_1min": 0.1},
     "versions": {"pydec": "0.1.0"},
 }
@@ -37,14 +37,14 @@ def test_every_row_has_its_line_and_worse_ones_are_said_plainly(tmp_path):
     rows = [
         row(**FIRST),
         row(peer="torch.sort", ratio=0.5),
-        row(name="Krum of 16", peer="krum: not installed", ratio=None),
+        row(name="krum", peer="krum: not installed", ratio=None),
     ]
-    page, readme = published(tmp_path, {"robust-here": rows})
-    assert "`pydec bench robust --rounds 5`; A | CPU, 2 cores, load 0.1 at the start; pydec 0.1.0." in page
-    assert "| median of 16 | n 1 Mi | 1.5 ms | byzfl | 3 ms | 2.00 |  | 5 x: **missed** |" in page
-    assert "- median of 16 (n 1 Mi): torch.sort is 2.00 x better" in page
-    assert "| Krum of 16 | n 1 Mi | 1.5 ms | krum: not installed |  |  |  |  |" in page
-    assert "![robust-here](robust-here.svg)" in page
+    page, readme = published(tmp_path, {"aggregate-here": rows})
+    assert "`pydec bench aggregate --rounds 5`; A | CPU, 2 cores, load 0.1 at the start; pydec 0.1.0." in page
+    assert "| median | n 1 Mi | 1.5 ms | byzfl | 3 ms | 2.00 |  | 5 x: **missed** |" in page
+    assert "- median (n 1 Mi): torch.sort is 2.00 x better" in page
+    assert "| krum | n 1 Mi | 1.5 ms | krum: not installed |  |  |  |  |" in page
+    assert "![aggregate-here](aggregate-here.svg)" in page
     assert "byzfl 3 (2.00 x); torch.sort 0.75 (0.50 x)" in readme
     assert readme.startswith(f"before\n{publish.BEGIN}\n| what |")
     assert readme.endswith(f"{publish.END}\nafter\n")

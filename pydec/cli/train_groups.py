@@ -1,0 +1,55 @@
+"""Groups of options of ``pydec train``."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_robust(parser: argparse.ArgumentParser) -> None:
+    """What ranks that lie can do, and rehearsals of it."""
+    robust = parser.add_argument_group("robust")
+    robust.add_argument(
+        "--aggregate",
+        metavar="SPEC",
+        help="average so that liars cannot bend the model far: cs-plus, nna, nnm+trimmed-mean:f=2, ...; auto "
+        "takes what fits the graph; pydec list robust and aggregators name them (docs/robust.md)",
+    )
+    robust.add_argument(
+        "--byzantine", metavar="N|RANKS", help="for tests: so many ranks lie, or those named, such as 1,5"
+    )
+    robust.add_argument("--attack", metavar="SPEC", help="what they send; pydec list attacks (alie)")
+
+
+def add_secure(parser: argparse.ArgumentParser) -> None:
+    """Whether and with which keys messages and checkpoints are sealed."""
+    secure = parser.add_argument_group("secure")
+    secure.add_argument(
+        "--secure",
+        choices=("on", "off", "auto"),
+        help="seal all messages between ranks; auto: where they are on more than one host (auto)",
+    )
+    secure.add_argument(
+        "--key",
+        metavar="SOURCE",
+        help="this job's key: a file of pydec keys, env:NAME or fd:NUMBER; only its holders are let in. With "
+        "{rank} in it each rank has its own, see --peers. Without it, fresh keys; with --ledger, its keys",
+    )
+    secure.add_argument(
+        "--peers", metavar="FILE", help="public keys of all ranks, one a line, in their order (with --key)"
+    )
+    secure.add_argument(
+        "--passphrase-from", metavar="SOURCE", help="passphrase of the key file: env:NAME or fd:NUMBER"
+    )
+    secure.add_argument(
+        "--pad",
+        action="store_true",
+        default=None,
+        help="hide the lengths of messages, at most 12 %% more bytes",
+    )
+    secure.add_argument(
+        "--seal-checkpoints",
+        action="store_true",
+        default=None,
+        help="checkpoints and models on disk open with the ranks' keys alone (with --ledger or --key); "
+        "pydec checkpoint open makes plain files of them",
+    )
