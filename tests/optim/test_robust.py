@@ -64,10 +64,10 @@ def test_buffers_are_mixed_by_the_same_rule(run_peers: Any) -> None:
             sgd, peer, model=model, algorithm="median:f=1", topology="complete", iid=True
         )
         with torch.no_grad():
-            model.running_mean.fill_(1e6 if peer.rank == 2 else 1.0 + 0.1 * peer.rank)
+            model.get_buffer("running_mean").fill_(1e6 if peer.rank == 2 else 1.0 + 0.1 * peer.rank)
         model(torch.randn(4, 3, generator=torch.Generator().manual_seed(peer.rank))).square().sum().backward()
         opt.step()
-        return model.running_mean.numpy().copy()
+        return model.get_buffer("running_mean").numpy().copy()
 
     for mean in run_peers(5, program):
         assert np.abs(mean).max() < 2
