@@ -59,7 +59,7 @@ class Admission:
 
     def may(self, rank: int, action: Action) -> bool:
         """Whether a rank of the job may do something now; nothing is counted."""
-        return self._denial(rank, action) is None
+        return self.denial(rank, action) is None
 
     def who_may(self, action: Action) -> int:
         """The lowest rank that takes part and may do something.
@@ -71,7 +71,7 @@ class Admission:
             if self.may(rank, action):
                 return rank
         first = self.inside[0]
-        denied = self._denial(first, action)
+        denied = self.denial(first, action)
         assert denied is not None
         self._driver.gate.note(denied, quiet=self.rank != first)
         raise denied
@@ -88,7 +88,7 @@ class Admission:
         """
         here = list(living(self.whole).members)
         for _ in range(_TRIES):
-            denied = [self._denial(rank, Action.GOSSIP) for rank in range(self.whole.size)]
+            denied = [self.denial(rank, Action.GOSSIP) for rank in range(self.whole.size)]
             rows = table(self._peer, [float(error is not None) for error in denied])[here]
             if (rows == rows[0]).all():
                 break
@@ -104,7 +104,7 @@ class Admission:
     def shut_out(self, places: Sequence[int]) -> None:
         """Members of the team have lost their role; all of them call it at one step, those as well."""
         ranks = [rank_of(self._peer.transport, place) for place in places]
-        found = {rank: self._denial(rank, Action.GOSSIP) for rank in ranks}
+        found = {rank: self.denial(rank, Action.GOSSIP) for rank in ranks}
         self._shut_out({rank: error for rank, error in found.items() if error is not None})
         living(self._peer.transport).leave_out(places)
 
@@ -114,7 +114,8 @@ class Admission:
         for error in denied.values():
             self._driver.gate.note(error, quiet=self.rank != first)
 
-    def _denial(self, rank: int, action: Action) -> AccessDenied | None:
+    def denial(self, rank: int, action: Action) -> AccessDenied | None:
+        """Why a rank of the job may not do something now, None if it may; nothing is counted."""
         try:
             allow(self._state, self.keys[rank], action)
         except AccessDenied as error:

@@ -225,6 +225,7 @@ class RunLedger:
         Raises:
             LedgerError: something was not committed.
         """
+        self.feed.flush()
         if self._membership is not None:
             self._membership.settle()
         self.checkpoint(round, root)

@@ -46,18 +46,20 @@ class Feed:
         self._link = admission.whole.stream(Stream.COLLECT)
         self._lines = bytearray()
         self._told_s = self._link.now()
+        self._denied: set[int] = set()
 
     def tell(self, row: bytes) -> None:
         """Metrics of this rank: one line of JSON. Sent now and then, with others."""
         if not self._admission.outside or len(row) >= POST_LIMIT:
             return
         if len(self._lines) + len(row) >= POST_LIMIT:
-            self._flush()
+            self.flush()
         self._lines += row
         if self._link.now() - self._told_s >= _EVERY_S:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what was told, now."""
         self._told_s = self._link.now()
         if self._lines:
             self._post(_ROWS, bytes(self._lines))
@@ -65,9 +67,17 @@ class Feed:
 
     def _post(self, kind: int, data: bytes) -> None:
         for rank in self._admission.outside.keys() - self._link.lost():
-            if kind == _END or self._admission.may(rank, Action.READ_METRICS):
+            if kind == _END or self._sees(rank):
                 with suppress(PeerTimeout, PeerLost):  # whoever takes nothing cannot be told
                     self._link.post(rank, bytes([kind]) + data)
+
+    def _sees(self, rank: int) -> bool:
+        """Whether a rank may see metrics; counted once if it may not."""
+        denied = self._admission.denial(rank, Action.READ_METRICS)
+        if denied is not None and rank not in self._denied:
+            self._denied.add(rank)
+            self._driver.gate.note(denied, quiet=self._admission.rank != min(self._admission.inside))
+        return denied is None
 
     def __enter__(self) -> Feed:
         return self
@@ -77,7 +87,7 @@ class Feed:
     ) -> None:
         if not self._admission.takes_part:
             return  # it is outside itself by now
-        self._flush()
+        self.flush()
         self._post(_END, _HEIGHT.pack(self._driver.head[0]))
 
 

@@ -153,14 +153,21 @@ def test_who_has_no_role_left_may_not_even_join(toy):
         together(3, config(toy), name)
         said = summary(name)["ledger"]
         assert said["outside"] == [2]
-        assert said["denied"][-1]["needed"] == "the role trainer or validator, and has none"
+        needed = {denied["action"]: denied["needed"] for denied in said["denied"]}
+        assert needed["take part in gossip"] == "the role trainer or validator, and has none"
+        assert needed["see metrics"].endswith("and has none")
         assert not Path(name, "observed").exists()
     account = replayed(Path("ledger/rank-0")).state.accounts[bytes.fromhex(identity(2))]
     assert account.roles == 0
 
 
-@pytest.mark.parametrize("algorithm", ["dpsgd", "dpsgd:order=cta", "exact-diffusion"])
-def test_a_role_that_is_taken_while_training_goes_on_counts_from_the_next_report(toy, monkeypatch, algorithm):
+@pytest.mark.parametrize(
+    ("algorithm", "cluster"),
+    [("dpsgd", {}), ("dpsgd", {"deaths": {}}), ("dpsgd:order=cta", {}), ("exact-diffusion", {})],
+)
+def test_a_role_that_is_taken_while_training_goes_on_counts_from_the_next_report(
+    toy, monkeypatch, algorithm, cluster
+):
     """An admin revokes rank 2 at step 20; it leaves after a report, at one step, and the mean goes on."""
     long = TrainConfig(
         f"{toy}:blobs", steps=80, eval_every=40, log_every=10, seed=3, ledger="ledger", threads=1,
@@ -175,7 +182,7 @@ def test_a_role_that_is_taken_while_training_goes_on_counts_from_the_next_report
 
     monkeypatch.setattr(Loop, "_report", revoke)
     monkeypatch.setattr("pydec.consensus.inbox._EVERY_S", 0.02)
-    results, trace = run(4, long, "first", delay_s=(5e-4, 2e-3))
+    results, trace = run(4, long, "first", delay_s=(5e-4, 2e-3), **cluster)
     said = summary("first")
     assert (said["status"], said["ranks_finished"]) == ("done", 3)
     assert said["ledger"]["outside"] == [2]
