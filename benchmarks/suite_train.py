@@ -30,9 +30,14 @@ def rows(options: Options) -> Iterator[Row]:
         yield from _steps_over_links(options)
         yield from races.rows(options)
         return
-    yield from _accuracy_and_bytes(options)
-    yield from _step_time(options)
-    yield from _one_slow_rank(options)
+    parts = {
+        "accuracy of the averaged model, bytes sent by all ranks": _accuracy_and_bytes,
+        "step, combine then adapt": _step_time,
+        "samples with one rank 4x slower": _one_slow_rank,
+    }
+    for names, part in parts.items():
+        if options.only in names:
+            yield from part(options)
 
 
 def _accuracy_and_bytes(options: Options) -> Iterator[Row]:
