@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _COUNT_LIMIT = (1 << 31) - 1  # MPI counts in C int; longer messages go as one derived type
 _BLOCK = 64  # bytes of the derived type's blocks; counts up to 128 GiB
-_WATCH_S = 20e-3  # how often a wait looks for lost peers
+_WATCH_S = 2e-3  # how often a wait looks for lost peers; MPI answers within a microsecond
+_LISTEN_S = 20e-3  # how often for goodbyes
 _LEAVE_S = 5.0  # how long a peer that said goodbye may still be completing what it sent before
 _CANCEL_S = 1.0  # how long a receive that is already being filled may take to end
 
@@ -94,9 +95,10 @@ class Requests:
             what: says what is awaited.
         """
         now_s = time.monotonic()
-        if now_s >= self._listen_at_s:
-            self._listen_at_s = now_s + _WATCH_S
+        if now_s >= self._watch_at_s:
             self.watch()
+        if now_s >= self._listen_at_s:
+            self._listen_at_s = now_s + _LISTEN_S
             self.listen()
         if peer in self.lost:
             raise PeerLost(peer, f"is gone: no {what()}")

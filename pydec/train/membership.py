@@ -34,7 +34,7 @@ from pydec.optim.optimizer import DecentralizedOptimizer
 from pydec.train.admission import Admission
 from pydec.train.together import Member, table
 
-_AHEAD_S = 1.0  # what a decision may take before anybody pauses for it
+_AHEAD_S = 0.25  # what a decision may take before anybody pauses for it: some blocks
 _FEWEST, _MOST = 8, 1 << 16  # rounds ahead, at least and at most
 _UNPROMISED = {"JOIN", "LEAVE", "STAKE", "KEY", "GRANT", "REVOKE", "CONFIG"}  # whose senders ask no trainer
 _NEVER = 1 << 40  # rounds ahead of ranks that have none in common

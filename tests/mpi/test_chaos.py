@@ -132,7 +132,7 @@ class Chaos:
 
     def until(self, step: int, process: subprocess.Popen[bytes]) -> None:
         """Wait until some rank that lives has done so many steps."""
-        until_s = time.monotonic() + 200.0
+        until_s = time.monotonic() + 900.0
         while max(map(self.step, self.living)) < step:
             assert process.poll() is None, self.said()
             assert time.monotonic() < until_s, {rank: self.step(rank) for rank in self.living}
