@@ -48,7 +48,9 @@ def rows(options: Options) -> Iterator[Row]:
         try:
             theirs = statistics.median(lost(_torchrun(elements, conf), 1) for _ in range(losses))
         except RuntimeError as error:
-            yield Row("recover", _NAME, params, mine, "s", f"{peer}: {' '.join(str(error).split())[:300]}")
+            yield Row(
+                "recover", _NAME, params, mine, "s", f"{peer}: {str(error).splitlines()[0].rstrip(':')}"
+            )
         else:
             yield Row("recover", _NAME, params, mine, "s", peer, theirs, theirs / mine)
 

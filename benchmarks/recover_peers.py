@@ -31,8 +31,12 @@ from .recover_kills import RANKS, SIZES
 KILLS = 6
 _WARM_UP = 10
 _LIMIT_S = 120.0
-DEFAULTS = ("defaults", (), 100)
-TUNED = ("tuned", ("--heartbeat_timeout_ms", "500", "--join_timeout_ms", "100", "--quorum_tick_ms", "10"), 50)
+DEFAULTS = ("lighthouse's defaults, timeout 30 s", (), 100)
+TUNED = (
+    "tuned, timeout 30 s",
+    ("--heartbeat_timeout_ms", "500", "--join_timeout_ms", "100", "--quorum_tick_ms", "10"),
+    50,
+)
 """Name, words of the lighthouse, and milliseconds between heartbeats."""
 
 Moment = tuple[float, int]
@@ -210,8 +214,9 @@ class _Job:
         until_s = time.monotonic() + _LIMIT_S
         while not what():
             if time.monotonic() > until_s:
-                words = (self._folder / "said").read_bytes()[-600:].decode(errors="replace").split()
-                raise RuntimeError(f"no next round within {_LIMIT_S:g} s: {' '.join(words)}")
+                ended = [number for number, process in self._processes.items() if process.poll() is not None]
+                who = f"; replicas {', '.join(map(str, ended))} have ended" if ended else ""
+                raise RuntimeError(f"no next round within {_LIMIT_S:g} s{who}")
             time.sleep(0.02)
 
 

@@ -44,3 +44,21 @@ def test_a_job_that_fails_shows_its_last_words():
         jobs.started_ranks(1, ["python", "-c", "raise SystemExit('no such thing')"]) as job,
     ):
         job.wait(60.0)
+
+
+def test_a_peer_that_is_not_there_has_a_row_that_says_why(monkeypatch):
+    peers = bench.load("recover_peers")
+    monkeypatch.setattr(peers, "library", lambda name: "not installed; pip install torchft")
+    ours = {f"kill to the next round of both neighbours, {size}: median": 7.0 for size in peers.SIZES}
+    rows = list(peers.rows(bench.load("harness").Options(), ours))
+    assert {row.value for row in rows} == {7.0}
+    assert all(row.peer.endswith(": not installed; pip install torchft") for row in rows)
+    assert {row.peer_value for row in rows} == {None}
+
+
+def test_what_a_peer_has_not_written_whole_does_not_count(tmp_path):
+    path = tmp_path / "moments-0"
+    moments = bench.load("recover_peers").moments
+    assert moments(path) == []
+    path.write_text("1.5 4\n2.25 3\n9.")
+    assert moments(path) == [(1.5, 4), (2.25, 3)]
