@@ -7,6 +7,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -188,8 +189,10 @@ def _mosaic(base: Path, images: np.ndarray, labels: np.ndarray) -> Callable[[int
         data = streaming.StreamingDataset(
             local=out, batch_size=BATCH, shuffle=True, shuffle_seed=1, num_canonical_nodes=1
         )
-        for batch in DataLoader(data, batch_size=BATCH, num_workers=workers):
-            yield batch["image"], batch["label"]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # its samples are not
+            for batch in DataLoader(data, batch_size=BATCH, num_workers=workers):
+                yield batch["image"], batch["label"]
 
     return loader
 

@@ -157,6 +157,9 @@ class Packer:
         self._samples = self._n_bytes = self._count = 0
 
     def _append(self, piece: Buffer) -> None:
+        if not self._buffer and len(piece) == self._chunk_bytes:
+            self._put(piece)  # as it lies
+            return
         while len(self._buffer) + len(piece) > self._chunk_bytes:
             room = self._chunk_bytes - len(self._buffer)
             self._buffer += piece[:room]
@@ -166,13 +169,14 @@ class Packer:
 
     def _flush(self) -> None:
         if self._buffer:
-            data: Buffer = self._buffer
-            if self._key is not None:
-                data = self._key.encrypt_chunk(self._number, data)
-            self._number += 1
-            self._chunks.append(self._objects.put(data))
-            self._chunk_lengths.append(len(data))
+            self._put(self._buffer)
             self._buffer.clear()
+
+    def _put(self, chunk: Buffer) -> None:
+        data = chunk if self._key is None else self._key.encrypt_chunk(self._number, chunk)
+        self._number += 1
+        self._chunks.append(self._objects.put(data))
+        self._chunk_lengths.append(len(data))
 
 
 class Journal:

@@ -334,13 +334,15 @@ class Stream(torch_data.IterableDataset[Any]):
                     yield self._data.batch(torch.from_numpy(block))
             return
         waiting: deque[Future[Any]] = deque()
+        begun = False
         with ThreadPoolExecutor(self._threads, "pydec-read") as pool:
             try:
                 for block in self.sampler.blocks(self._size):
                     if len(block) < self._size and self._drop:
                         break
                     waiting.append(pool.submit(self._data.batch, torch.from_numpy(block)))
-                    if len(waiting) > self._ahead:
+                    if not begun or len(waiting) > self._ahead:  # nothing competes with the first
+                        begun = True
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()

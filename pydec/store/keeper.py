@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydec.errors import StoreError
+from pydec.errors import ChunkError, StoreError
 from pydec.store.exchange import Exchange, Link, Request
 from pydec.store.manifest import Manifest
 from pydec.store.placement import Holder, Placement
@@ -42,15 +42,15 @@ class Keeper:
     """One peer's part in keeping data sets; ``turn`` moves it on and never waits.
 
     Args:
-        exchange: gets objects; ``turn`` here does not turn it.
-        link: whose clock counts.
-        store: where they are put.
-        manifests: of the data sets to hold.
-        me: this peer's identity in the view.
-        bytes_per_s: bandwidth that may be used.
+        exchange: gets objects; ``turn`` here does not turn it. link: whose clock counts. store: where they
+        are put. manifests: of the data sets to hold. me: this peer's identity in the view. bytes_per_s:
+        bandwidth that may be used. scrub_bytes_per_s: how much of what it holds this peer reads again and
+        verifies, round and round, once it
+            has all; 0: nothing.
 
     Attributes:
         fetched, fetched_bytes: objects that have come since the start.
+        scrubbed, damaged: objects that were verified again, and those that were found damaged or gone.
     """
 
     def __init__(
@@ -61,9 +61,13 @@ class Keeper:
         manifests: Sequence[Manifest],
         me: bytes,
         bytes_per_s: float = math.inf,
+        scrub_bytes_per_s: float = 0.0,
     ) -> None:
-        if not bytes_per_s > 0:
-            raise ValueError(f"bytes_per_s must be above 0, got {bytes_per_s}")
+        if not bytes_per_s > 0 or not 0 <= scrub_bytes_per_s < math.inf:
+            raise ValueError(
+                f"bytes_per_s must be above 0 and scrub_bytes_per_s finite, got {bytes_per_s} and "
+                f"{scrub_bytes_per_s}"
+            )
         self._exchange, self._link, self._store, self._me = exchange, link, store, me
         self._manifests, self._rate = list(manifests), bytes_per_s
         self._holders: list[Holder] = []
@@ -74,7 +78,9 @@ class Keeper:
         self._index: tuple[Request, Manifest, int] | None = None
         self._owed = self._here = 0
         self._room, self._at_s = 0.0, link.now()
-        self.fetched = self.fetched_bytes = 0
+        self._scrub_rate, self._scrub_room = scrub_bytes_per_s, 0.0
+        self._held: deque[tuple[bytes, int]] = deque()  # what is owed, the next to be verified first
+        self.fetched = self.fetched_bytes = self.scrubbed = self.damaged = 0
 
     def enter(self, holders: Sequence[Holder]) -> None:
         """A view begins: look at every shard again, and ask again for what nobody had.
@@ -86,6 +92,7 @@ class Keeper:
         self._todo = deque((m, number) for m in self._manifests for number in range(len(m.shards)))
         self._wanted.clear()
         self._lost.clear()
+        self._held.clear()
         self._owed = self._here = 0
 
     @property
@@ -105,6 +112,9 @@ class Keeper:
         now = self._link.now()
         if math.isfinite(self._rate):
             self._room = min(self._room + (now - self._at_s) * self._rate, self._rate)
+        self._scrub_room = min(
+            self._scrub_room + (now - self._at_s) * self._scrub_rate, max(self._scrub_rate, 1.0)
+        )
         self._at_s = now
         moved = self._taken()
         if self._todo and not self._wanted:
@@ -121,7 +131,23 @@ class Keeper:
             self._room -= size
             self._waiting.append((self._exchange.want(name), size))
             moved = True
+        if self._scrub_rate and self.done and self._held and self._scrub_room > 0:
+            self._scrub()
         return moved
+
+    def _scrub(self) -> None:
+        """Verify the next object that is owed, and want it if it is damaged or gone."""
+        name, size = self._held[0]
+        self._held.rotate(-1)
+        self._scrub_room -= size
+        self.scrubbed += 1
+        try:
+            self._store.objects.get(name)
+        except ChunkError:
+            if (name, size) not in self._lost:
+                self.damaged += 1
+                self._here -= 1
+                self._wanted.append((name, size))
 
     def _taken(self) -> bool:
         ended = [item for item in self._waiting if item[0].done]
@@ -162,5 +188,7 @@ class Keeper:
         self._owed += 1 + len(owed)
         missing = [name for name in owed if not self._store.objects.has(name)]
         self._here += 1 + len(owed) - len(missing)
+        self._held.append((shard.index, shard.index_bytes))
+        self._held.extend((name, sizes[name]) for name in owed)
         self._wanted.extend((name, sizes[name]) for name in missing)
         return True

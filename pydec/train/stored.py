@@ -34,6 +34,8 @@ from pydec.train.together import jointly, table, texts
 
 REPAIR_BYTES_PER_S = 100e6
 """What a rank pulls at most to hold what it owes; what a batch waits for is not held back."""
+SCRUB_BYTES_PER_S = 10e6
+"""What a rank reads again and verifies of what it holds: a thousandth of what one core hashes."""
 _PATH = "a path"
 _NAP_S = 0.0005
 _TRIES = 40  # to write a manifest while another rank of this disk does
@@ -70,8 +72,9 @@ class Stored:
         self._peer, self._store, self._sources, self._node = peer, store, sources, node
         link = peer.transport.stream(Stream.DATA)
         self.keeper = Keeper(
-            exchange, link, store, [manifest], _name(peer.rank), bytes_per_s=REPAIR_BYTES_PER_S
-        )
+            exchange, link, store, [manifest], _name(peer.rank), bytes_per_s=REPAIR_BYTES_PER_S,
+            scrub_bytes_per_s=SCRUB_BYTES_PER_S if peer.size > 1 else 0.0,
+        )  # fmt: skip
         self._lost: frozenset[int] = frozenset()
         self._failure: PydecError | None = None
         self._enter()
@@ -144,7 +147,8 @@ class Stored:
             "objects_fetched": counts["fetched"],
             "bytes_fetched": counts["bytes_fetched"],
             "bad_answers": counts["bad"],
-            "objects_repaired": self.repaired,
+            "objects_repaired": self.repaired + self.keeper.damaged,
+            "objects_scrubbed": self.keeper.scrubbed,
             "objects_owed": standing.owed,
             "objects_held": standing.here,
             "bytes_to_hold": standing.missing_bytes,

@@ -321,6 +321,39 @@ def test_nothing_is_lost_while_a_twentieth_of_1000_peers_goes_each_round():
 
 
 @pytest.mark.usefixtures("small_shards")
+def test_what_rots_is_found_by_scrubbing_and_comes_back():
+    net = Network()
+    source = Store(AT, create=True, disk=LossyDisk(), syncs=1)
+    manifest = add(source, Given(), "d", chunk_bytes=CHUNK)
+    peers = [Peer(net, rank, manifest) for rank in range(2)]
+    for name in objects_of(source, manifest):
+        for peer in peers:
+            peer.store.objects.adopt(name, source.objects.get(name))
+    rotten = peers[1]
+    rotten.keeper = Keeper(
+        rotten.exchange, rotten.link, rotten.store, [manifest], rotten.name, scrub_bytes_per_s=2000.0
+    )
+    for peer in peers:
+        peer.keeper.enter([Holder(peer.name, peer.name.decode()) for peer in peers])
+    settle(net, peers)
+    victims = list(objects_of(source, manifest))[::3]
+    for name in victims:
+        file = rotten.store.disk.files[rotten.store.objects.path(name)]
+        file.seen[-1] ^= 1
+    began_s, n_bytes = net.time_s, manifest.head.n_bytes
+    while rotten.keeper.damaged < len(victims) or not rotten.keeper.done:
+        net.time_s += 0.05
+        for peer in peers:
+            peer.keeper.turn()
+            peer.exchange.turn()
+        assert net.time_s < began_s + 3 * n_bytes / 2000.0
+    assert verify(rotten.store, manifest).whole
+    assert rotten.keeper.damaged == len(victims)
+    assert peers[0].keeper.scrubbed == 0
+    assert rotten.keeper.standing.missing_bytes == 0
+
+
+@pytest.mark.usefixtures("small_shards")
 def test_repair_keeps_to_its_bandwidth():
     net = Network()
     source = Store(AT, create=True, disk=LossyDisk(), syncs=1)

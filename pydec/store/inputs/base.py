@@ -25,11 +25,11 @@ class Stream:
 
     Args:
         n_bytes: its length.
-        pieces: its bytes, which may be asked for once.
+        pieces: its bytes, which may be asked for once; each is good until the next is asked for.
     """
 
     n_bytes: int
-    pieces: Iterator[bytes]
+    pieces: Iterator[Buffer]
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,23 @@ class Watched:
         while piece := self.read(limit):
             yield piece
         self.check()
+
+    def views(self) -> Iterator[memoryview]:
+        """The same in one piece of memory, each until the next is asked for: fresh memory costs more.
+
+        Raises:
+            StoreError: it cannot be read, or has changed.
+        """
+        room = memoryview(bytearray(READ_BYTES))
+        while n_bytes := self._read_into(room):
+            yield room[:n_bytes]
+        self.check()
+
+    def _read_into(self, room: memoryview) -> int:
+        try:
+            return os.readv(self.file.fileno(), [room])
+        except OSError as error:
+            raise StoreError(f"{self.path!r} cannot be read: {error.strerror}") from None
 
     def read(self, n_bytes: int) -> bytes:
         """The next bytes, fewer at the end.

@@ -75,7 +75,7 @@ class Files:
                 content = b"".join(file.pieces())
                 yield Sample((path, content, *label))
             else:
-                yield Sample((path, Stream(status.st_size, file.pieces()), *label))
+                yield Sample((path, Stream(status.st_size, file.views()), *label))
                 file.check()
 
     def _walk(self) -> Iterator[Entry]:
