@@ -79,7 +79,7 @@ class Hosts(Chaos):
         stat = Path("/proc", self.pids([rank])[rank], "stat")
         return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in "ZX"
 
-    def wait(self, what, limit_s: float = 120.0) -> None:
+    def wait(self, what, limit_s: float = 300.0) -> None:
         until_s = time.monotonic() + limit_s
         while not what():
             assert time.monotonic() < until_s, self.said()
@@ -139,7 +139,7 @@ class Hosts(Chaos):
         self.made.lose(self.host(rank))
         subprocess.run(["umount", "-l", str(self.disk(host))], check=True)
         self.disk(host).rename(self.folder / f"lost-{host}")
-        self.wait(lambda: all(before[r] != pid for r, pid in self.pids(before).items()), 240.0)
+        self.wait(lambda: all(before[r] != pid for r, pid in self.pids(before).items()))
         self.wait(lambda: all(super(Hosts, self).step(r) > 2 for r in before))
         self.restarted(self.ranks)
 
