@@ -111,6 +111,12 @@ HEADLINES = (
     Headline("time to 3.75 bits per byte, transformer of 5 M", "train", r"time to .* 5 M: .*"),
     Headline("one rank 4x slower, adsgd", "train", "samples with one rank 4x slower, adsgd", best="most"),
     Headline("one rank 4x slower, ad-psgd", "train", "samples with one rank 4x slower, ad-psgd", best="most"),
+    Headline(
+        "data that differ, 16 ranks: points of the best method's worst rank behind all-reduce, one peer",
+        "heterogeneity",
+        "worst rank behind all-reduce, best on one-peer-exponential",
+    ),
+    Headline("the same on a ring", "heterogeneity", "worst rank behind all-reduce, best on ring"),
     Headline("one round of gossip, 40 MB", "gossip", "round, none"),
     Headline("the same, int8", "gossip", "round, int8"),
     Headline("a training step of 10 M parameters, 4 ranks", "gossip", "step, none"),
