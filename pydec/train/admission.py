@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pydec.comm.living import living
 from pydec.comm.team import place_of, rank_of
 from pydec.comm.transport import Transport
-from pydec.consensus.access import Action, allow
+from pydec.consensus.access import Action, allow, check_role
 from pydec.consensus.driver import Driver
 from pydec.consensus.state.chain import ChainState
 from pydec.errors import AccessDenied, ConfigError, LedgerError
@@ -121,6 +121,30 @@ class Admission:
         except AccessDenied as error:
             return error
         return None
+
+    def check_reader(self) -> None:
+        """Raise AccessDenied unless this rank has a role for reading data sets; that is counted."""
+        self._check(self.keys[self.rank], Action.READ_DATA)
+
+    def may_have(self, place: int, sealed: bool) -> bool:
+        """Whether a member of the team may be given a data set's objects now; a denial is counted.
+
+        Any thread may ask. The data set may not be registered yet, so its roles decide alone: plain objects
+        go to who may read; those of a private one are no more than bytes, for who may keep copies.
+        """
+        action = Action.SERVE_DATA if sealed else Action.READ_DATA
+        try:
+            self._check(self.keys[rank_of(self._peer.transport, place)], action)
+        except AccessDenied:
+            return False
+        return True
+
+    def _check(self, identity: bytes, action: Action) -> None:
+        try:
+            check_role(identity, self._state.accounts.get(identity), action)
+        except AccessDenied as error:
+            self._driver.gate.note(error)
+            raise
 
     def place(self, rank: int) -> int | None:
         """The number in the team of a rank of the job; None if it takes no part."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydec.comm.layout import node_layout
 from pydec.comm.team import rank_of
@@ -31,6 +31,9 @@ from pydec.store.store import Store
 from pydec.train.checkpoint_keys import own_identity
 from pydec.train.config import TrainConfig
 from pydec.train.together import jointly, table, texts
+
+if TYPE_CHECKING:
+    from pydec.train.admission import Admission
 
 REPAIR_BYTES_PER_S = 100e6
 """What a rank pulls at most to hold what it owes; what a batch waits for is not held back."""
@@ -171,13 +174,19 @@ class Stored:
 
 
 @contextmanager
-def stored(peer: Peer, config: TrainConfig) -> Iterator[Stored | None]:
+def stored(peer: Peer, config: TrainConfig, admission: Admission | None = None) -> Iterator[Stored | None]:
     """The data set that ``config.data`` names in some rank's store; None if it is a path, or nothing.
 
     All ranks enter it together, and leave it when none reads any more.
 
+    Args:
+        peer: this rank.
+        config: as the user gave it.
+        admission: knows who may read and keep data; None lets every rank.
+
     Raises:
-        SharedError: two ranks have different data sets of that name, or a rank cannot get or keep it.
+        SharedError: two ranks have different data sets of that name, or a rank cannot get or keep it, or has
+            no role for reading it.
     """
     if not config.data:
         yield None
@@ -188,12 +197,19 @@ def stored(peer: Peer, config: TrainConfig) -> Iterator[Stored | None]:
         yield None
         return
     jointly(peer, lambda: _one(config.data, roots, said), settled=False)
+    if admission is not None:
+        jointly(peer, admission.check_reader)
     root, sources = bytes.fromhex(roots[0]), [rank for rank, words in enumerate(said) if words == roots[0]]
     store = jointly(peer, lambda: Store(_directory(config, peer), create=True))
     node = node_layout(peer.transport) if peer.size > 1 else [0]
     link = peer.transport.stream(Stream.DATA)
     found: list[Stored] = []
-    exchange = Exchange(link, store, lambda digest: found[0].order(digest) if found else sources)
+    exchange = Exchange(
+        link,
+        store,
+        lambda digest: found[0].order(digest) if found else sources,
+        lambda place, _: admission is None or admission.may_have(place, _sealed(store, root, found)),
+    )
 
     def tick() -> bool:
         return found[0].turn() if found else exchange.turn()
@@ -209,6 +225,14 @@ def stored(peer: Peer, config: TrainConfig) -> Iterator[Stored | None]:
         if background is not None:
             background.close()
         store.close()
+
+
+def _sealed(store: Store, root: bytes, found: list[Stored]) -> bool:
+    """Whether a data set is private; False while it is not here."""
+    if not found and root not in store.roots():
+        return False
+    manifest = found[0].manifest if found else store.manifest(root)
+    return bool(manifest.head.policy.encryption)
 
 
 def _look(config: TrainConfig, peer: Peer) -> str:

@@ -141,6 +141,19 @@ def test_the_root_is_registered_on_the_ledger(arrays):
     assert (replay.state.datasets[root].name, replay.state.datasets[root].replicas) == ("d", 2)
 
 
+def test_a_rank_without_a_role_for_it_reads_no_data(arrays):
+    put(0)
+    roles = "0=admin+data-owner+trainer+validator,1=validator"
+    config = TrainConfig(
+        "held_task:held", data="d", store="store-{rank}", steps=4, ledger="ledger", roles=roles
+    )
+    needed = "may not read the data set: it needs the role data-owner or trainer, and has validator"
+    with pytest.raises(job.SharedError, match=needed):
+        together(2, config, "run")
+    with Store(Path("store-1"), create=True) as store:
+        assert not list(store.objects.names())
+
+
 def test_private_data_is_read_by_ranks_whose_key_may(arrays):
     owner, stranger = SigningKey.generate(), SigningKey.generate()
     for name, key in (("owner", owner), ("stranger", stranger)):
