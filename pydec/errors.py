@@ -132,6 +132,10 @@ class TooFewVectors(PydecError, ValueError):
     """A robust average of which too few vectors are usable, and no own model to keep instead."""
 
 
+class BudgetSpent(PydecError):
+    """A step that would tell more about its samples than the privacy budget allows; it was not taken."""
+
+
 class HeterogeneityWarning(UserWarning):
     """What was asked for works, but is biased if the ranks' data are distributed differently."""
 
