@@ -17,7 +17,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydec.cli.train_groups import add_robust, add_secure
+from pydec.cli.train_groups import add_private, add_robust, add_secure
+from pydec.cli.values import count as _count
+from pydec.cli.values import grace as _grace
+from pydec.cli.values import positive as _positive
+from pydec.cli.values import whole as _whole
 from pydec.comm.detect import launched_ranks
 from pydec.errors import ConfigError
 
@@ -121,6 +125,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_robust(parser)
     add_secure(parser)
+    add_private(parser)
     run_ = parser.add_argument_group("run")
     run_.add_argument("--seed", type=int, metavar="N", help="decides everything random (0)")
     run_.add_argument("--run-dir", metavar="DIR", default="", help="where to write (runs/TASK-TIME)")
@@ -321,6 +326,10 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "aggregate": args.aggregate,
         "byzantine": args.byzantine,
         "attack": args.attack,
+        "dp_noise": args.dp_noise,
+        "dp_epsilon": args.dp_epsilon,
+        "dp_clip": args.dp_clip,
+        "dp_delta": args.dp_delta,
     }
     given = {name: value for name, value in given.items() if value is not None}
     return configuration(args.resume, given) if args.resume else TrainConfig(**given)
@@ -334,37 +343,3 @@ def _with_order(algorithm: str | None, order: str | None) -> str | None:
     if any(item.partition("=")[0].strip() == "order" for item in options.split(",")):
         raise ConfigError(f"the order is given twice, by --order {order} and in --algorithm {algorithm!r}")
     return f"{name}:{options + ',' if options else ''}order={order}"
-
-
-def _grace(word: str) -> float:
-    from pydec.comm.watch import grace_of
-
-    try:
-        return grace_of(word)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix("--grace ")) from None
-
-
-def _count(word: str) -> int:
-    value = int(word)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {word}")
-    return value
-
-
-def _whole(word: str) -> int:
-    value = int(word)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {word}")
-    return value
-
-
-def _positive(word: str) -> float:
-    value = float(word)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0 and finite, got {word}")
-    return value
-
-
-_count.__name__ = _whole.__name__ = "integer"  # argparse names the type in its messages
-_positive.__name__ = "number"

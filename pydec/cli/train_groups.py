@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from pydec.cli.values import positive
+
 
 def add_robust(parser: argparse.ArgumentParser) -> None:
     """What ranks that lie can do, and rehearsals of it."""
@@ -52,4 +54,27 @@ def add_secure(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="checkpoints and models on disk open with the ranks' keys alone (with --ledger or --key); "
         "pydec checkpoint open makes plain files of them",
+    )
+
+
+def add_private(parser: argparse.ArgumentParser) -> None:
+    """Add the options of private gradients, see ``pydec.train.private``."""
+    private = parser.add_argument_group("privacy (docs/security.md)")
+    private.add_argument(
+        "--dp-noise",
+        type=positive,
+        metavar="SIGMA",
+        help="clip every sample's gradient and add Gaussian noise of SIGMA clipping norms to each step's sum",
+    )
+    private.add_argument(
+        "--dp-epsilon",
+        type=positive,
+        metavar="E",
+        help="the most that the run may tell about a sample; alone it chooses the noise",
+    )
+    private.add_argument(
+        "--dp-clip", type=positive, metavar="C", help="largest norm of one sample's gradient (1)"
+    )
+    private.add_argument(
+        "--dp-delta", type=positive, metavar="D", help="chance that more is told (samples of a rank ^ -1.1)"
     )

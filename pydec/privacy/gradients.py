@@ -44,6 +44,7 @@ class PrivateGradients:
         clip: largest norm of one sample's gradient.
         delta: None takes ``samples`` to the power -1.1.
         budget: epsilon that is never exceeded; None sets no limit.
+        rate: probability with which a step draws a sample; None takes ``batch_size / samples``.
         ranks: of the job, noted in the account.
         numbers: of samples and noise, for tests; None makes fresh ones.
 
@@ -64,6 +65,7 @@ class PrivateGradients:
         clip: float = 1.0,
         delta: float | None = None,
         budget: float | None = None,
+        rate: float | None = None,
         ranks: int = 1,
         numbers: SecretNumbers | None = None,
     ) -> None:
@@ -71,7 +73,7 @@ class PrivateGradients:
             raise ConfigError(f"the clipping norm must be above 0 and finite, got {clip}")
         if samples < 1 or batch_size < 1:
             raise ConfigError(f"samples and batch_size must be at least 1, got {samples} and {batch_size}")
-        self.mechanism = Mechanism(noise, batch_size / samples)
+        self.mechanism = Mechanism(noise, batch_size / samples if rate is None else rate)
         self.delta = default_delta(samples) if delta is None else delta
         self.budget = budget
         check_delta(self.delta)

@@ -18,6 +18,7 @@ from pydec.consensus.roles import of_ranks
 from pydec.consensus.rules import ADMISSIONS
 from pydec.errors import ConfigError
 from pydec.gossip import algorithms
+from pydec.train import private
 from pydec.train.robust_options import check_words, with_momentum
 from pydec.train.task import Task
 
@@ -45,6 +46,10 @@ class TrainConfig:
         schedule: "constant", or "cosine": linear warm-up over the first 5 % of the steps, then half
             a cosine down to a tenth of ``lr``.
         clip_norm: largest norm of a rank's gradient; 0 does not clip.
+        dp_noise: deviation of the noise on every step's gradients, in clipping norms; 0 adds none.
+        dp_epsilon: what the run may tell about a sample; chooses ``dp_noise`` if that is 0.
+        dp_clip: largest norm of one sample's gradient, with noise.
+        dp_delta: chance that more is told; with noise, 0 takes one that fits the number of samples.
         optimizer, topology, compressor, algorithm, mixing: specification strings.
         local_steps: local steps between rounds of gossip.
         background: whether a thread moves packets while gradients are computed.
@@ -122,6 +127,10 @@ class TrainConfig:
     aggregate: str = ""
     byzantine: str = ""
     attack: str = ""
+    dp_noise: float = 0.0
+    dp_epsilon: float = 0.0
+    dp_clip: float = 0.0
+    dp_delta: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "eval_every", "threads", "seed"):
@@ -180,6 +189,12 @@ class TrainConfig:
             self._check_keys()
         if self.seed >= 2**32:
             raise ConfigError(f"--seed must be below 2**32, got {self.seed}")
+        private.check(self)
+
+    @property
+    def private(self) -> bool:
+        """Whether gradients are clipped sample by sample and noised."""
+        return bool(self.dp_noise or self.dp_epsilon)
 
     def _check_keys(self) -> None:
         """Sealed checkpoints need keys that outlive the run, and that can be read a second time."""
@@ -240,6 +255,7 @@ class TrainConfig:
                 f"--checkpoint-every needs all ranks at the same step, and {name} has each at its own, so "
                 "its runs cannot be resumed; leave it out, or use an algorithm with rounds, such as dpsgd"
             )
+        noise, clip, delta = private.resolved(self, share, batch_size, steps)
         if self.duration_s:
             steps = 0
         optimizer = self.optimizer or defaults.optimizer
@@ -255,6 +271,9 @@ class TrainConfig:
             log_every=self.log_every or max(1, steps // 50 if steps else _LOG_STEPS),
             eval_every=self.eval_every or max(1, steps // 5),
             keep_last=0 if asynchronous else self.keep_last,
+            dp_noise=noise,
+            dp_clip=clip,
+            dp_delta=delta,
         )
 
     def command(self) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import re
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from pydec.train.loop import Loop, train_solo
 from pydec.train.membership import Minority
 from pydec.train.observers import attend
 from pydec.train.prepare import Setup, prepare
+from pydec.train.private import PrivateSteps
 from pydec.train.rundir import ROW_BYTES, RunDir
 from pydec.train.snapshot import saver_of
 from pydec.train.stored import Stored, stored
@@ -105,8 +107,11 @@ def _run(
         shown.say(f"faults          {fault_tolerance(peer)}\nmessages        {protection(peer.transport)}")
     if setup.byzantine is not None:
         shown.say(setup.byzantine.words())
-    with directory.metrics(peer.rank) as metrics:
-        loop = Loop(setup.config, setup.task, peer, setup.optimizer, setup.batches, metrics, shown)
+    with directory.metrics(peer.rank) as metrics, _private(peer, setup, directory) as private:
+        parts = setup.optimizer, private or setup.batches, metrics, shown, private
+        loop = Loop(setup.config, setup.task, peer, *parts)
+        if private is not None:
+            shown.say(private.plan(setup.config.steps - (setup.point.step if setup.point else 0)))
         if not quiet:
             loop.successor = partial(display.Lines, _title(setup.config.task), setup.config.steps)
         certify = None
@@ -186,6 +191,18 @@ def _directory(peer: Peer, setup: Setup, run_dir: str, started: datetime.datetim
     return directory
 
 
+@contextmanager
+def _private(peer: Peer, setup: Setup, directory: RunDir) -> Iterator[PrivateSteps | None]:
+    """What gives private gradients, if that is asked for; all ranks together."""
+    if not setup.config.private:
+        yield None
+        return
+    what = setup.config, setup.task, setup.share
+    whose = peer.size, peer.rank, directory.path
+    with ExitStack() as stack:
+        yield jointly(peer, lambda: stack.enter_context(PrivateSteps(*what, *whose, setup.spent)))
+
+
 def _finish(
     peer: Peer,
     setup: Setup,
@@ -216,7 +233,8 @@ def _finish(
         if speaker in agree_who_lives(peer.transport):
             break  # else it may have died before it had saved
     last = worst(setup.task, setup.task.model, peer, counts=setup.optimizer.honest is not False)
-    rows = table(peer, [loop.bytes_sent, loop.bytes_received, setup.optimizer.wait_s, train_s, progress.step])
+    mine = [loop.bytes_sent, loop.bytes_received, setup.optimizer.wait_s, train_s, progress.step]
+    rows = table(peer, [*mine, (loop.gradients.figures() or {}).get("epsilon", 0.0)])
     progress.bytes_sent = round(float(rows[:, 0].sum()))
     committed = None if ledger is None else ledger.end(round(float(rows[:, 4].max())), root)
     members = living(peer.transport).members
@@ -240,6 +258,10 @@ def _finish(
         result["data"] = {"name": data.manifest.name, "root": data.manifest.root.hex(), **data.totals()}
     if setup.byzantine is not None:
         result["byzantine"] = setup.byzantine.found(peer, setup.optimizer.left_out)
+    if isinstance(loop.gradients, PrivateSteps):
+        result["privacy"] = loop.gradients.facts(
+            [rows[rank, 5] if rank in members else None for rank in range(peer.size)]
+        )
     if committed is not None:
         result["ledger"] = {"directory": setup.config.ledger, **committed}
     if setup.optimizer.algorithm.asynchronous:
@@ -293,6 +315,8 @@ def _save_what_is_there(
     status = "stopped" if stopped and not known else "failed"
     cut = summary(setup.config, setup.task, peer.size, loop.progress, status=status, wall_s=wall_s)
     ended = peer.size - len(peer.transport.lost()) if isinstance(error, (TooFewRanks, Minority)) else 0
+    if isinstance(loop.gradients, PrivateSteps):
+        cut["privacy"] = loop.gradients.facts([loop.gradients.figures()["epsilon"]])
     cut |= {"reason": reason, **loop.progress.score, "lost": loop.survivors.rows(), "ranks_finished": ended}
     try:
         directory.write("summary.json", cut)

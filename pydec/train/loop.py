@@ -172,6 +172,7 @@ class Loop:
                     raise
                 if not alone:
                     row["consensus_distance"] = self.progress.consensus_distance
+                row.update(self.gradients.figures() or {})
             self.metrics.add(row)
             if not alone and step % self.config.eval_every == 0 and step < self.config.steps:
                 self.evaluate(self.keep)

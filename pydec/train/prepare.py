@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import torch
@@ -12,7 +12,9 @@ from torch import nn
 
 from pydec.optim import DecentralizedOptimizer
 from pydec.peer import Peer
-from pydec.train import split, tasks
+from pydec.privacy.accountant import Spent
+from pydec.privacy.clipping import check_model
+from pydec.train import private, split, tasks
 from pydec.train.batches import Batches, batches_after, labels_of
 from pydec.train.byzantine import Byzantine, robustness
 from pydec.train.checkpoint_files import Store
@@ -21,6 +23,7 @@ from pydec.train.checkpoint_vault import Vault
 from pydec.train.config import TrainConfig, versions
 from pydec.train.loop import local_optimizer
 from pydec.train.resume import Point, find, read_mean, restore
+from pydec.train.split import Indices
 from pydec.train.stored import Stored
 from pydec.train.task import Task
 from pydec.train.together import jointly
@@ -40,8 +43,10 @@ class Setup:
     initial: nn.Module | None
     split: str
     vault: Vault | None
+    share: Indices
     point: Point | None = None
     byzantine: Byzantine | None = None
+    spent: Spent = field(default_factory=dict)
 
 
 def prepare(peer: Peer, config: TrainConfig, store: Store | None = None, data: Stored | None = None) -> Setup:
@@ -60,7 +65,14 @@ def prepare(peer: Peer, config: TrainConfig, store: Store | None = None, data: S
         store.vault = vault_of(peer, config)
     point = None if store is None else jointly(peer, lambda: find(peer, store, config), settled=False)
     built = jointly(peer, lambda: _build(config, peer, point, data))
-    resolved, task, batches, name = built
+    resolved, task, batches, shares = built
+    spent: Spent = {}
+    if resolved.private:
+        if store is not None and point is not None:
+            directory = store.directory.path
+            spent = jointly(peer, lambda: private.spent_before(peer, directory), settled=False)
+        resolved = jointly(peer, lambda: private.within_budget(resolved, task, peer.size, point, spent))
+    name = split.digest(shares)
     jointly(
         peer,
         lambda: peer.agree({**resolved.shared(), "split of the data": name, **_facts(task)}),
@@ -77,21 +89,24 @@ def prepare(peer: Peer, config: TrainConfig, store: Store | None = None, data: S
     torch.manual_seed(config.seed * 65536 + peer.rank + 1)  # dropout and the like differ between ranks
     if point is not None and store is not None and point.same(peer.size):
         jointly(peer, lambda: restore(store, point, peer.rank, task.model, optimizer))
-    return Setup(resolved, task, batches, optimizer, initial, name, vault, point, byzantine)
+    mine, found = shares[peer.rank], (point, byzantine, spent)
+    return Setup(resolved, task, batches, optimizer, initial, name, vault, mine, *found)
 
 
 def _build(
     config: TrainConfig, peer: Peer, point: Point | None, data: Stored | None
-) -> tuple[TrainConfig, Task, Batches, str]:
+) -> tuple[TrainConfig, Task, Batches, list[Indices]]:
     make = None if data is None else data.dataset
     with _BUILDING:
         task = tasks.make(config.task, data=config.data or None, seed=config.seed, stored=make)
     if data is not None:
         task.facts["data_root"] = data.manifest.root.hex()
     resolved = config.resolve(task, peer.size)
+    if resolved.private:
+        check_model(task.model)
 
     @cache
-    def shares(size: int) -> list[split.Indices]:
+    def shares(size: int) -> list[Indices]:
         if resolved.alpha:
             labels = labels_of(task.train, task.labels)
             return split.dirichlet(labels, size, resolved.alpha, resolved.seed)
@@ -110,7 +125,7 @@ def _build(
     local_optimizer(resolved, task, task.model)
     if point is not None:
         point.check_data(task)
-    return resolved, task, batches, split.digest(shares(peer.size))
+    return resolved, task, batches, shares(peer.size)
 
 
 def _optimizer(

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydec.train.config import TrainConfig
 from pydec.train.loop import Progress
+from pydec.train.private import words_of
 from pydec.train.task import Task
 
 _FLOAT32_BYTES = 4
@@ -67,6 +68,8 @@ def closing_words(path: Path, result: Mapping[str, Any]) -> str:
     if result.get("worst_rank"):
         last = result["worst_rank"]
         lines.append(("worst rank", f"{score_words(last)} (rank {last['rank']})"))
+    if result.get("privacy"):
+        lines.append(("privacy", words_of(result["privacy"])))
     solo = result.get("solo")
     if solo:
         words = score_words(solo) if "loss" in solo else f"training loss {solo['train_loss']:.4f}"

@@ -33,7 +33,12 @@ def test_every_step_is_on_the_disk_before_it_is_taken(tmp_path, monkeypatch):
     path = tmp_path / "account.jsonl"
     synced = []
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda file: (real(file), synced.append(path.read_bytes())))
+
+    def sync(file):
+        real(file)
+        synced.append(path.read_bytes())
+
+    monkeypatch.setattr(os, "fsync", sync)
     account = Account(path)
     for step in range(1, 3 * BLOCK):
         account.spend(ONE)

@@ -27,7 +27,7 @@ def test_opacus_own_value():
 
 
 def test_the_moments_accountant_value():
-    """Abadi et al., arXiv:1607.00133, section 3.2, by their conversion: q 0.01, sigma 4, 10,000 steps: 1.26."""
+    """Abadi et al., arXiv:1607.00133, section 3.2, converted as there: q 0.01, sigma 4, 10,000 steps."""
     divergences = 10_000 * accountant._divergences(Mechanism(4.0, 0.01))
     classic = min(divergences + math.log(1e5) / (np.array(ORDERS) - 1))
     assert classic == pytest.approx(1.2586, abs=1e-4)
