@@ -95,6 +95,20 @@ def test_integrations_train_under_mpirun(example, needs, loss):
     assert 0.0 < float(result[2]) < 1.0
 
 
+@pytest.mark.timeout(240)  # most of it goes to importing
+def test_private_example_learns_and_counts(tmp_path, monkeypatch):
+    if importlib.util.find_spec("opacus") is None:
+        pytest.skip("opacus is not installed: pip install 'pydec-train[privacy]'")
+    monkeypatch.setenv("ACCOUNTS", str(tmp_path))
+    program = str(ROOT / "examples" / "private.py")
+    out = run(mpirun(), "--oversubscribe", "-n", "2", sys.executable, program, timeout_s=200.0)
+    (result,) = RESULT.findall(out)
+    assert result[0] == "2"
+    assert float(result[1]) < 4.0  # of 6.9 without training
+    assert re.search(r"^epsilon \d+\.?\d* at delta \S+ for each peer's samples$", out, flags=re.MULTILINE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rank-0.jsonl", "rank-1.jsonl"]
+
+
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_every_example_says_what_it_is(example):
     assert example.read_text(encoding="utf-8").startswith('"""')

@@ -94,10 +94,10 @@ class ClippedSum:
         """Loss of one sample."""
         inputs, target = tree_map(lambda leaf: leaf.unsqueeze(0), (inputs, target))
         loss: Any = self._loss(functional_call(self._model, (values, fixed), inputs), target)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
+        if not isinstance(loss, Tensor) or loss.ndim:  # one of shape (1,) may be one a sample
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ConfigError(f"the loss of a batch must be one number, as a tensor; got {shape}")
-        return loss.reshape(())
+            raise ConfigError(f"the loss must be a batch's mean, a tensor of shape (); got {shape}")
+        return loss
 
     def _add(self, sums: list[Tensor], gradients: list[Tensor]) -> None:
         norms = norms_of(gradients)

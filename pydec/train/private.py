@@ -59,6 +59,10 @@ def check(config: TrainConfig) -> None:
             "--compare-solo trains one peer on all samples without noise, and writes down how well: that "
             "breaks what --dp-noise and --dp-epsilon promise; make a run of one rank of its own"
         )
+    if config.clip_norm:
+        raise ConfigError(
+            "--clip-norm would clip what is mostly noise; give --dp-clip, the norm of one sample's"
+        )
     if config.dp_epsilon and config.duration_s:
         raise ConfigError(
             "--dp-epsilon needs a number of steps and --duration has none; give --dp-noise, and read what it "

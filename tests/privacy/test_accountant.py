@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from pydec.privacy.accountant import (
     epsilon,
     noise_for,
 )
+
+pytestmark = pytest.mark.skipif(find_spec("opacus") is None, reason="pip install 'pydec-train[privacy]'")
 
 
 def test_opacus_own_value():

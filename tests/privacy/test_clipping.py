@@ -201,5 +201,5 @@ def test_wrong_lengths_and_losses_are_named():
     with pytest.raises(ConfigError, match="a tensor of 5 samples, got str"):
         clipped((torch.randn(5, 4),), "abcde", 5)
     several = ClippedSum(nn.Linear(4, 3), lambda a, b: (a - b).square().mean(0), 1.0)
-    with pytest.raises(ConfigError, match=r"must be one number, as a tensor; got \(3,\)"):
+    with pytest.raises(ConfigError, match=r"must be a batch.s mean, a tensor of shape \(\); got \(3,\)"):
         several((torch.randn(5, 4),), torch.randn(5, 3), 5)

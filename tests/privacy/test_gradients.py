@@ -6,6 +6,7 @@ import copy
 import errno
 import math
 import os
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from pydec.privacy import PrivateGradients
 from pydec.privacy.account import read
 from pydec.privacy.accountant import Mechanism, default_delta, epsilon
 from pydec.privacy.clipping import ClippedSum
+
+pytestmark = pytest.mark.skipif(find_spec("opacus") is None, reason="pip install 'pydec-train[privacy]'")
 
 KEY = bytes(range(32))
 X = torch.randn(50, 4, generator=torch.Generator().manual_seed(3))
