@@ -103,6 +103,7 @@ def _build(
         task.facts["data_root"] = data.manifest.root.hex()
     resolved = config.resolve(task, peer.size)
     if resolved.private:
+        private.check_data(data is not None)
         check_model(task.model)
 
     @cache

@@ -70,6 +70,15 @@ def check(config: TrainConfig) -> None:
         )
 
 
+def check_data(stored: bool) -> None:
+    """Raise ConfigError if the data are in the store: who asks its peers for samples tells who was drawn."""
+    if stored:
+        raise ConfigError(
+            "data of the store are fetched from other ranks as batches need them, which tells those who was "
+            "drawn, and the noise is only enough while nobody knows; give --data a directory of its own"
+        )
+
+
 def resolved(config: TrainConfig, share: int, batch_size: int, steps: int) -> tuple[float, float, float]:
     """Noise, clipping norm and delta, with what the options leave open; zeros without privacy.
 

@@ -22,7 +22,7 @@ from pydec.privacy.account import BLOCK, Account, read
 from pydec.privacy.accountant import Mechanism, epsilon
 from pydec.train import job
 from pydec.train.config import TrainConfig
-from pydec.train.private import spent_before
+from pydec.train.private import check_data, spent_before
 from pydec.train.resume import configuration
 from pydec.train.summary import closing_words
 
@@ -219,6 +219,12 @@ def test_options_that_break_the_guarantee_are_refused(options, said):
 def test_tasks_and_budgets_that_do_not_fit_are_refused(toy, options, said):
     with pytest.raises(ConfigError, match=said):
         together(2, config(toy, **options))
+
+
+def test_data_of_the_store_are_refused():
+    check_data(False)
+    with pytest.raises(ConfigError, match="fetched from other ranks as batches need them"):
+        check_data(True)
 
 
 def test_the_noise_of_a_run_cannot_be_changed(toy):
