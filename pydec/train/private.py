@@ -59,6 +59,11 @@ def check(config: TrainConfig) -> None:
             "--compare-solo trains one peer on all samples without noise, and writes down how well: that "
             "breaks what --dp-noise and --dp-epsilon promise; make a run of one rank of its own"
         )
+    if config.byzantine:
+        raise ConfigError(
+            "--byzantine has ranks lie, some by changing their data or gradients, which "
+            "private gradients replace; rehearse without --dp-noise and --dp-epsilon"
+        )
     if config.clip_norm:
         raise ConfigError(
             "--clip-norm would clip what is mostly noise; give --dp-clip, the norm of one sample's"

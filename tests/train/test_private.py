@@ -191,6 +191,7 @@ def test_accounts_of_all_disks_are_put_together(tmp_path):
     ("options", "said"),
     [
         ({"compare_solo": True}, "--compare-solo trains one peer on all samples without noise"),
+        ({"byzantine": "1"}, "--byzantine has ranks lie"),
         ({"clip_norm": 1.0}, "--clip-norm would clip what is mostly noise"),
         ({"dp_noise": 0.0, "dp_clip": 1.0}, "--dp-clip and --dp-delta need noise"),
         ({"dp_noise": 0.0, "dp_delta": 1e-5}, "--dp-clip and --dp-delta need noise"),
