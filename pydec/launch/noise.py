@@ -19,8 +19,8 @@ _USUAL = (
     b"sent help message",
 )
 _SRUN = re.compile(  # what srun says of a job that ends, a line each; other lines of it pass
-    rb"(?:srun|slurmstepd\S*): (?:error: )?"
-    rb"(?:\S+: tasks? |Node failure on |Force Terminated |forcing job termination|got SIGCONT"
+    rb"(?:srun|slurmstepd\S*): (?:error: +)?"
+    rb"(?:mpi/pmix\S*: |\S+: tasks? |Node failure on |Force Terminated |forcing job termination|got SIGCONT"
     rb"|launch/slurm: |Job step aborted|\*\*\* (?:STEP|JOB) |Terminating |Timed out waiting for job step)"
 )
 _SRUN_ENDED = re.compile(rb"srun: error: (\S+): tasks? ([\d,-]+): (.+)")

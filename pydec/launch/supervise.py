@@ -265,8 +265,10 @@ class Supervisor:
         if self._leaving and (status == _LEFT or self._all_left(noise)):
             return Outcome(status, "pydec: stopped for another number of ranks", left=True)
         lost, killed = self._heard.lost(), noise.killed()
-        if self._launcher == "srun" and self._heard.left:
-            status = max(noise.exit_codes(), default=0)  # srun's own is that of the dead, too
+        codes = noise.exit_codes()
+        if self._launcher == "srun" and (self._heard.left or codes):
+            status = max(codes, default=0)  # srun's own is that of the dead, too
+            killed = killed and not codes  # else Slurm has killed them because others failed, or all stopped
         well = status == 0 or (self._swept and self._heard.left)
         if well and not noise.node_lost and (self._heard.left or not lost):
             return Outcome(0, lost=tuple(lost))
@@ -275,7 +277,6 @@ class Supervisor:
             what = "no rank has finished: all died, or a host was lost"
         elif status < 0:
             what = what or f"{self._launcher} was killed by signal {-status}"
-        killed = killed and status not in (130, 143)  # else all others were told to stop
         fault = bool(noise.node_lost or killed or noise.peer_lost) or status <= 0
         if self._heard.out and self._desk is not None and self._desk.replaces:
             fault = True  # those that were left could not go on alone

@@ -77,6 +77,7 @@ def test_nothing_unusual_is_ever_lost(pieces, size):
 
 
 SRUN = (
+    b"slurmstepd-n1: error:  mpi/pmix_v4: _errhandler: n1 [0]: pmixp_client_v2.c:211: Error handler invoked\n"
     b"srun: error: n3: task 2: Killed\nsrun: launch/slurm: _step_signal: Terminating StepId=3.0\n"
     b"slurmstepd-n1: error: *** STEP 3.0 ON n1 CANCELLED AT 2026-11-29T07:44:24 ***\n"
     b"srun: error: n1: tasks 0-1: Exited with exit code 143\nsrun: Force Terminated StepId=3.0\n"

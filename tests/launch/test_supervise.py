@@ -184,6 +184,17 @@ def test_a_job_of_srun_that_was_stopped_after_a_death_was_stopped(capfd):
     capfd.readouterr()
 
 
+def test_a_job_of_srun_that_ended_itself_is_not_started_again(capfd):
+    own = (
+        "sys.stderr.write('pydec: error: rank 0: x\\nsrun: error: n1: task 0: Exited with exit code 2\\n'); "
+    )
+    with Signals() as signals:
+        code = SAY + own + DIED + "sys.exit(2)"
+        outcome = Supervisor([sys.executable, "-c", code], os.environ, launcher="srun").outcome(signals)
+    assert (outcome.status, outcome.fault, outcome.reason) == (2, False, "pydec: error: rank 0: x")
+    assert capfd.readouterr().err == "pydec: error: rank 0: x\n"
+
+
 def test_srun_is_asked_to_end_ranks_that_hang(tmp_path, capfd):
     asked = tmp_path / "asked"
     code = (
