@@ -61,6 +61,9 @@ FREE = frozenset(
 """Options that a run may change when it goes on: they decide no bit of a step."""
 
 
+_DEFAULTS = {item.name: item.default for item in fields(TrainConfig) if item.name not in {*FREE, "task"}}
+
+
 def decided(config: TrainConfig) -> dict[str, Any]:
     """The options that decide the bits of a run, and that a checkpoint is therefore bound to."""
     return {name: value for name, value in asdict(config).items() if name not in FREE}
@@ -254,6 +257,7 @@ def _mine(
 
 
 def _check_options(path: Path, saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    saved = {**_DEFAULTS, **saved}  # an option that is younger than the checkpoint was at its default
     for name in sorted(saved.keys() | mine.keys()):
         if saved.get(name) != mine.get(name):
             raise ConfigError(

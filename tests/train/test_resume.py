@@ -23,7 +23,7 @@ from pydec.peer import Peer
 from pydec.train import checkpoint, job, prepare
 from pydec.train.checkpoint_files import Store
 from pydec.train.config import TrainConfig
-from pydec.train.resume import configuration
+from pydec.train.resume import _check_options, configuration, decided
 from pydec.train.rundir import RunDir
 
 from .test_checkpoint import Immediate
@@ -391,3 +391,10 @@ def test_a_run_that_died_in_its_last_evaluation_is_finished(toy, monkeypatch):
     assert go_on(2, "run")["steps"] == 12
     final = torch.load("final.pt")
     assert all(torch.equal(value, final[n]) for n, value in torch.load("run/checkpoints/final.pt").items())
+
+
+def test_an_option_that_is_younger_than_a_checkpoint_was_at_its_default():
+    mine = decided(TrainConfig("t"))
+    _check_options(Path("m"), {name: mine[name] for name in mine if name != "mixing"}, mine)
+    with pytest.raises(ConfigError, match=r"--mixing was 'fixed' there, config.json says 'adaptive'"):
+        _check_options(Path("m"), mine, {**mine, "mixing": "adaptive"})
