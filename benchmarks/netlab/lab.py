@@ -267,6 +267,7 @@ class Lab:
         self._lost.add(host)
         _kill(self.hosts[host])
         _ip("netns", "del", self.hosts[host])
+        shutil.rmtree(Path("/etc/netns") / self.hosts[host], ignore_errors=True)
 
     def kill(self, *hosts: int) -> None:
         """End every process on these hosts, on all of them if none is named."""
