@@ -194,8 +194,8 @@ def test_other_ranks_start_from_the_mean(toy, ranks, options):
 
     real = prepare._optimizer
 
-    def look(config, task, peer, store, point):
-        optimizer = real(config, task, peer, store, point)
+    def look(config, task, peer, *rest):
+        optimizer = real(config, task, peer, *rest)
         made[peer.rank] = (
             {name: value.clone() for name, value in task.model.state_dict().items()},
             copy.deepcopy(optimizer.optimizer.state_dict()),
