@@ -167,6 +167,7 @@ class Loop:
                 try:
                     self._report(alone)
                 except TooFewRanks:  # on all of them, after this step
+                    self.survivors.look(step, time.perf_counter() - self._started_s)  # some died meanwhile
                     if self.saver is not None:
                         self.saver.now(step)
                     raise
