@@ -314,18 +314,18 @@ class Height:
         self.record.ended, self.record.justification = ended, justification
         self._raise_high()
         self._forget()
-        if self.armed:
-            self._restart_timer()
-        else:
-            self.arm()
-        leader = self.place.leader(self.round)
-        if self.signer is not None and leader != self.index:
-            self.send(self.place.table[leader].node_id, self.new_round(ended))
+        (self._restart_timer if self.armed else self.arm)()
+        leader, told = self.place.leader(self.round), self.new_round()
+        if self.signer is not None and leader != self.index and told is not None:
+            self.send(self.place.table[leader].node_id, told)
         self.progress()
 
-    def new_round(self, ended: TimeoutCertificate) -> NewRound:
-        """What tells others of the current round."""
-        return NewRound(self.place.height, ended, self.record.justification)
+    def new_round(self) -> NewRound | None:
+        """What tells others of the round; None without what proves it: a TIMEOUT may have led here."""
+        ended, proof = self.record.ended, self.record.justification
+        if ended is None or (proof is None and ended.high_round >= 0):
+            return None
+        return NewRound(self.place.height, ended, proof)
 
     def _forget(self) -> None:
         below = self.round - BEHIND

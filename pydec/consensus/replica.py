@@ -317,10 +317,9 @@ class Replica:
         elif isinstance(message, Proposal):
             hearing.proposal(self.height, sender, message)
         elif isinstance(message, Timeout):
-            ended = self.height.record.ended
-            late = message.round < self.height.round
-            if late and ended is not None and self.follow.may_answer(sender):
-                self._send(sender, self.height.new_round(ended))
+            told = self.height.new_round() if message.round < self.height.round else None
+            if told is not None and self.follow.may_answer(sender):
+                self._send(sender, told)
             hearing.timeout(self.height, sender, message)
         else:
             hearing.new_round(self.height, message)
