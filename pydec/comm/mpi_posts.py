@@ -106,10 +106,9 @@ class Posts:
         notes = self._arriving.setdefault(tag, deque())
         status = self._mpi.Status()
         try:
-            for _ in range(2):  # MPI may look first and let messages in afterwards: the second look sees them
+            message = self._comm.Improbe(self._mpi.ANY_SOURCE, tag, status)
+            if message is None:  # MPI may look first and let messages in afterwards
                 message = self._comm.Improbe(self._mpi.ANY_SOURCE, tag, status)
-                if message is not None:
-                    break
             if message is not None:
                 data = bytearray(status.Get_count(self._mpi.BYTE))
                 notes.append((message.Irecv([data, len(data), self._mpi.BYTE]), status.Get_source(), data))

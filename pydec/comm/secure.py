@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydec.comm.buffers import POST_LIMIT, check_peer, check_tag, flat
+from pydec.comm.outer import Outer
 from pydec.comm.secure_requests import Channel, Send, Shut
 from pydec.comm.sessions import Sessions
 from pydec.comm.transport import Background, Pending, Stream, Transport, Watcher
@@ -25,10 +26,8 @@ from pydec.crypto.suites import Suite
 from pydec.errors import ConfigError, PeerLost
 
 
-class SecureTransport:
+class SecureTransport(Outer):
     """One stream of a cluster whose messages are sealed; see ``Transport``. Made by ``comm.meet``.
-
-    What else the transport below has (``host``, ``library``) is found here, too.
 
     Args:
         inner: the transport below, of the same stream.
@@ -44,25 +43,6 @@ class SecureTransport:
         self.stream_id = stream
         self._streams: dict[Stream, SecureTransport] = {stream: self}
         self.channels: dict[tuple[int, int], Channel] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("inner", "__setstate__"):
-            raise AttributeError(name)
-        return getattr(self.inner, name)
-
-    @property
-    def deadline_s(self) -> float:
-        """See ``Transport``."""
-        return self.inner.deadline_s
-
-    @deadline_s.setter
-    def deadline_s(self, seconds: float) -> None:
-        self.inner.deadline_s = seconds
-
-    @property
-    def tolerant(self) -> bool:
-        """See ``Transport.tolerant``."""
-        return self.inner.tolerant
 
     @property
     def takes_gpu_memory(self) -> bool:

@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from pydec.comm.buffers import check_peer
+from pydec.comm.outer import Outer
 from pydec.comm.transport import Background, Pending, Stream, Transport, Watcher
 from pydec.errors import PeerError
 
 
-class Team:
+class Team(Outer):
     """One stream of the ranks ``members`` of a cluster; see ``Transport``.
-
-    What else the transport below has (``host``, ``library``) is found here, too.
 
     Args:
         inner: the transport below, any stream of it.
@@ -37,20 +36,6 @@ class Team:
         self._same = members == tuple(range(len(members)))
         self._streams: dict[Stream, Team] = {}
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("inner", "__setstate__"):
-            raise AttributeError(name)
-        return getattr(self.inner, name)
-
-    @property
-    def deadline_s(self) -> float:
-        """See ``Transport``."""
-        return self.inner.deadline_s
-
-    @deadline_s.setter
-    def deadline_s(self, seconds: float) -> None:
-        self.inner.deadline_s = seconds
-
     @property
     def bytes_sent(self) -> int:
         """See ``Transport``."""
@@ -68,11 +53,6 @@ class Team:
     @bytes_received.setter
     def bytes_received(self, count: int) -> None:
         self.inner.bytes_received = count
-
-    @property
-    def tolerant(self) -> bool:
-        """See ``Transport.tolerant``."""
-        return self.inner.tolerant
 
     @property
     def takes_gpu_memory(self) -> bool:

@@ -10,8 +10,6 @@ import pytest
 import torch
 
 from pydec.comm.local import LocalCluster
-from pydec.consensus.file_storage import read_blocks, read_genesis
-from pydec.consensus.replay import Replay
 from pydec.crypto import keyfile
 from pydec.crypto.signing import SigningKey
 from pydec.peer import Peer
@@ -22,6 +20,8 @@ from pydec.store.store import Store
 from pydec.store.upkeep import verify
 from pydec.train import job
 from pydec.train.config import TrainConfig
+
+from .test_ledger import replayed
 
 TASK = """
     import torch
@@ -133,12 +133,8 @@ def test_the_root_is_registered_on_the_ledger(arrays):
     root = put(0, replicas=2)
     config = TrainConfig("held_task:held", data="d", store="store-{rank}", steps=4, ledger="ledger")
     together(2, config, "run")
-    genesis = read_genesis(Path("ledger/rank-0"))
-    replay = Replay(genesis)
-    with read_blocks(Path("ledger/rank-0"), genesis) as found:
-        for _, record in found.records():
-            replay.add(record)
-    assert (replay.state.datasets[root].name, replay.state.datasets[root].replicas) == ("d", 2)
+    registered = replayed(Path("ledger/rank-0")).state.datasets[root]
+    assert (registered.name, registered.replicas) == ("d", 2)
 
 
 def test_a_rank_without_a_role_for_it_reads_no_data(arrays):
