@@ -72,9 +72,12 @@ class Disk:
         """Return when data and length are on the disk."""
         _fdatasync(descriptor)
 
-    def lock(self, descriptor: int) -> None:
-        """Lock the file until it is closed, however its process ends; BlockingIOError if another has it."""
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def lock(self, descriptor: int, *, shared: bool = False) -> None:
+        """Lock the file until it is closed, however its process ends; BlockingIOError if another has it.
+
+        Those who share it keep out nobody but who wants it alone.
+        """
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
     def make_directory(self, path: Path) -> None:
         """Make a directory in one that exists, unless it is there; durable with its name."""

@@ -9,6 +9,7 @@
     pydec data export N DIR           the original bytes, verified
     pydec data grant N PUBLIC-KEY     let another identity read a private data set
     pydec data remove N               the data set, and every chunk that no other one needs
+    pydec data gc [--dry-run]         what crashes and interrupted adds have left, and nothing needs
 
 N is a name, or 8 or more digits of a root. Without --store the store is in ~/.local/share/pydec/store.
 """
@@ -24,6 +25,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydec.cli import data_garbage
 from pydec.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from pydec.store.store import Store
     from pydec.store.upkeep import Report
 
-ACTIONS = ("add", "list", "status", "verify", "repair", "export", "grant", "remove")
+ACTIONS = ("add", "list", "status", "verify", "repair", "export", "grant", "remove", "gc")
 _SHOWN = 5
 
 
@@ -72,6 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--passphrase-from", metavar="SOURCE", help="passphrase of the key file: env:NAME or fd:NUMBER"
     )
+    data_garbage.configure(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -99,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             "--private needs data add and --key FILE, the owner's; pydec keys new FILE makes one"
         )
+    data_garbage.check(args)
     if not 1 <= args.replicas <= 255:
         raise ConfigError(f"--replicas must be in [1, 255], got {args.replicas}")
     with Store(args.store, create=args.action in ("add", "repair")) as store:
@@ -257,25 +261,14 @@ def _identity(args: argparse.Namespace) -> SigningKey | None:
 
 
 def _remove(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
-    from pydec.store import keys
-    from pydec.store.adding import forget, unfinished
+    found = data_garbage.remove(args, store)
+    if not args.json:
+        _show(found)
+    return found, 0
 
-    with store.lock():
-        begun = unfinished(store)
-        if args.what in begun:
-            forget(store, args.what)
-            keys.forget(store, args.what)
-        try:
-            root = store.find(args.what).root
-        except ConfigError:
-            if args.what not in begun:
-                raise
-        else:
-            store.forget(root)
-            keys.forget(store, args.what, root)
-        left = (shard for shards in unfinished(store).values() for shard in shards)
-        freed = store.collect(left)
-    found = {"name": args.what, "objects_freed": freed}
+
+def _gc(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
+    found = data_garbage.gc(args, store)
     if not args.json:
         _show(found)
     return found, 0

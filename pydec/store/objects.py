@@ -202,6 +202,18 @@ class Objects:
         with naming(self.path(digest), "removed", StoreError):
             self._disk.remove(self.path(digest))
 
+    def size(self, digest: bytes) -> int:
+        """Bytes of an object as they lie on the disk; 0 if it is not here."""
+        with naming(self.path(digest), "read", StoreError):
+            try:
+                descriptor = self._disk.open(self.path(digest), write=False)
+            except FileNotFoundError:
+                return 0
+            try:
+                return self._disk.size(descriptor)
+            finally:
+                self._disk.close(descriptor)
+
     def names(self) -> Iterator[bytes]:
         """The names of all objects that are here, sorted."""
         for folder in self._disk.names(self._base):
@@ -216,11 +228,23 @@ class Objects:
         Raises:
             StoreError: the disk does not let it.
         """
-        for folder in self._disk.names(self._base):
-            for name in self._disk.names(self._base / folder):
-                if name.endswith(".tmp"):
-                    with naming(self._base / folder / name, "removed", StoreError):
-                        self._disk.remove(self._base / folder / name)
+        for path in self._temporary():
+            with naming(path, "removed", StoreError):
+                self._disk.remove(path)
+
+    def leftovers(self) -> list[Path]:
+        """Files that are no objects: of writers that were killed, and what is in quarantine."""
+        damaged = [self._quarantine / name for name in self._disk.names(self._quarantine)]
+        return [*self._temporary(), *damaged]
+
+    def _temporary(self) -> list[Path]:
+        """Files of writers that no longer live."""
+        return [
+            self._base / folder / name
+            for folder in self._disk.names(self._base)
+            for name in self._disk.names(self._base / folder)
+            if name.endswith(".tmp") and not _of_another(name)
+        ]
 
     def close(self) -> None:
         """Give up what was not committed, and end the threads; idempotent."""
@@ -256,3 +280,17 @@ class Objects:
         for error in errors:
             if error is not None:
                 raise error
+
+
+def _of_another(temporary: str) -> bool:
+    """Whether a temporary file is of another process that lives, by its name, and so may still be written."""
+    owner = temporary.removesuffix(".tmp").rpartition(".")[2].partition("-")[0]
+    if not owner.isdecimal() or int(owner) == os.getpid():
+        return False
+    try:
+        os.kill(int(owner), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True

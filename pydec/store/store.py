@@ -2,6 +2,9 @@
 
     DIR/format           which format this is
     DIR/lock             held by who adds or removes
+    DIR/gate             shared by who writes objects of a manifest to come, and held alone by who collects
+    DIR/uses/ROOT        shared by jobs that read a data set
+    DIR/ledgers          paths of the ledgers of such jobs, see ``collecting.py``
     DIR/objects          see ``objects.py``
     DIR/manifests/ROOT   canonical bytes; a data set is in the store once this file is
     DIR/adding/NAME      shards of an add that was interrupted, see ``adding.py``
@@ -24,7 +27,12 @@ from pydec.store.objects import Objects, Reader
 from pydec.store.shard import Index, Layout
 
 _FORMAT = b"pydec store 1\n"
-_PARTS = frozenset({"format", ".format.tmp", "lock", "objects", "manifests", "adding", "quarantine", "keys"})
+_PARTS = frozenset(
+    {
+        "format", ".format.tmp", "lock", "gate", "objects", "manifests", "adding", "quarantine", "keys",
+        "uses", "ledgers",
+    }
+)  # fmt: skip
 
 
 def default_directory() -> Path:
@@ -91,7 +99,47 @@ class Store(Closing):
         Raises:
             StoreError: another process has it.
         """
-        path = self.directory / "lock"
+        words = f"{self.directory} is in use: another process adds or removes data; wait for it to end"
+        with self._locked(self.directory / "lock", words):
+            yield
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Within, nobody removes an object that no manifest names yet; many may be in it at once.
+
+        Raises:
+            StoreError: another process is removing some.
+        """
+        words = f"{self.directory} is in use: another process collects garbage; wait for it to end"
+        with self._locked(self.directory / "gate", words, shared=True):
+            yield
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within, nobody is in ``writing``: every object is named by a manifest, or by none that will be.
+
+        Raises:
+            StoreError: another process is in it.
+        """
+        words = f"{self.directory} is in use: another process writes into it; wait for it to end"
+        with self._locked(self.directory / "gate", words):
+            yield
+
+    @contextlib.contextmanager
+    def using(self, root: bytes) -> Iterator[None]:
+        """Within, nobody removes a data set; many may use it at once.
+
+        Raises:
+            StoreError: another process is removing it.
+        """
+        with naming(self.directory / "uses", "made", StoreError):
+            self.disk.make_directory(self.directory / "uses")
+        words = f"data set {root.hex()[:16]} is being removed from {self.directory}"
+        with self._locked(self._use(root), words, shared=True):
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, path: Path, words: str, *, shared: bool = False) -> Iterator[None]:
         with naming(path, "opened", StoreError):
             try:
                 descriptor = self.disk.open(path, create=True)
@@ -100,12 +148,9 @@ class Store(Closing):
         try:
             with naming(path, "locked", StoreError):
                 try:
-                    self.disk.lock(descriptor)
+                    self.disk.lock(descriptor, shared=shared)
                 except BlockingIOError:
-                    raise StoreError(
-                        f"{self.directory} is in use: another process adds or removes data; wait for it to "
-                        "end"
-                    ) from None
+                    raise StoreError(words) from None
             yield
         finally:
             self.disk.close(descriptor)
@@ -199,11 +244,19 @@ class Store(Closing):
             create_whole(self.disk, path, manifest.encode())
 
     def forget(self, root: bytes) -> None:
-        """Let a data set no longer be in the store; ``collect`` then frees its objects."""
-        path = self._manifest(root)
-        with naming(path, "removed", StoreError):
-            self.disk.remove(path)
-            self.disk.sync_directory(path.parent)
+        """Let a data set no longer be in the store; ``collect`` then frees its objects.
+
+        Raises:
+            StoreError: a job uses it, or the disk does not let it.
+        """
+        path, use = self._manifest(root), self._use(root)
+        with contextlib.ExitStack() as stack:
+            if self.disk.exists(use):
+                words = f"data set {root.hex()[:16]} is in use by a running job; wait for it to end"
+                stack.enter_context(self._locked(use, words))
+            with naming(path, "removed", StoreError):
+                self.disk.remove(path)
+                self.disk.sync_directory(path.parent)
 
     def layout(self, manifest: Manifest, number: int, reader: Reader | None = None) -> Layout:
         """Where the samples of a shard are.
@@ -238,6 +291,18 @@ class Store(Closing):
                 needed.update(Index.decode(self.objects.get(shard.index)).names)
         return needed
 
+    def unnamed(self, keep: Iterator[Shard] | None = None) -> list[bytes]:
+        """Names of the objects here that no manifest needs.
+
+        Args:
+            keep: shards without a manifest whose objects count as needed.
+
+        Raises:
+            StoreError: nobody can say what is needed.
+        """
+        needed = self.named(keep)
+        return [digest for digest in self.objects.names() if digest not in needed]
+
     def collect(self, keep: Iterator[Shard] | None = None) -> int:
         """Remove objects that no manifest needs; who calls holds the lock.
 
@@ -248,13 +313,14 @@ class Store(Closing):
             How many.
 
         Raises:
-            StoreError: nobody can say what is needed, and nothing was removed; or the disk fails.
+            StoreError: nobody can say what is needed, or another process writes objects whose manifest is to
+                come, and nothing was removed; or the disk fails.
         """
-        needed = self.named(keep)
-        gone = [digest for digest in self.objects.names() if digest not in needed]
-        for digest in gone:
-            self.objects.remove(digest)
-        self.objects.sweep()
+        with self.alone():
+            gone = self.unnamed(keep)
+            for digest in gone:
+                self.objects.remove(digest)
+            self.objects.sweep()
         return len(gone)
 
     def close(self) -> None:
@@ -263,6 +329,9 @@ class Store(Closing):
 
     def _manifest(self, root: bytes) -> Path:
         return self.directory / "manifests" / root.hex()
+
+    def _use(self, root: bytes) -> Path:
+        return self.directory / "uses" / root.hex()
 
 
 def layout_of(manifest: Manifest, shard: Shard, data: bytes) -> Layout:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from pydec.crypto.signing import SigningKey
 from pydec.errors import ChunkError, ConfigError, PydecError, SetupError, StoreError
 from pydec.peer import Peer
 from pydec.store import keys
+from pydec.store.collecting import note_ledger
 from pydec.store.dataset import Dataset
 from pydec.store.exchange import Exchange
 from pydec.store.keeper import Keeper
@@ -200,7 +201,7 @@ def stored(peer: Peer, config: TrainConfig, admission: Admission | None = None) 
     if admission is not None:
         jointly(peer, admission.check_reader)
     root, sources = bytes.fromhex(roots[0]), [rank for rank, words in enumerate(said) if words == roots[0]]
-    store = jointly(peer, lambda: Store(_directory(config, peer), create=True))
+    store = jointly(peer, lambda: _opened(config, peer))
     node = node_layout(peer.transport) if peer.size > 1 else [0]
     link = peer.transport.stream(Stream.DATA)
     found: list[Stored] = []
@@ -215,8 +216,10 @@ def stored(peer: Peer, config: TrainConfig, admission: Admission | None = None) 
         return found[0].turn() if found else exchange.turn()
 
     background = link.background(tick) if peer.size > 1 else None
+    use = ExitStack()
     try:
         jointly(peer, lambda: _threads(peer, background))
+        jointly(peer, lambda: use.enter_context(store.using(root)))
         manifest = jointly(peer, lambda: _manifest(peer, store, exchange, root))
         identity = _reader(peer, config, store, manifest)
         found.append(Stored(peer, store, manifest, exchange, sources, node, identity))
@@ -224,7 +227,16 @@ def stored(peer: Peer, config: TrainConfig, admission: Admission | None = None) 
     finally:
         if background is not None:
             background.close()
+        use.close()
         store.close()
+
+
+def _opened(config: TrainConfig, peer: Peer) -> Store:
+    """This rank's store, which remembers the ledger that will know its data."""
+    store = Store(_directory(config, peer), create=True)
+    if config.ledger:
+        note_ledger(store, Path(config.ledger) / f"rank-{rank_of(peer.transport, peer.rank)}")
+    return store
 
 
 def _sealed(store: Store, root: bytes, found: list[Stored]) -> bool:

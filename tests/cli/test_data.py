@@ -49,6 +49,20 @@ def test_damage_is_reported_and_repaired_from_another_store(data, tmp_path):
     assert data("verify", "x")["data"][0]["whole"]
 
 
+def test_garbage_is_counted_then_removed(data, tmp_path):
+    data("add", tmp_path / "x.npy", "--name", "x", "--chunk-bytes", 4096)
+    junk = tmp_path / "store" / "objects" / "ab" / ("ab" + "0" * 62)
+    junk.parent.mkdir(exist_ok=True)
+    junk.write_bytes(b"junk")
+    found = data("gc", "--dry-run")
+    assert (found["objects"], found["bytes"], found["removed"]) == (1, 4, False)
+    assert junk.exists()
+    assert data("gc")["objects"] == 1
+    assert not junk.exists()
+    assert data("gc")["objects"] == 0
+    assert data("verify")["data"][0]["whole"]
+
+
 def test_what_is_said_to_people(data, tmp_path):
     said = data("add", tmp_path / "x.npy", "--name", "x", json_=False)
     assert "x float64[5]" in said
@@ -70,6 +84,9 @@ def test_what_is_said_to_people(data, tmp_path):
         (["repair", "x"], "needs --from"),
         (["verify", "x"], "there is no store in"),
         (["remove", "x"], "there is no store in"),
+        (["gc", "x"], "data gc: too many words"),
+        (["list", "--dry-run"], "--dry-run needs data gc"),
+        (["gc", "--force"], "need data remove"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_status_2(data, words, reason):

@@ -49,7 +49,7 @@ class LossyDisk(Disk):
         self.files: dict[Path, File] = {}
         self.durable_names: dict[Path, File] = {}
         self.opened: dict[int, File] = {}
-        self.locked: set[int] = set()
+        self.locked: dict[int, bool] = {}  # whether it is shared
         self.tear_bytes = SECTOR_BYTES
 
     def put(self, path: Path, data: bytes) -> None:
@@ -64,7 +64,7 @@ class LossyDisk(Disk):
             file.durable = file.after_crash(self.rng, self.tear_bytes)
             file.seen, file.pending = bytearray(file.durable), []
         self.files, self.durable_names, self.opened, self.fail_at = dict(names), dict(names), {}, -1
-        self.locked = set()
+        self.locked = {}
 
     def _changes(self) -> bool:
         """Whether this is the call that fails."""
@@ -89,7 +89,7 @@ class LossyDisk(Disk):
 
     def close(self, descriptor):
         self.opened.pop(descriptor, None)
-        self.locked.discard(descriptor)
+        self.locked.pop(descriptor, None)
 
     def size(self, descriptor):
         return len(self.opened[descriptor].seen)
@@ -132,11 +132,12 @@ class LossyDisk(Disk):
         file = self.opened[descriptor]
         file.durable, file.pending = bytes(file.seen), []
 
-    def lock(self, descriptor):
+    def lock(self, descriptor, *, shared=False):
         file = self.opened[descriptor]
-        if any(self.opened[other] is file for other in self.locked & self.opened.keys()):
-            raise BlockingIOError(errno.EAGAIN, "locked")
-        self.locked.add(descriptor)
+        for other in self.locked.keys() & self.opened.keys():
+            if self.opened[other] is file and not (shared and self.locked[other]):
+                raise BlockingIOError(errno.EAGAIN, "locked")
+        self.locked[descriptor] = shared
 
     def make_directory(self, path):
         pass

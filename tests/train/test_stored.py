@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pydec.cli.main import main
 from pydec.comm.local import LocalCluster
 from pydec.crypto import keyfile
 from pydec.crypto.signing import SigningKey
@@ -129,12 +130,18 @@ def test_a_name_that_two_ranks_have_for_different_data_is_refused(arrays):
         together(2, TrainConfig("held_task:held", data="d", store="store-{rank}"), "run")
 
 
-def test_the_root_is_registered_on_the_ledger(arrays):
+def test_the_root_is_registered_on_the_ledger_and_kept_until_told_otherwise(arrays, capsys):
     root = put(0, replicas=2)
     config = TrainConfig("held_task:held", data="d", store="store-{rank}", steps=4, ledger="ledger")
     together(2, config, "run")
     registered = replayed(Path("ledger/rank-0")).state.datasets[root]
     assert (registered.name, registered.replicas) == ("d", 2)
+    remove = ["data", "remove", "d", "--store", "store-1"]
+    assert main(remove) == 2
+    assert "is registered on the ledger in" in capsys.readouterr().err
+    assert main([*remove, "--force"]) == 0
+    with Store(Path("store-1")) as store:
+        assert (store.roots(), list(store.objects.names())) == ([], [])
 
 
 def test_a_rank_without_a_role_for_it_reads_no_data(arrays):
