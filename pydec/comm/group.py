@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from pydec.comm.backoff import Limit
@@ -38,6 +39,7 @@ class Group:
         self.size = len(members)
         self.deadline_s = link.deadline_s
         self.bytes_sent = self.bytes_received = 0
+        self.sent_to: Counter[int] = Counter()
         self._tag = tag
 
     def check(self) -> None:

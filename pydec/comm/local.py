@@ -75,6 +75,7 @@ class LocalTransport(Endpoint):
         send = Operation(self, peer, what, view, n_bytes=len(view))
         send.complete = len(view) <= EAGER_BYTES and not matched and peer not in self.net.known[self.rank]
         self.bytes_sent += len(view)
+        self.sent_to[peer] += len(view)
         self.net.send((peer, self.stream_id, self.rank, tag), bytes(view), send)
         return send
 
@@ -105,6 +106,7 @@ class LocalTransport(Endpoint):
         check_peer(peer, self.size)
         check_post(len(data))
         self.bytes_sent += len(data)
+        self.sent_to[peer] += len(data)
         self.net.send((peer, self.stream_id, self.rank, POST), bytes(data), None)
 
     def poll(self) -> tuple[int, bytes] | None:

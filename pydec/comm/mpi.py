@@ -17,6 +17,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -114,6 +115,7 @@ class MpiTransport:
         self.size = job.size
         self.bytes_sent = 0
         self.bytes_received = 0
+        self.sent_to: Counter[int] = Counter()
         self.deadline_s = deadline_s
 
     @property
@@ -150,6 +152,7 @@ class MpiTransport:
         check_tag(tag)
         view = flat(data, writable=False)
         self.bytes_sent += len(view)
+        self.sent_to[peer] += len(view)
         return MpiPending(self, peer, tag, view, self.comm.Issend if matched else self.comm.Isend)
 
     def irecv(self, peer: int, tag: int, into: memoryview) -> Pending:
@@ -173,6 +176,7 @@ class MpiTransport:
         check_peer(peer, self.size)
         check_post(len(data))
         self.bytes_sent += len(data)
+        self.sent_to[peer] += len(data)
         self.posts.post(peer, int(self.stream_id), bytes(data))
 
     def poll(self) -> tuple[int, bytes] | None:

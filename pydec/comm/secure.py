@@ -13,6 +13,7 @@ peer that was not let in counts as lost.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,6 +41,7 @@ class SecureTransport(Outer):
         self.sessions = sessions
         self.rank, self.size = inner.rank, inner.size
         self.bytes_sent = self.bytes_received = 0
+        self.sent_to: Counter[int] = Counter()
         self.stream_id = stream
         self._streams: dict[Stream, SecureTransport] = {stream: self}
         self.channels: dict[tuple[int, int], Channel] = {}
@@ -84,6 +86,7 @@ class SecureTransport(Outer):
         buffer = self.sessions.pool.take(sealer.size(len(view)))
         sealer.seal_into(tag, view, buffer)
         self.bytes_sent += len(buffer)
+        self.sent_to[peer] += len(buffer)
         return Send(self, self.inner.isend(peer, tag, buffer, matched=matched), buffer, len(view))
 
     def irecv(self, peer: int, tag: int, into: memoryview) -> Pending:
@@ -126,6 +129,7 @@ class SecureTransport(Outer):
         sealed = bytearray(sealer.size(len(data)))
         sealer.seal_into(POSTED, memoryview(data), memoryview(sealed))
         self.bytes_sent += len(sealed)
+        self.sent_to[peer] += len(sealed)
         return self.inner.post(peer, bytes(sealed))
 
     def poll(self) -> tuple[int, bytes] | None:

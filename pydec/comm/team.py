@@ -6,6 +6,7 @@ For ranks of a job that may not take part in its work, see ``train.admission``. 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,6 +54,12 @@ class Team(Outer):
     @bytes_received.setter
     def bytes_received(self, count: int) -> None:
         self.inner.bytes_received = count
+
+    @property
+    def sent_to(self) -> Counter[int]:
+        """See ``Transport.sent_to``."""
+        sent = self.inner.sent_to
+        return sent if self._same else Counter({place: sent[rank] for rank, place in self._places.items()})
 
     @property
     def takes_gpu_memory(self) -> bool:

@@ -6,6 +6,7 @@ sees only this protocol, so the same program runs, with the same bits, on both.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Protocol
@@ -89,6 +90,9 @@ class Transport(Protocol):
     cluster may lose, delay, double or reorder them on request. Buffers are anything with the
     buffer protocol, C-contiguous; nothing is copied or pickled on the sender's side, so a send
     buffer must not change until its Pending is done.
+
+    Attributes:
+        bytes_sent, bytes_received: on this stream so far.
     """
 
     rank: int
@@ -96,6 +100,10 @@ class Transport(Protocol):
     bytes_sent: int
     bytes_received: int
     deadline_s: float
+
+    @property
+    def sent_to(self) -> Counter[int]:
+        """Bytes sent on this stream so far, by peer."""
 
     @property
     def tolerant(self) -> bool:

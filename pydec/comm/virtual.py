@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import zlib
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,6 +65,7 @@ class Endpoint:
     deadline_s: float
     bytes_sent: int = 0
     bytes_received: int = 0
+    sent_to: Counter[int] = field(default_factory=Counter)
     _poll_s: float = POLL_S[0]
 
     @property

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from pydec.comm.transport import Stream
 from pydec.comm.words import say_stepped
 from pydec.errors import ConfigError
 from pydec.train import optimizers
@@ -28,6 +27,7 @@ from pydec.train.rundir import Metrics
 from pydec.train.survivors import Survivors, TooFewRanks
 from pydec.train.task import Task
 from pydec.train.together import Member, speaks, table
+from pydec.train.traffic import Traffic
 
 if TYPE_CHECKING:
     from pydec.optim import DecentralizedOptimizer
@@ -111,22 +111,9 @@ class Loop:
         self.survivors = Survivors(peer, config.min_ranks)
         self.successor: Callable[[], Display] | None = None  # shows progress once rank 0 is dead
         self._batches = batches
-        self._gossip = peer.transport.stream(Stream.GOSSIP)  # carries nothing else, and never rests
-        self._collect = peer.transport.stream(Stream.COLLECT)
-        self._before = self._gossip.bytes_sent, self._gossip.bytes_received
-        self._collected = [0, 0]
+        self.traffic = Traffic(peer.transport)
         self._losses: list[float] = []
         self._started_s = 0.0
-
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes that training has sent so far, from this rank."""
-        return self._gossip.bytes_sent - self._before[0] + self._collected[0]
-
-    @property
-    def bytes_received(self) -> int:
-        """Bytes that training has received so far, on this rank."""
-        return self._gossip.bytes_received - self._before[1] + self._collected[1]
 
     def run(self) -> None:
         """Train for ``config.steps`` steps or ``config.duration_s`` seconds, and finish what is under way.
@@ -141,7 +128,7 @@ class Loop:
         done = self.progress.step
         self.under_way = done + 1
         alone = self.optimizer.algorithm.asynchronous
-        taken = self._batches, self.gradients, self.optimizer, self._traffic, done
+        taken = self._batches, self.gradients, self.optimizer, self.traffic.counted, done
         for step, loss, rate in steps(self.config, self.task, *taken):
             self.peer.check()
             self.progress.step = self.under_way = step
@@ -155,8 +142,8 @@ class Loop:
                 "time_s": now_s - self._started_s,
                 "loss": loss,
                 "lr": rate,
-                "bytes_sent": self.bytes_sent,
-                "bytes_received": self.bytes_received,
+                "bytes_sent": self.traffic.bytes_sent,
+                "bytes_received": self.traffic.bytes_received,
                 "step_s": now_s - before_s,
                 "wait_s": wait_s - before_wait_s,
             }
@@ -184,7 +171,8 @@ class Loop:
             before_s, before_wait_s = time.perf_counter(), self.optimizer.wait_s
         if alone and self._losses:
             self._report(alone)
-        self._traffic(self.optimizer.close)
+        self.traffic.counted(self.optimizer.close)
+        self._note_links()
 
     def _checkpoint(self, saver: Saver, step: int) -> None:
         """After a step: begin a checkpoint if it is time, and write one if all ranks stop here.
@@ -206,7 +194,7 @@ class Loop:
         return {
             "progress": asdict(self.progress),
             "losses": list(self._losses),
-            "bytes": [self.bytes_sent, self.bytes_received],
+            **self.traffic.state(),
             "elapsed_s": time.perf_counter() - self._started_s,
         }
 
@@ -214,12 +202,12 @@ class Loop:
         """Continue from ``state()``, before ``run``."""
         self.progress = Progress(**state["progress"])
         self._losses = list(state["losses"])
-        self._collected = list(state["bytes"])
+        self.traffic.load_state(state)
         self._started_s = -state["elapsed_s"]
 
     def merge(self) -> None:
         """Give all ranks the exact mean of their models; counted as training's communication."""
-        self._traffic(self.optimizer.merge)
+        self.traffic.counted(self.optimizer.merge)
 
     def evaluate(self, also: Callable[[], None] | None = None) -> Score:
         """Score of the exact average of all living ranks' models; all of them call it together.
@@ -232,6 +220,7 @@ class Loop:
             if also is not None:
                 also()
         self.progress.score, self.progress.score_step = score, self.progress.step
+        self._note_links()
         if speaks(self.peer) and score:
             self.metrics.add(
                 {
@@ -240,11 +229,24 @@ class Loop:
                     "time_s": time.perf_counter() - self._started_s,
                     **score,
                     "consensus_distance": self.progress.consensus_distance,
-                    "bytes_sent": self.bytes_sent,
-                    "bytes_received": self.bytes_received,
+                    "bytes_sent": self.traffic.bytes_sent,
+                    "bytes_received": self.traffic.bytes_received,
                 }
             )
         return score
+
+    def _note_links(self) -> None:
+        """Record what has gone to whom."""
+        self.metrics.add(
+            {
+                "kind": "links",
+                "step": self.progress.step,
+                "time_s": time.perf_counter() - self._started_s,
+                "bytes_sent": self.traffic.bytes_sent,
+                "bytes_received": self.traffic.bytes_received,
+                "sent_to": {str(rank): count for rank, count in self.traffic.sent_to.items()},
+            }
+        )
 
     def _report(self, alone: bool) -> None:
         """Figures since the last report: of all ranks, or of this one, which then waits for nobody."""
@@ -257,7 +259,7 @@ class Loop:
         counts = self.optimizer.honest is not False  # what a liar says of itself does not
         known = [loss for loss in self._losses if math.isfinite(loss) and counts]
         self._losses.clear()
-        mine = [sum(known), len(known), self.bytes_sent]
+        mine = [sum(known), len(known), self.traffic.bytes_sent]
         total, count, sent = np.array(mine) if alone else table(self.peer, mine).sum(axis=0)
         progress = self.progress
         progress.loss = float(total / count) if count else math.nan
@@ -274,13 +276,6 @@ class Loop:
             figures["consensus_distance"] = progress.consensus_distance
         figures["mb"] = progress.bytes_sent / 1e6
         self.display.report(progress.step, figures)
-
-    def _traffic(self, send: Callable[[], object]) -> None:
-        """Do something that trains and count what it moves."""
-        sent, received = self._collect.bytes_sent, self._collect.bytes_received
-        send()
-        self._collected[0] += self._collect.bytes_sent - sent
-        self._collected[1] += self._collect.bytes_received - received
 
 
 def steps(

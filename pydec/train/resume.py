@@ -187,7 +187,7 @@ def find(peer: Member, store: Store, config: TrainConfig) -> Point:
         point.loop = unflatten(mine[peer.rank]["state"]["loop"], {})
     else:
         moved = [unflatten(manifest["state"]["loop"], {})["bytes"] for manifest in mine.values()]
-        loop |= {"losses": [], "bytes": [sum(pair[i] for pair in moved) for i in range(2)]}
+        loop |= {"losses": [], "bytes": [sum(pair[i] for pair in moved) for i in range(2)], "sent_to": {}}
         said.append(
             f"{_ranks(point)} wrote the checkpoint and {peer.size} go on: they start from the mean of its "
             "models and of its optimisers' states, gossip starts afresh, and the bits differ from those of a "
