@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "train a model; under mpirun or pydec run one rank of many, alone a cluster of one",
     "run": "start a command on several ranks with the right flags for mpirun",
     "scale": "give a running job of pydec run more or fewer ranks",
+    "report": "draw runs as one HTML page: curves, ranks in time, links, graphs, events",
     "list": "every topology, compressor, algorithm, mixing, optimizer and task, with its options",
     "topology": "facts and a picture of a graph",
     "checkpoint": "show a run's checkpoints, and open sealed ones",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def plot(topology: Topology, path: str | Path) -> None:
     for round in range(rounds):
         axes = figure.add_subplot(rows, columns, round + 1)
         axes.set_title("every round" if topology.is_static else f"round {round}")
-        _panel(axes, topology, round)
+        panel(axes, topology, [round])
     figure.suptitle(f"{topology.name}, {topology.size} ranks")
     try:
         figure.savefig(path)
@@ -54,26 +55,42 @@ def plot(topology: Topology, path: str | Path) -> None:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _panel(axes: Any, topology: Topology, round: int) -> None:
+def panel(
+    axes: Any,
+    topology: Topology,
+    rounds: Sequence[int],
+    names: Sequence[int] | None = None,
+    *,
+    points: str = "tab:blue",
+    lines: str = "tab:gray",
+) -> None:
+    """Draw rounds of a topology over one another.
+
+    Args:
+        axes: matplotlib's, to draw on.
+        topology: at most some hundred ranks.
+        rounds: that are drawn.
+        names: of the ranks; their numbers if None.
+        points, lines: colours.
+    """
     n = topology.size
     angles = np.pi / 2 - 2 * np.pi * np.arange(n) / n  # rank 0 on top, then clockwise
     places = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    hearers, heard = [], []
-    for rank in range(n):
-        others = topology.neighbors(rank, round)
-        hearers += [rank] * len(others)
-        heard += others
-    axes.scatter(*places.T, s=max(4, 120 - 2 * n), zorder=3)
+    pairs = {
+        (other, rank) for round in rounds for rank in range(n) for other in topology.neighbors(rank, round)
+    }
+    axes.scatter(*places.T, s=max(4, 120 - 2 * n), color=points, zorder=3)
     if n <= _LABELLED_RANKS:
         for rank, (x, y) in enumerate(places * 1.13):
-            axes.text(x, y, str(rank), ha="center", va="center", fontsize=8)
-    if hearers:
+            axes.text(x, y, str(rank if names is None else names[rank]), ha="center", va="center", fontsize=8)
+    if pairs:
+        heard, hearers = (list(side) for side in zip(*sorted(pairs), strict=True))
         start, along = places[heard], places[hearers] - places[heard]
         head = 0.0 if topology.is_symmetric else 4.0
         axes.quiver(
             *start.T, *(0.95 * along).T, angles="xy", scale_units="xy", scale=1, width=0.004,
             headwidth=head, headlength=head, headaxislength=head, alpha=min(1.0, 0.3 + 8 / n),
-            color="tab:gray",
+            color=lines,
         )  # fmt: skip
     axes.set_aspect("equal")
     axes.set_xlim(-1.25, 1.25)

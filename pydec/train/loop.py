@@ -147,6 +147,8 @@ class Loop:
                 "step_s": now_s - before_s,
                 "wait_s": wait_s - before_wait_s,
             }
+            if step % self.config.eval_every == 0 or step == self.config.steps:
+                row |= {f"sent_to_{rank}": count for rank, count in self.traffic.sent_to.items()}
             if self.task.loss_is_nats_per_byte:
                 row["bits_per_byte"] = loss / math.log(2.0)
             self._losses.append(loss)
@@ -172,7 +174,6 @@ class Loop:
         if alone and self._losses:
             self._report(alone)
         self.traffic.counted(self.optimizer.close)
-        self._note_links()
 
     def _checkpoint(self, saver: Saver, step: int) -> None:
         """After a step: begin a checkpoint if it is time, and write one if all ranks stop here.
@@ -220,7 +221,6 @@ class Loop:
             if also is not None:
                 also()
         self.progress.score, self.progress.score_step = score, self.progress.step
-        self._note_links()
         if speaks(self.peer) and score:
             self.metrics.add(
                 {
@@ -234,19 +234,6 @@ class Loop:
                 }
             )
         return score
-
-    def _note_links(self) -> None:
-        """Record what has gone to whom."""
-        self.metrics.add(
-            {
-                "kind": "links",
-                "step": self.progress.step,
-                "time_s": time.perf_counter() - self._started_s,
-                "bytes_sent": self.traffic.bytes_sent,
-                "bytes_received": self.traffic.bytes_received,
-                "sent_to": {str(rank): count for rank, count in self.traffic.sent_to.items()},
-            }
-        )
 
     def _report(self, alone: bool) -> None:
         """Figures since the last report: of all ranks, or of this one, which then waits for nobody."""

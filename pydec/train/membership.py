@@ -143,7 +143,8 @@ class Membership:
             for rank in sorted(set(before.members) - {*after.members})
         ]
         epochs = [
-            {"epoch": v.epoch, "members": sorted(v.members), "start_round": v.start_round} for v in views
+            {"epoch": v.epoch, "members": sorted(v.members), "start_round": v.start_round, "seed": v.seed}
+            for v in views
         ]
         return {"epochs": epochs, "evicted": evicted, **({"kept": self.kept} if self.kept else {})}
 

@@ -194,7 +194,7 @@ class Metrics:
         self._lines = bytearray()
         self._written_s = time.monotonic()
 
-    def add(self, row: Mapping[str, float | int | str | dict[str, int] | None]) -> None:
+    def add(self, row: Mapping[str, float | int | str | None]) -> None:
         """Append one object; NaN and infinities become null.
 
         Raises:
