@@ -145,7 +145,7 @@ def _add(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
 
 
 def _list(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
-    from pydec.store.adding import unfinished
+    from pydec.store.journal import unfinished
     from pydec.store.manifest import Manifest
 
     found: dict[str, Any] = {"store": str(store.directory), "data": [], "unfinished": [], "damaged": []}

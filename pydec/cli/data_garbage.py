@@ -62,8 +62,8 @@ def remove(args: argparse.Namespace, store: Store) -> dict[str, Any]:
         StoreError: a job reads it, or the disk does not let it.
     """
     from pydec.store import keys
-    from pydec.store.adding import forget, unfinished
     from pydec.store.collecting import ledgers
+    from pydec.store.journal import forget, unfinished
 
     with store.lock():
         begun = unfinished(store)

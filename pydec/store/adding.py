@@ -1,9 +1,8 @@
 """Add a data set: pack samples into chunks, chunks into shards, and go on where an interrupted add was.
 
-Each shard that is whole on the disk is noted in ``DIR/adding/NAME``: a head that says what is being added
-and how, then one record with a checksum for each shard. The same command goes on after the last of them, if
-what is to be added is still the same by its fingerprint; else it begins anew. The data set is in the store
-only with its manifest, which comes last.
+The same command goes on after the last shard that is noted as whole on the disk (``journal.py``), if what
+is to be added is still the same by its fingerprint; else it begins anew. The data set is in the store only
+with its manifest, which comes last.
 """
 
 from __future__ import annotations
@@ -11,8 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 from blake3 import blake3
@@ -21,31 +18,27 @@ from numpy.typing import NDArray
 from pydec.crypto.keyring import Lock
 from pydec.crypto.signing import SigningKey
 from pydec.crypto.vault import OVERHEAD_BYTES, DatasetKey
-from pydec.disk import Buffer, create_whole, naming
-from pydec.errors import ChunkError, ConfigError, FrameError, StoreError
+from pydec.disk import Buffer
+from pydec.errors import ConfigError, FrameError, StoreError
 from pydec.store import keys
 from pydec.store.inputs.base import Input, Run, Sample, Stream
+from pydec.store.journal import Journal
 from pydec.store.manifest import (
     CHUNK_BYTES,
     LEAST_CHUNK_BYTES,
-    SHARD_RECORD_BYTES,
     Field,
     Head,
     Manifest,
     Policy,
     Shard,
     check_name,
-    pack_shard,
-    unpack_shard,
 )
 from pydec.store.objects import MOST_BYTES
 from pydec.store.shard import MOST_CHUNKS, MOST_LENGTHS, Index
 from pydec.store.store import Store
+from pydec.store.writing import Named, Writer
 
 SHARD_BYTES = 1 << 26
-_RECORD_BYTES = SHARD_RECORD_BYTES + 4
-_MOST_JOURNAL_BYTES = 1 << 30
-_MAGIC = b"pydec.adding.1"
 
 
 class Packer:
@@ -69,13 +62,12 @@ class Packer:
         key: DatasetKey | None = None,
         first_chunk: int = 0,
     ) -> None:
-        self._key, self._number = key, first_chunk
-        self._objects, self._done, self._chunk_bytes = store.objects, done, chunk_bytes
+        seal = None if key is None else key.encrypt_chunk
+        self._writer = Writer(store.objects, chunk_bytes, seal, first_chunk)
+        self._done, self._chunk_bytes = done, chunk_bytes
         self._fixed = [field.n_bytes for field in fields]
         self._columns = self._fixed.count(0)
-        self._buffer = bytearray()
-        self._chunks: list[bytes] = []
-        self._chunk_lengths: list[int] = []
+        self._filled = 0  # bytes of the chunk that is being made
         self._lengths: list[NDArray[np.int64]] = []
         self._samples = self._n_bytes = self._count = 0
 
@@ -102,7 +94,7 @@ class Packer:
         first = 0
         while first < count:
             begin = int(starts[first])
-            room = min(self._chunk_bytes - len(self._buffer), SHARD_BYTES - self._n_bytes)
+            room = min(self._chunk_bytes - self._filled, SHARD_BYTES - self._n_bytes)
             last = int(np.searchsorted(starts, begin + room, "right")) - 1
             if self._columns:
                 last = min(last, first + -(-(MOST_LENGTHS - self._count) // self._columns))
@@ -111,7 +103,7 @@ class Packer:
                 end = int(starts[last])
                 self._add(end - begin, run.lengths[first:last], [data[begin:end]])
             else:
-                self._buffer += data[begin : int(starts[last])]
+                self._append(data[begin : int(starts[last])])
                 self._note(last - first, int(starts[last]) - begin, run.lengths[first:last])
             first = last
 
@@ -124,7 +116,7 @@ class Packer:
             )
         if self._samples and self._n_bytes + total > SHARD_BYTES:
             self.finish_shard()
-        if len(self._buffer) + total > self._chunk_bytes:
+        if self._filled + total > self._chunk_bytes:
             self._flush()
         for piece in pieces:
             self._append(piece)
@@ -139,137 +131,62 @@ class Packer:
             self.finish_shard()
 
     def finish_shard(self) -> None:
-        """Write what is left, and the shard's index; return when all is on the disk.
+        """End a shard: write what is left of it, and its index.
 
         Raises:
-            StoreError: the disk is full or fails.
+            StoreError: the disk is full or fails, now or before.
         """
         if not self._samples:
             return
         self._flush()
-        names = np.frombuffer(b"".join(self._chunks), np.uint8).reshape(-1, 32)
-        chunk_lengths = np.array(self._chunk_lengths, np.int64)
-        index = Index(names, chunk_lengths, np.concatenate(self._lengths)).encode()
-        name = self._objects.put(index)
-        self._objects.commit()
-        self._done(Shard(self._samples, self._n_bytes, len(self._chunks), len(index), name))
-        self._chunks, self._chunk_lengths, self._lengths = [], [], []
+        samples, n_bytes, lengths = self._samples, self._n_bytes, self._lengths
+        chunks = 0
+
+        def index_of(found: list[Named]) -> bytes:
+            nonlocal chunks
+            chunks = len(found)
+            names = np.frombuffer(b"".join(name for name, _ in found), np.uint8).reshape(-1, 32)
+            return Index(
+                names, np.array([size for _, size in found], np.int64), np.concatenate(lengths)
+            ).encode()
+
+        def done(name: bytes, index_bytes: int) -> None:
+            self._done(Shard(samples, n_bytes, chunks, index_bytes, name))
+
+        self._writer.end_shard(index_of, done)
+        self._lengths = []
         self._samples = self._n_bytes = self._count = 0
 
-    def _append(self, piece: Buffer) -> None:
-        if not self._buffer and len(piece) == self._chunk_bytes:
-            self._put(piece)  # as it lies
-            return
-        while len(self._buffer) + len(piece) > self._chunk_bytes:
-            room = self._chunk_bytes - len(self._buffer)
-            self._buffer += piece[:room]
-            piece = piece[room:]
-            self._flush()
-        self._buffer += piece
-
-    def _flush(self) -> None:
-        if self._buffer:
-            self._put(self._buffer)
-            self._buffer.clear()
-
-    def _put(self, chunk: Buffer) -> None:
-        data = chunk if self._key is None else self._key.encrypt_chunk(self._number, chunk)
-        self._number += 1
-        self._chunks.append(self._objects.put(data))
-        self._chunk_lengths.append(len(data))
-
-
-class Journal:
-    """The shards of an add that are on the disk.
-
-    Args:
-        store: whose lock the caller holds.
-        name: of the data set.
-        identity: what is being added and how; shards of another are forgotten.
-
-    Attributes:
-        shards: as found, then as noted.
-    """
-
-    def __init__(self, store: Store, name: str, identity: bytes) -> None:
-        self._disk, self.path = store.disk, store.directory / "adding" / name
-        head = _MAGIC + identity
-        found = _read(store, self.path)
-        self.shards: list[Shard] = _whole(found[len(head) :]) if found.startswith(head) else []
-        if not self.shards:
-            with naming(self.path, "written", StoreError):
-                create_whole(self._disk, self.path, head)
-        self._head_bytes = len(head)
-        self._drop_lost(store)
-        if found.startswith(head) and len(found) != self._end:
-            self._cut()
-
-    def note(self, shard: Shard) -> None:
-        """One more shard; it is noted once this returns.
+    def finish(self) -> None:
+        """End the last shard; return when all is on the disk.
 
         Raises:
             StoreError: the disk is full or fails.
         """
-        record = pack_shard(shard)
-        with naming(self.path, "written", StoreError):
-            file = self._disk.open(self.path)
-            try:
-                self._disk.write(file, record + crc32(record).to_bytes(4, "big"), self._end)
-                self._disk.sync(file)
-            finally:
-                self._disk.close(file)
-        self.shards.append(shard)
+        self.finish_shard()
+        self._writer.finish()
 
-    def end(self) -> None:
-        """Forget it."""
-        with naming(self.path, "removed", StoreError):
-            self._disk.remove(self.path)
+    def close(self) -> None:
+        """Give up what is in no shard that has ended, once these are on the disk; idempotent."""
+        self._writer.close()
 
-    def _drop_lost(self, store: Store) -> None:
-        """Forget shards from the first on whose objects are not all here."""
-        for number, shard in enumerate(self.shards):
-            try:
-                names = Index.decode(store.objects.get(shard.index)).names
-            except (ChunkError, FrameError):
-                names = [shard.index]
-            if not all(map(store.objects.has, names)):
-                del self.shards[number:]
-                return
+    def _append(self, piece: Buffer) -> None:
+        view = memoryview(piece)
+        while self._filled + len(view) > self._chunk_bytes:
+            room = self._chunk_bytes - self._filled
+            self._fill(view[:room])
+            view = view[room:]
+            self._flush()
+        self._fill(view)
 
-    @property
-    def _end(self) -> int:
-        return self._head_bytes + len(self.shards) * _RECORD_BYTES
+    def _fill(self, piece: memoryview) -> None:
+        self._writer.room[self._filled : self._filled + len(piece)] = piece
+        self._filled += len(piece)
 
-    def _cut(self) -> None:
-        """Remove what follows the last whole record: what is noted next must be the last."""
-        with naming(self.path, "cut", StoreError):
-            file = self._disk.open(self.path)
-            try:
-                self._disk.truncate(file, self._end)
-                self._disk.sync(file)
-            finally:
-                self._disk.close(file)
-
-
-def unfinished(store: Store) -> dict[str, list[Shard]]:
-    """Adds that were interrupted, by name, with the shards that are on the disk."""
-    found = {}
-    for name in store.disk.names(store.directory / "adding"):
-        if not name.startswith("."):
-            data = _read(store, store.directory / "adding" / name)
-            found[name] = _whole(data[len(_MAGIC) + 32 :])
-    return found
-
-
-def forget(store: Store, name: str) -> None:
-    """Give up an add that was interrupted; ``Store.collect`` then frees its objects.
-
-    Raises:
-        StoreError: the disk does not let it.
-    """
-    path = store.directory / "adding" / name
-    with naming(path, "removed", StoreError):
-        store.disk.remove(path)
+    def _flush(self) -> None:
+        if self._filled:
+            self._writer.put(self._filled)
+            self._filled = 0
 
 
 def add(
@@ -332,13 +249,14 @@ def add(
                     packer.add(block)
                     n_bytes += sum(map(_size, block.values))
                 progress(n_bytes)
-            packer.finish_shard()
+            packer.finish()
         except BaseException as error:
-            store.objects.abandon()
+            packer.close()
             if isinstance(error, StoreError) and not journal.shards:
                 with contextlib.suppress(StoreError):
                     journal.end()
             raise
+        packer.close()
         shards = tuple(journal.shards)
         if not shards:
             journal.end()
@@ -363,28 +281,3 @@ def add(
 
 def _size(value: Buffer | Stream) -> int:
     return value.n_bytes if isinstance(value, Stream) else len(value)
-
-
-def _read(store: Store, path: Path) -> bytes:
-    with naming(path, "read", StoreError):
-        try:
-            return store.disk.read_whole(path, _MOST_JOURNAL_BYTES)
-        except FileNotFoundError:
-            return b""
-
-
-def _whole(records: bytes) -> list[Shard]:
-    """The shards noted, up to the first record that did not reach the disk whole."""
-    found = []
-    for at in range(0, len(records) - _RECORD_BYTES + 1, _RECORD_BYTES):
-        record, crc = (
-            records[at : at + SHARD_RECORD_BYTES],
-            records[at + SHARD_RECORD_BYTES : at + _RECORD_BYTES],
-        )
-        if crc32(record).to_bytes(4, "big") != crc:
-            break
-        try:
-            found.append(unpack_shard(record))
-        except FrameError:
-            break
-    return found

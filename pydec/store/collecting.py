@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from pydec.disk import create_whole, naming
 from pydec.errors import StoreError
-from pydec.store.adding import unfinished
+from pydec.store.journal import unfinished
 from pydec.store.store import Store
 
 _MOST_PATH_BYTES = 1 << 16

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -54,15 +55,28 @@ class Objects:
         directory: of the store; ``create`` makes what is missing in it.
         disk: the file system.
         syncs: files that wait for the disk at the same time; 1 starts no thread.
+
+    Attributes:
+        base: the directory they are in.
     """
 
     def __init__(self, directory: Path, disk: Disk = DISK, syncs: int = _SYNCS) -> None:
-        self._base, self._quarantine, self._disk = directory / "objects", directory / "quarantine", disk
-        self._pending: dict[bytes, tuple[int, Path]] = {}  # descriptor and temporary name
-        self._unsynced: set[Path] = set()  # directories with names that may not be on the disk yet
+        self.base, self._quarantine, self._disk = directory / "objects", directory / "quarantine", disk
         self._made: set[Path] = set()
-        self._syncs = syncs
+        self._batch, self._syncs = self.batch(), syncs
         self._pool: ThreadPoolExecutor | None = None
+
+    def batch(self) -> Batch:
+        """For objects that are committed apart from those of ``put``."""
+        return Batch(self, self._disk)
+
+    def make_folder(self, path: Path) -> bool:
+        """See that a folder of objects is there, which may not be on the disk; whether that is news."""
+        if path in self._made:
+            return False
+        self._disk.new_directory(path)
+        self._made.add(path)
+        return True
 
     def create(self) -> None:
         """Make the directories.
@@ -70,14 +84,14 @@ class Objects:
         Raises:
             StoreError: they cannot be made.
         """
-        for path in (self._base, self._quarantine):
+        for path in (self.base, self._quarantine):
             with naming(path, "made", StoreError):
                 self._disk.make_directory(path)
 
     def path(self, digest: bytes) -> Path:
         """Where an object is, if it is here."""
         name = digest.hex()
-        return self._base / name[:2] / name
+        return self.base / name[:2] / name
 
     def has(self, digest: bytes) -> bool:
         """Whether the name is here, which does not say that the bytes are right."""
@@ -95,7 +109,7 @@ class Objects:
             try:
                 data = self._disk.read_whole(path, MOST_BYTES)
             except FileNotFoundError:
-                raise ChunkError(digest, True, f"object {digest.hex()[:16]} is not in {self._base}") from None
+                raise ChunkError(digest, True, f"object {digest.hex()[:16]} is not in {self.base}") from None
         if len(data) <= MOST_BYTES and blake3(data).digest() == digest:
             return data
         self.quarantine(digest)
@@ -117,26 +131,8 @@ class Objects:
         Raises:
             StoreError: the disk is full or fails; nothing that was put since the last commit counts.
         """
-        if not 0 < len(data) <= MOST_BYTES:
-            raise ValueError(f"an object has 1 to {MOST_BYTES} bytes, got {len(data)}")
-        digest = digest_of(data)
-        if digest in self._pending or self._same(digest, data):
-            return digest
-        path = self.path(digest)
-        temporary = path.with_name(f".{path.name[:16]}.{os.getpid()}-{id(self):x}.tmp")
-        try:
-            with naming(path, "written", StoreError):
-                if path.parent not in self._made:
-                    self._disk.make_directory(path.parent)
-                    self._made.add(path.parent)
-                self._disk.remove(temporary)
-                descriptor = self._disk.open(temporary, create=True)
-                self._pending[digest] = descriptor, temporary
-                self._disk.write(descriptor, data, 0)
-        except StoreError:
-            self.abandon()
-            raise
-        if len(self._pending) >= _MOST_OPEN:
+        digest = self._batch.put(data)
+        if len(self._batch) >= _MOST_OPEN:
             self.commit()
         return digest
 
@@ -146,33 +142,11 @@ class Objects:
         Raises:
             StoreError: the disk is full or fails; nothing that was put since the last commit counts.
         """
-        try:
-            with naming(self._base, "written", StoreError):
-                self._each(self._disk.sync, [descriptor for descriptor, _ in self._pending.values()])
-                for digest, (descriptor, temporary) in list(self._pending.items()):
-                    path = self.path(digest)
-                    self._disk.close(descriptor)
-                    del self._pending[digest]
-                    try:
-                        self._disk.rename(temporary, path)
-                    except OSError:
-                        self._disk.remove(temporary)
-                        raise
-                    self._unsynced.add(path.parent)
-                self._each(self._disk.sync_directory, sorted(self._unsynced))
-                self._unsynced.clear()
-        except StoreError:
-            self.abandon()
-            raise
+        self._batch.commit()
 
     def abandon(self) -> None:
         """Give up what was put since the last commit."""
-        for descriptor, temporary in self._pending.values():
-            with contextlib.suppress(OSError):
-                self._disk.close(descriptor)
-            with contextlib.suppress(OSError):
-                self._disk.remove(temporary)
-        self._pending.clear()
+        self._batch.abandon()
 
     def adopt(self, digest: bytes, data: Buffer) -> None:
         """Put an object that came from elsewhere, and commit.
@@ -216,8 +190,8 @@ class Objects:
 
     def names(self) -> Iterator[bytes]:
         """The names of all objects that are here, sorted."""
-        for folder in self._disk.names(self._base):
-            for name in self._disk.names(self._base / folder):
+        for folder in self._disk.names(self.base):
+            for name in self._disk.names(self.base / folder):
                 if len(name) == 64 and name[:2] == folder:
                     with contextlib.suppress(ValueError):
                         yield bytes.fromhex(name)
@@ -240,9 +214,9 @@ class Objects:
     def _temporary(self) -> list[Path]:
         """Files of writers that no longer live."""
         return [
-            self._base / folder / name
-            for folder in self._disk.names(self._base)
-            for name in self._disk.names(self._base / folder)
+            self.base / folder / name
+            for folder in self._disk.names(self.base)
+            for name in self._disk.names(self.base / folder)
             if name.endswith(".tmp") and not _of_another(name)
         ]
 
@@ -253,9 +227,106 @@ class Objects:
             self._pool.shutdown()
             self._pool = None
 
-    def _same(self, digest: bytes, data: Buffer) -> bool:
+    @property
+    def threaded(self) -> bool:
+        """Whether ``submit`` starts threads."""
+        return self._syncs > 1
+
+    def submit(self, action: Callable[..., T], *values: object) -> Future[T]:
+        """Do something in a thread that may wait for the disk; at once where there are none."""
+        if self._syncs == 1:
+            return at_once(action, *values)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._syncs, "pydec-disk")
+        return self._pool.submit(action, *values)
+
+
+class Batch:
+    """Objects that become durable together; several threads may put, while none commits or abandons.
+
+    Args:
+        objects: where they go.
+        disk: its file system.
+    """
+
+    def __init__(self, objects: Objects, disk: Disk) -> None:
+        self._objects, self._disk = objects, disk
+        self._pending: dict[bytes, tuple[int, Path]] = {}  # descriptor and temporary name
+        self._begun: set[bytes] = set()
+        self._unsynced: set[Path] = set()  # directories with names that may not be on the disk yet
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def put(self, data: Buffer) -> bytes:
+        """See ``Objects.put``."""
+        if not 0 < len(data) <= MOST_BYTES:
+            raise ValueError(f"an object has 1 to {MOST_BYTES} bytes, got {len(data)}")
+        digest = digest_of(data)
+        with self._lock:
+            if digest in self._begun:
+                return digest
+            self._begun.add(digest)
+        path = self._objects.path(digest)
+        if self._same(path, digest, data):
+            return digest
+        temporary = path.with_name(f".{path.name[:16]}.{os.getpid()}-{id(self):x}.tmp")
+        try:
+            with naming(path, "written", StoreError):
+                if self._objects.make_folder(path.parent):
+                    with self._lock:
+                        self._unsynced.add(self._objects.base)
+                self._disk.remove(temporary)
+                try:
+                    descriptor = self._disk.write_new(temporary, data)
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        self._disk.remove(temporary)
+                    raise
+        except StoreError:
+            self.abandon()
+            raise
+        with self._lock:
+            self._pending[digest] = descriptor, temporary
+        return digest
+
+    def commit(self) -> None:
+        """See ``Objects.commit``."""
+        try:
+            with naming(self._objects.base, "written", StoreError):
+                self._each(self._disk.sync, [descriptor for descriptor, _ in self._pending.values()])
+                for digest, (descriptor, temporary) in list(self._pending.items()):
+                    path = self._objects.path(digest)
+                    self._disk.close(descriptor)
+                    del self._pending[digest]
+                    try:
+                        self._disk.rename(temporary, path)
+                    except OSError:
+                        self._disk.remove(temporary)
+                        raise
+                    self._unsynced.add(path.parent)
+                self._each(self._disk.sync_directory, sorted(self._unsynced))
+                self._unsynced.clear()
+                self._begun.clear()
+        except StoreError:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """See ``Objects.abandon``."""
+        with self._lock:
+            pending = list(self._pending.values())
+            self._pending.clear()
+            self._begun.clear()
+        for descriptor, temporary in pending:
+            with contextlib.suppress(OSError):
+                self._disk.close(descriptor)
+            with contextlib.suppress(OSError):
+                self._disk.remove(temporary)
+
+    def _same(self, path: Path, digest: bytes, data: Buffer) -> bool:
         """Whether the object is here, right to the last byte; it may not be on the disk before a commit."""
-        path = self.path(digest)
         if not self._disk.exists(path):
             return False
         try:
@@ -263,20 +334,15 @@ class Objects:
         except OSError:
             same = False
         if same:
-            self._unsynced.add(path.parent)
+            with self._lock:
+                self._unsynced.add(path.parent)
         else:
-            self.quarantine(digest)
+            self._objects.quarantine(digest)
         return same
 
     def _each(self, action: Callable[[T], None], items: Sequence[T]) -> None:
         """Do something to all, several at a time; the first error is raised once none is under way."""
-        if self._syncs == 1 or len(items) < 2:
-            for item in items:
-                action(item)
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._syncs, "pydec-sync")
-        errors = [future.exception() for future in [self._pool.submit(action, item) for item in items]]
+        errors = [future.exception() for future in [self._objects.submit(action, item) for item in items]]
         for error in errors:
             if error is not None:
                 raise error
@@ -294,3 +360,13 @@ def _of_another(temporary: str) -> bool:
     except PermissionError:
         return True  # another user's
     return True
+
+
+def at_once(action: Callable[..., T], *values: object) -> Future[T]:
+    """What a pool without threads does: an error is the future's, and what stops the program stops it."""
+    future: Future[T] = Future()
+    try:
+        future.set_result(action(*values))
+    except Exception as error:
+        future.set_exception(error)
+    return future

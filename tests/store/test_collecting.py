@@ -12,9 +12,10 @@ import pytest
 
 from pydec.errors import StoreError
 from pydec.store import adding
-from pydec.store.adding import add, unfinished
+from pydec.store.adding import add
 from pydec.store.collecting import Garbage, collect, ledgers, note_ledger
 from pydec.store.inputs import open_input
+from pydec.store.journal import unfinished
 from pydec.store.store import Store
 from pydec.store.upkeep import objects_of, verify
 from tests.consensus.lossy_disk import Crash, LossyDisk

@@ -11,9 +11,10 @@ import torch
 from pydec.crypto.signing import SigningKey
 from pydec.errors import AccessDenied, ConfigError, StoreError
 from pydec.store import Dataset, adding, keys
-from pydec.store.adding import add, unfinished
+from pydec.store.adding import add
 from pydec.store.export import export
 from pydec.store.inputs import open_input
+from pydec.store.journal import unfinished
 from pydec.store.manifest import MOST_BYTES, Manifest
 from pydec.store.reading import Samples
 from pydec.store.store import Store

@@ -14,8 +14,9 @@ import pytest
 
 from pydec.errors import ConfigError, StoreError
 from pydec.store import adding
-from pydec.store.adding import add, unfinished
+from pydec.store.adding import add
 from pydec.store.inputs.base import Sample
+from pydec.store.journal import unfinished
 from pydec.store.manifest import Field, Kind
 from pydec.store.reading import Samples
 from pydec.store.store import Store

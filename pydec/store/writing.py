@@ -1,0 +1,154 @@
+"""Many objects one after the other at the speed of the disk: sealed, hashed and written in threads.
+
+Who fills chunks waits for hash or disk only where these are slower than it. Objects become durable in
+batches, in the order in which they were put, while the next ones are written; memory is some chunks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from pydec.crypto.vault import OVERHEAD_BYTES
+from pydec.disk import Buffer, page_aligned
+from pydec.store.objects import Batch, Objects, at_once
+
+_BATCH = 32  # objects that are committed together; each is an open file until then
+_ROOMS = 6  # chunks that are being filled or written
+_COMMITS = 2  # that wait for the disk
+
+Named = tuple[bytes, int]
+"""Name and length of an object."""
+IndexOf = Callable[[list[Named]], bytes]
+"""Makes the index object of a shard from its chunks."""
+Done = Callable[[bytes, int], None]
+"""Told the name and length of an index, in some thread, once it and its chunks are on the disk."""
+
+
+class Writer:
+    """Puts the chunks of one shard after the other.
+
+    Args:
+        objects: where they go.
+        chunk_bytes: most bytes of one.
+        seal: what is put in place of a chunk, by its number; None: the chunk.
+        first_chunk: number of the first.
+
+    Attributes:
+        room: where the next chunk is to be written; another one after each ``put``.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        chunk_bytes: int,
+        seal: Callable[[int, Buffer], bytes] | None = None,
+        first_chunk: int = 0,
+    ) -> None:
+        self._objects, self._seal, self._number = objects, seal, first_chunk
+        self._room_bytes, self._rooms = chunk_bytes + OVERHEAD_BYTES, 0
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self._committer: ThreadPoolExecutor | None = None
+        self._commits: deque[Future[None]] = deque()
+        self._error: BaseException | None = None
+        self._batch, self._written = objects.batch(), list[Future[Named]]()
+        self._shard: list[Future[Named]] = []
+        self.room = self._next_room()
+
+    def put(self, n_bytes: int) -> None:
+        """Put the first bytes of the room.
+
+        Raises:
+            StoreError: the disk is full or fails, now or at a chunk before.
+        """
+        future = self._objects.submit(self._write, self._batch, self.room, n_bytes, self._number)
+        self._number += 1
+        self._written.append(future)
+        self._shard.append(future)
+        if len(self._written) == _BATCH:
+            self._commit(None)
+        self.room = self._next_room()
+
+    def end_shard(self, index_of: IndexOf, done: Done) -> None:
+        """Put the index of the chunks since the last shard.
+
+        Raises:
+            StoreError: the disk is full or fails, now or at a chunk before.
+        """
+        chunks, self._shard = self._shard, []
+
+        def end(batch: Batch) -> Callable[[], None]:
+            index = index_of([chunk.result() for chunk in chunks])
+            name = batch.put(index)
+            return lambda: done(name, len(index))
+
+        self._commit(end)
+
+    def finish(self) -> None:
+        """Return when all is on the disk.
+
+        Raises:
+            StoreError: the disk is full or fails.
+        """
+        while self._commits:
+            self._commits.popleft().result()
+
+    def close(self) -> None:
+        """Give up the shard that has not ended, once those that have are on the disk; idempotent."""
+        wait(self._commits)
+        wait(self._written)
+        self._commits.clear()
+        self._written.clear()
+        self._batch.abandon()
+        if self._committer is not None:
+            self._committer.shutdown()
+            self._committer = None
+
+    def _write(self, batch: Batch, room: memoryview, n_bytes: int, number: int) -> Named:
+        try:
+            if self._seal is not None:
+                sealed = self._seal(number, room[:n_bytes])
+                n_bytes = len(sealed)
+                room[:n_bytes] = sealed
+            return batch.put(room[:n_bytes]), n_bytes
+        finally:
+            self._free.put(room)
+
+    def _commit(self, end: Callable[[Batch], Callable[[], None]] | None) -> None:
+        batch, written = self._batch, self._written
+        self._batch, self._written = self._objects.batch(), []
+        if self._committer is None and self._objects.threaded:
+            self._committer = ThreadPoolExecutor(1, "pydec-commit")
+        submit = at_once if self._committer is None else self._committer.submit
+        self._commits.append(submit(self._committed, batch, written, end))
+        while len(self._commits) > _COMMITS:
+            self._commits.popleft().result()
+
+    def _committed(
+        self, batch: Batch, written: list[Future[Named]], end: Callable[[Batch], Callable[[], None]] | None
+    ) -> None:
+        try:
+            wait(written)
+            if self._error is not None:
+                raise self._error
+            for future in written:
+                future.result()
+            done = end(batch) if end is not None else None
+            batch.commit()
+            if done is not None:
+                done()
+        except BaseException as error:
+            self._error = error
+            batch.abandon()
+            raise
+
+    def _next_room(self) -> memoryview:
+        if self._rooms < _ROOMS:
+            with contextlib.suppress(queue.Empty):
+                return self._free.get_nowait()
+            self._rooms += 1
+            return page_aligned(self._room_bytes)
+        return self._free.get()
