@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydec.cli.train_groups import add_private, add_robust, add_secure
+from pydec.cli.train_groups import add_metrics, add_private, add_robust, add_secure
 from pydec.cli.values import count as _count
 from pydec.cli.values import grace as _grace
 from pydec.cli.values import positive as _positive
@@ -126,6 +126,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_robust(parser)
     add_secure(parser)
     add_private(parser)
+    add_metrics(parser)
     run_ = parser.add_argument_group("run")
     run_.add_argument("--seed", type=int, metavar="N", help="decides everything random (0)")
     run_.add_argument("--run-dir", metavar="DIR", default="", help="where to write (runs/TASK-TIME)")
@@ -330,6 +331,8 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "dp_epsilon": args.dp_epsilon,
         "dp_clip": args.dp_clip,
         "dp_delta": args.dp_delta,
+        "tensorboard": args.tensorboard,
+        "prometheus": args.prometheus,
     }
     given = {name: value for name, value in given.items() if value is not None}
     return configuration(args.resume, given) if args.resume else TrainConfig(**given)

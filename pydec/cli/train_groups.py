@@ -22,6 +22,19 @@ def add_robust(parser: argparse.ArgumentParser) -> None:
     robust.add_argument("--attack", metavar="SPEC", help="what they send; pydec list attacks (alie)")
 
 
+def add_metrics(parser: argparse.ArgumentParser) -> None:
+    """Options of where metrics go beside the run directory."""
+    metrics = parser.add_argument_group("metrics")
+    metrics.add_argument(
+        "--tensorboard", action="store_true", default=None,
+        help="rank 0 writes its metrics to RUN_DIR/tensorboard, too",
+    )  # fmt: skip
+    metrics.add_argument(
+        "--prometheus", metavar="[HOST:]PORT",
+        help="rank 0 serves its last metrics there as a page for Prometheus (HOST 127.0.0.1)",
+    )  # fmt: skip
+
+
 def add_secure(parser: argparse.ArgumentParser) -> None:
     """Whether and with which keys messages and checkpoints are sealed."""
     secure = parser.add_argument_group("secure")

@@ -18,7 +18,7 @@ from pydec.consensus.roles import of_ranks
 from pydec.consensus.rules import ADMISSIONS
 from pydec.errors import ConfigError
 from pydec.gossip import algorithms
-from pydec.train import private
+from pydec.train import exporters, private
 from pydec.train.robust_options import check_words, with_momentum
 from pydec.train.task import Task
 
@@ -76,6 +76,8 @@ class TrainConfig:
         aggregate: robust rule in place of an algorithm: of ``pydec list robust`` or ``aggregators``, "auto".
         byzantine: how many ranks lie, or which, with commas.
         attack: what they send; "" is alie.
+        tensorboard: whether rank 0 writes its metrics as TensorBoard's events, too.
+        prometheus: where rank 0 serves them, see ``train.exporters.address``; "" nowhere.
         threads: threads of a rank's computations; 0 divides the machine's cores.
         compare_solo: whether rank 0 then trains one peer alone for as many steps.
 
@@ -131,6 +133,8 @@ class TrainConfig:
     dp_epsilon: float = 0.0
     dp_clip: float = 0.0
     dp_delta: float = 0.0
+    tensorboard: bool = False
+    prometheus: str = ""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "eval_every", "threads", "seed"):
@@ -190,6 +194,8 @@ class TrainConfig:
         if self.seed >= 2**32:
             raise ConfigError(f"--seed must be below 2**32, got {self.seed}")
         private.check(self)
+        if self.prometheus:
+            exporters.address(self.prometheus)
 
     @property
     def private(self) -> bool:
@@ -288,7 +294,7 @@ class TrainConfig:
 
     def shared(self) -> dict[str, str]:
         """What all ranks must hold alike, for ``peer.agree``."""
-        own = {"threads", "data", "store", "key", "peers", "passphrase_from"}
+        own = {"threads", "data", "store", "key", "peers", "passphrase_from", "tensorboard", "prometheus"}
         return {flag(key): str(value) for key, value in asdict(self).items() if key not in own}
 
     def rate(self, step: int, elapsed_s: float = 0.0) -> float:

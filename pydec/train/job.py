@@ -19,6 +19,7 @@ from pydec.train import display, on_ledger
 from pydec.train.checkpoint_files import Store
 from pydec.train.config import TrainConfig, document
 from pydec.train.evaluate import worst
+from pydec.train.exporters import Sink, exporting
 from pydec.train.ledger import RunLedger, keep
 from pydec.train.loop import Loop, train_solo
 from pydec.train.membership import Minority
@@ -107,7 +108,11 @@ def _run(
         shown.say(f"faults          {fault_tolerance(peer)}\nmessages        {protection(peer.transport)}")
     if setup.byzantine is not None:
         shown.say(setup.byzantine.words())
-    with directory.metrics(peer.rank) as metrics, _private(peer, setup, directory) as private:
+    with (
+        directory.metrics(peer.rank) as metrics,
+        _exporting(peer, setup, directory) as metrics.also,
+        _private(peer, setup, directory) as private,
+    ):
         parts = setup.optimizer, private or setup.batches, metrics, shown, private
         loop = Loop(setup.config, setup.task, peer, *parts)
         if private is not None:
@@ -120,7 +125,7 @@ def _run(
             registered = None if data is None else data.transaction
             on_ledger.begin(ledger, setup.config, directory, {**facts, "split": setup.split}, registered)
             certify = on_ledger.follow(peer, ledger, loop, directory, setup.vault)
-            metrics.also = ledger.feed.tell
+            metrics.also.append(ledger.feed.tell)
         saver = saver_of(peer, setup.config, loop, Store(directory, setup.vault), setup.point, certify)
         for words in setup.point.said if setup.point is not None else ():
             shown.say(words)
@@ -201,6 +206,20 @@ def _private(peer: Peer, setup: Setup, directory: RunDir) -> Iterator[PrivateSte
     whose = peer.size, peer.rank, directory.path
     with ExitStack() as stack:
         yield jointly(peer, lambda: stack.enter_context(PrivateSteps(*what, *whose, setup.spent)))
+
+
+@contextmanager
+def _exporting(peer: Peer, setup: Setup, directory: RunDir) -> Iterator[list[Sink]]:
+    """Where the metrics of rank 0 go beside its record; all ranks together."""
+    with ExitStack() as stack:
+        config, mine = setup.config, peer.rank == 0
+        page = config.prometheus if mine else ""
+
+        def enter() -> list[Sink]:
+            what = exporting(directory.path, tensorboard=mine and config.tensorboard, prometheus=page)
+            return stack.enter_context(what)
+
+        yield jointly(peer, enter)
 
 
 def _finish(

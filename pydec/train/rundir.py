@@ -183,13 +183,13 @@ class Metrics:
         failure: makes the exception for an OSError.
 
     Attributes:
-        also: called with every line as well.
+        also: each is called with every line as well.
     """
 
     def __init__(self, path: Path, failure: Callable[[OSError], SetupError]) -> None:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115  # lives as long as this object
         self._failure = failure
-        self.also: Callable[[bytes], None] | None = None
+        self.also: list[Callable[[bytes], None]] = []
         self._encoder = msgspec.json.Encoder()
         self._lines = bytearray()
         self._written_s = time.monotonic()
@@ -202,8 +202,8 @@ class Metrics:
         """
         line = self._encoder.encode(_finite(dict(row))) + b"\n"
         self._lines += line
-        if self.also is not None:
-            self.also(line)
+        for sink in self.also:
+            sink(line)
         if time.monotonic() - self._written_s >= FLUSH_S:
             self.flush()
 
