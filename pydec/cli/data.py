@@ -6,6 +6,7 @@
     pydec data status [N]             how much of each is here
     pydec data verify [N]             read every byte and compare it with its name
     pydec data repair N --from DIR    bring what is missing or damaged back from another store
+    pydec data repair N               or from other fragments, where it was added with --erasure
     pydec data export N DIR           the original bytes, verified
     pydec data grant N PUBLIC-KEY     let another identity read a private data set
     pydec data remove N               the data set, and every chunk that no other one needs
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +32,7 @@ from pydec.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from pydec.crypto.signing import SigningKey
-    from pydec.store.manifest import Manifest
+    from pydec.store.manifest import Manifest, Policy
     from pydec.store.store import Store
     from pydec.store.upkeep import Report
 
@@ -56,8 +58,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="",
         help="add: files, images, idx, numpy, parquet, arrow, text or python; found out without it",
     )
+    parser.add_argument("--replicas", metavar="R", type=int, help="add: copies to keep, on as many nodes (3)")
     parser.add_argument(
-        "--replicas", metavar="R", type=int, default=3, help="add: copies to keep, on as many nodes (3)"
+        "--erasure",
+        metavar="K+M",
+        help="add: no copies, but K+M fragments of each chunk, of which K do",
     )
     parser.add_argument("--chunk-bytes", metavar="N", type=int, help="add: most bytes of a chunk (1 MiB)")
     parser.add_argument(
@@ -96,16 +101,16 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"data {args.action}: " + (missing if args.target is None else "too many words"))
     if (args.name is not None) != (args.action == "add"):
         raise ConfigError("data add needs --name N, and nothing else takes it")
-    if bool(args.others) != (args.action == "repair"):
-        raise ConfigError("data repair needs --from DIR, and nothing else takes it")
+    if args.others and args.action != "repair":
+        raise ConfigError("--from DIR is for data repair; nothing else takes it")
     if args.private and (args.action != "add" or args.key is None):
         raise ConfigError(
             "--private needs data add and --key FILE, the owner's; pydec keys new FILE makes one"
         )
     data_garbage.check(args)
-    if not 1 <= args.replicas <= 255:
+    if args.replicas is not None and not 1 <= args.replicas <= 255:
         raise ConfigError(f"--replicas must be in [1, 255], got {args.replicas}")
-    with Store(args.store, create=args.action in ("add", "repair")) as store:
+    with Store(args.store, create=args.action == "add" or bool(args.others)) as store:
         action: Callable[[argparse.Namespace, Store], tuple[dict[str, Any], int]] = globals()[
             f"_{args.action}"
         ]
@@ -118,16 +123,16 @@ def run(args: argparse.Namespace) -> int:
 def _add(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
     from pydec.store.adding import add
     from pydec.store.inputs import FORMATS, open_input
-    from pydec.store.manifest import CHUNK_BYTES, Policy
+    from pydec.store.manifest import CHUNK_BYTES
 
     if args.format and args.format not in FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, got {args.format!r}")
-    began_s = time.perf_counter()
+    policy, began_s = _policy(args), time.perf_counter()
     try:
         given = open_input(args.what, args.format, ragged=args.ragged)
         with _progress(args, f"add {args.name}", given.n_bytes) as shown:
             manifest = add(
-                store, given, args.name, policy=Policy(replicas=args.replicas),
+                store, given, args.name, policy=policy,
                 chunk_bytes=args.chunk_bytes or CHUNK_BYTES, progress=shown,
                 private=_identity(args) if args.private else None,
             )  # fmt: skip
@@ -142,6 +147,23 @@ def _add(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
     if not args.json:
         _show(found)
     return found, 0
+
+
+def _policy(args: argparse.Namespace) -> Policy:
+    """What ``--replicas`` or ``--erasure`` ask for."""
+    from pydec.store.manifest import Policy
+
+    if args.erasure is None:
+        return Policy(replicas=3 if args.replicas is None else args.replicas)
+    if args.replicas is not None:
+        raise ConfigError("--replicas and --erasure say the same thing; name one of them")
+    words = re.fullmatch(r"([1-9]\d?)\+([1-9]\d?)", args.erasure)
+    if words is None:
+        raise ConfigError(f"--erasure must be like 4+2, data and parity fragments, got {args.erasure!r}")
+    try:
+        return Policy(replicas=int(words[1]), parity=int(words[2]))
+    except ValueError as error:
+        raise ConfigError(f"--erasure {args.erasure}: {error}") from None
 
 
 def _list(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
@@ -179,11 +201,13 @@ def _status(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int
 
     rows = []
     for manifest in _chosen(args, store):
-        here, whole, unknown = presence(store, manifest)
-        rows.append({**_facts(manifest), "objects_here": here, "objects": whole, "shards_unknown": unknown})
+        here, whole, unknown, missing = presence(store, manifest)
+        found = {"objects_here": here, "objects": whole, "shards_unknown": unknown, "bytes_missing": missing}
+        rows.append({**_facts(manifest), **found})
         if not args.json:
             words = f"{here} of {whole} objects here" if not unknown else f"{unknown} shards without an index"
-            print(f"{manifest.name:<24}{words}; {manifest.head.policy.replicas} replicas wanted")
+            words += f", {_size(missing)} missing" if missing else ""
+            print(f"{manifest.name:<24}{words}; {manifest.head.policy} wanted")
     return {"store": str(store.directory), "data": rows}, 0
 
 
@@ -209,9 +233,16 @@ def _repair(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int
         try:
             manifest = store.find(args.what)
         except ConfigError:
+            if not others:
+                raise
             manifest = find_in(others, args.what)
             report = copy(store, manifest, [other.objects for other in others])
         else:
+            if not others and not manifest.head.policy.parity:
+                raise ConfigError(
+                    "data repair needs --from DIR, a store that has what is missing: "
+                    f"{manifest.name} has no fragments to make it from"
+                )
             with _progress(args, f"repair {manifest.name}", manifest.head.n_bytes) as shown:
                 report = repair(store, manifest, [other.objects for other in others], progress=shown)
         row = _reported(args, manifest, report, time.perf_counter() - began_s)
@@ -291,10 +322,15 @@ def _reported(args: argparse.Namespace, manifest: Manifest, report: Report, seco
         "missing": [name.hex() for name in report.missing],
         "damaged": [name.hex() for name in report.damaged],
         "repaired": len(report.repaired),
+        "lost": [name.hex() for name in report.lost],
     }
     if not args.json:
         mended = f", {len(report.repaired)} brought back" if report.repaired else ""
         words = "whole" if report.whole else f"{len(report.missing)} missing, {len(report.damaged)} damaged"
+        if report.lost:
+            words += f", {len(report.lost)} chunks with fewer than {manifest.head.policy.replicas} fragments"
+        elif manifest.head.policy.parity and not (report.whole or report.unknown):
+            words += ", every chunk can be decoded"
         rate = f"{1e-9 * report.n_bytes / max(seconds, 1e-9):.2f} GB/s"
         print(
             f"{manifest.name:<24}{words}{mended}; {report.objects} objects, {_size(report.n_bytes)}, {rate}"
@@ -317,7 +353,8 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
             for f in head.fields
         ],
         "shards": len(manifest.shards),
-        "replicas": head.policy.replicas,
+        "replicas": head.policy.replicas if not head.policy.parity else 1,
+        **({"erasure": str(head.policy.code)} if head.policy.parity else {}),
         "private": bool(head.policy.encryption),
     }
 

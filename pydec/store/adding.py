@@ -21,6 +21,7 @@ from pydec.crypto.vault import OVERHEAD_BYTES, DatasetKey
 from pydec.disk import Buffer
 from pydec.errors import ConfigError, FrameError, StoreError
 from pydec.store import keys
+from pydec.store.erasure import Code
 from pydec.store.inputs.base import Input, Run, Sample, Stream
 from pydec.store.journal import Journal
 from pydec.store.manifest import (
@@ -36,7 +37,7 @@ from pydec.store.manifest import (
 from pydec.store.objects import MOST_BYTES
 from pydec.store.shard import MOST_CHUNKS, MOST_LENGTHS, Index
 from pydec.store.store import Store
-from pydec.store.writing import Named, Writer
+from pydec.store.writing import Chunk, Writer
 
 SHARD_BYTES = 1 << 26
 
@@ -51,6 +52,7 @@ class Packer:
         done: called with each shard, once it is on the disk.
         key: seals the chunks of a private data set.
         first_chunk: number of the first of them.
+        code: of the chunks' fragments; None: chunks are put as they are.
     """
 
     def __init__(
@@ -61,10 +63,13 @@ class Packer:
         done: Callable[[Shard], None],
         key: DatasetKey | None = None,
         first_chunk: int = 0,
+        code: Code | None = None,
     ) -> None:
         seal = None if key is None else key.encrypt_chunk
-        self._writer = Writer(store.objects, chunk_bytes, seal, first_chunk)
-        self._done, self._chunk_bytes = done, chunk_bytes
+        self._writer = Writer(store.objects, chunk_bytes, seal, first_chunk, code)
+        self._done, self._chunk_bytes, self._code = done, chunk_bytes, code
+        coded = 0 if code is None else 32 * code.fragments
+        self._most_chunks = min(MOST_CHUNKS, (MOST_BYTES - 4096) // (36 + coded))
         self._fixed = [field.n_bytes for field in fields]
         self._columns = self._fixed.count(0)
         self._filled = 0  # bytes of the chunk that is being made
@@ -108,11 +113,10 @@ class Packer:
             first = last
 
     def _add(self, total: int, lengths: NDArray[np.int64], pieces: Iterable[Buffer]) -> None:
-        if -(-total // self._chunk_bytes) > MOST_CHUNKS:
+        if -(-total // self._chunk_bytes) > self._most_chunks:
             raise StoreError(
-                f"a sample of {total} bytes makes more than {MOST_CHUNKS} chunks of {self._chunk_bytes} "
-                "bytes;"
-                f"use --chunk-bytes {MOST_BYTES}, or cut it"
+                f"a sample of {total} bytes makes more than {self._most_chunks} chunks of "
+                f"{self._chunk_bytes} bytes; use --chunk-bytes {MOST_BYTES}, or cut it"
             )
         if self._samples and self._n_bytes + total > SHARD_BYTES:
             self.finish_shard()
@@ -142,13 +146,16 @@ class Packer:
         samples, n_bytes, lengths = self._samples, self._n_bytes, self._lengths
         chunks = 0
 
-        def index_of(found: list[Named]) -> bytes:
+        def index_of(found: list[Chunk]) -> bytes:
             nonlocal chunks
             chunks = len(found)
-            names = np.frombuffer(b"".join(name for name, _ in found), np.uint8).reshape(-1, 32)
-            return Index(
-                names, np.array([size for _, size in found], np.int64), np.concatenate(lengths)
-            ).encode()
+            names = np.frombuffer(b"".join(chunk.name for chunk in found), np.uint8).reshape(-1, 32)
+            sizes = np.array([chunk.n_bytes for chunk in found], np.int64)
+            coded = None
+            if self._code is not None:
+                row = np.frombuffer(b"".join(chunk.fragments for chunk in found), np.uint8)
+                coded = row.reshape(len(found), self._code.fragments, 32)
+            return Index(names, sizes, np.concatenate(lengths), coded).encode()
 
         def done(name: bytes, index_bytes: int) -> None:
             self._done(Shard(samples, n_bytes, chunks, index_bytes, name))
@@ -228,6 +235,12 @@ def add(
     if not LEAST_CHUNK_BYTES <= chunk_bytes <= most:
         raise ConfigError(f"--chunk-bytes must be in [{LEAST_CHUNK_BYTES}, {most}], got {chunk_bytes}")
     policy, key = policy or Policy(), None
+    code = policy.code
+    if code is not None and chunk_bytes < LEAST_CHUNK_BYTES * code.fragments:
+        raise ConfigError(
+            f"--chunk-bytes must be at least {LEAST_CHUNK_BYTES * code.fragments} for {policy}, so that "
+            f"the index of a shard stays small; got {chunk_bytes}"
+        )
     with store.lock():
         store.check_free(name)
         if private is not None:
@@ -239,7 +252,7 @@ def add(
         n_bytes = sum(shard.n_bytes for shard in journal.shards)
         progress(n_bytes)
         chunks = sum(shard.chunks for shard in journal.shards)
-        packer = Packer(store, given.fields, chunk_bytes, journal.note, key, chunks)
+        packer = Packer(store, given.fields, chunk_bytes, journal.note, key, chunks, code)
         try:
             for block in given.blocks(done):
                 if isinstance(block, Run):

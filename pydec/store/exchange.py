@@ -122,15 +122,21 @@ class Exchange:
         self._proofs: dict[tuple[int, int], list[bytes]] = {}
         self.lock = threading.RLock()
 
-    def want(self, digest: bytes, kind: Kind = Kind.OBJECT) -> Request:
-        """Begin to get an object or a manifest, unless that is under way; ``turn`` goes on."""
+    def want(self, digest: bytes, kind: Kind = Kind.OBJECT, limit: int | None = None) -> Request:
+        """Begin to get an object or a manifest, unless that is under way; ``turn`` goes on.
+
+        Args:
+            digest: its name, or the root.
+            kind: which.
+            limit: most peers to ask; None: all.
+        """
         with self.lock:
             for request in self._open:
                 if (request.digest, request.kind) == (digest, kind):
                     return request
             first = [rank for rank in self._order(digest) if rank != self._link.rank]
             near = [(self._link.rank + k) % self._link.size for k in range(1, self._link.size)]
-            request = Request(kind, digest, deque(dict.fromkeys([*first, *near])))
+            request = Request(kind, digest, deque([*dict.fromkeys([*first, *near])][:limit]))
             self._open.append(request)
             self._advance(request)
             return request

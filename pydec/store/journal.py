@@ -69,7 +69,7 @@ class Journal:
         """Forget shards from the first on whose objects are not all here."""
         for number, shard in enumerate(self.shards):
             try:
-                names = Index.decode(store.objects.get(shard.index)).names
+                names = Index.decode(store.objects.get(shard.index)).objects
             except (ChunkError, FrameError):
                 names = [shard.index]
             if not all(map(store.objects.has, names)):

@@ -15,9 +15,12 @@ from pydec.errors import ChunkError, StoreError
 from pydec.store.exchange import Exchange, Link, Request
 from pydec.store.manifest import Manifest
 from pydec.store.placement import Holder, Placement
+from pydec.store.remaking import Remaking
+from pydec.store.shard import Layout
 from pydec.store.store import Store, layout_of
 
 _AT_ONCE = 4  # objects that are on their way
+_ASKED = 2  # peers for each fragment of a chunk, before one that nobody gives is made again
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Keeper:
 
     Attributes:
         fetched, fetched_bytes: objects that have come since the start.
+        remade: fragments that were made again from others, as nobody had them.
         scrubbed, damaged: objects that were verified again, and those that were found damaged or gone.
     """
 
@@ -76,11 +80,14 @@ class Keeper:
         self._lost: list[tuple[bytes, int]] = []
         self._waiting: list[tuple[Request, int]] = []
         self._index: tuple[Request, Manifest, int] | None = None
+        self._coded: dict[bytes, tuple[Manifest, int, int]] = {}  # chunk of each fragment that is owed
+        self._unmade: deque[tuple[bytes, int]] = deque()  # fragments that nobody has
+        self._remaking: Remaking | None = None  # the first of them
         self._owed = self._here = 0
         self._room, self._at_s = 0.0, link.now()
         self._scrub_rate, self._scrub_room = scrub_bytes_per_s, 0.0
         self._held: deque[tuple[bytes, int]] = deque()  # what is owed, the next to be verified first
-        self.fetched = self.fetched_bytes = self.scrubbed = self.damaged = 0
+        self.fetched = self.fetched_bytes = self.scrubbed = self.damaged = self.remade = 0
 
     def enter(self, holders: Sequence[Holder]) -> None:
         """A view begins: look at every shard again, and ask again for what nobody had.
@@ -93,19 +100,23 @@ class Keeper:
         self._wanted.clear()
         self._lost.clear()
         self._held.clear()
+        self._coded.clear()
+        self._unmade.clear()
+        self._remaking = None
         self._owed = self._here = 0
 
     @property
     def standing(self) -> Standing:
         """How far this peer is; complete once ``done``."""
-        missing = [*self._wanted, *self._lost, *((request.digest, size) for request, size in self._waiting)]
+        waiting = ((request.digest, size) for request, size in self._waiting)
+        missing = [*self._wanted, *self._unmade, *self._lost, *waiting]
         n_bytes = sum(size for _, size in missing)
         return Standing(self._owed, self._here, n_bytes, len(self._lost), n_bytes / self._rate)
 
     @property
     def done(self) -> bool:
         """Whether there is nothing left to get, or nobody who has it."""
-        return not (self._todo or self._wanted or self._waiting or self._index)
+        return not (self._todo or self._wanted or self._waiting or self._unmade or self._index)
 
     def turn(self) -> bool:
         """Take what has come, and ask for more; whether anything moved."""
@@ -129,8 +140,11 @@ class Keeper:
                 self._here += 1
                 continue
             self._room -= size
-            self._waiting.append((self._exchange.want(name), size))
+            limit = _ASKED * self._coded[name][0].head.policy.fragments if name in self._coded else None
+            self._waiting.append((self._exchange.want(name, limit=limit), size))
             moved = True
+        if self._unmade and (self._room > 0 or not math.isfinite(self._rate)):
+            moved |= self._remake()
         if self._scrub_rate and self.done and self._held and self._scrub_room > 0:
             self._scrub()
         return moved
@@ -153,13 +167,38 @@ class Keeper:
         ended = [item for item in self._waiting if item[0].done]
         for request, size in ended:
             self._waiting.remove((request, size))
-            if request.data is None:
+            if request.data is None and request.digest in self._coded:
+                self._unmade.append((request.digest, size))
+            elif request.data is None:
                 self._lost.append((request.digest, size))
             else:
                 self._here += 1
                 self.fetched += 1
                 self.fetched_bytes += size
         return bool(ended)
+
+    def _remake(self) -> bool:
+        """Move the first fragment on that has to be made again."""
+        name, size = self._unmade[0]
+        if self._remaking is None:
+            manifest, number, row = self._coded[name]
+            try:
+                layout = self._store.layout(manifest, number)
+            except ChunkError:  # its index was damaged since: it is looked at again
+                self._todo.append((manifest, number))
+                self._unmade.popleft()
+                return True
+            self._remaking = Remaking(self._exchange, self._store, layout, row, name)
+            self._room -= self._remaking.n_bytes
+        moved = self._remaking.turn()
+        if self._remaking.done:
+            self._unmade.popleft()
+            self._here += self._remaking.made
+            self.remade += self._remaking.made
+            if not self._remaking.made:
+                self._lost.append((name, size))
+            self._remaking = None
+        return moved
 
     def _look(self) -> bool:
         """See which chunks of the next shard are owed; its index comes first, which every peer holds."""
@@ -181,10 +220,15 @@ class Keeper:
             self._index = self._exchange.want(shard.index), manifest, number
             return True
         self._todo.popleft()
-        index = layout_of(manifest, shard, data).index
+        layout = layout_of(manifest, shard, data)
         placement = Placement(self._holders, manifest.head.policy.replicas)
-        sizes = dict(zip(index.names, index.chunk_lengths.tolist(), strict=True))
-        owed = placement.owed(self._me, list(sizes))
+        sizes = dict(zip(layout.index.objects, layout.index.object_lengths(layout.code), strict=True))
+        if layout.code is None:
+            owed = placement.owed(self._me, list(sizes))
+        else:
+            mine = _owed_fragments(placement, layout, self._me)
+            self._coded.update({name: (manifest, number, row) for name, row in mine.items()})
+            owed = list(mine)
         self._owed += 1 + len(owed)
         missing = [name for name in owed if not self._store.objects.has(name)]
         self._here += 1 + len(owed) - len(missing)
@@ -192,3 +236,13 @@ class Keeper:
         self._held.extend((name, sizes[name]) for name in owed)
         self._wanted.extend((name, sizes[name]) for name in missing)
         return True
+
+
+def _owed_fragments(placement: Placement, layout: Layout, peer: bytes) -> dict[bytes, int]:
+    """The fragments of a shard that a peer has to hold, with the rows of their chunks."""
+    return {
+        name: row
+        for row, names in enumerate(layout.index.fragment_names)
+        for name, holder in zip(names, placement.spread(names), strict=False)
+        if holder.peer == peer
+    }

@@ -20,6 +20,7 @@ from pydec.codec.fields import DIGEST, U8, U16, U32, Codec
 from pydec.codec.wire import Reader, checked
 from pydec.crypto.hashing import merkle_root
 from pydec.errors import FrameError
+from pydec.store.erasure import MOST_FRAGMENTS, Code
 from pydec.store.objects import MOST_BYTES
 
 FORMAT = 1
@@ -150,6 +151,24 @@ class Policy:
     def __post_init__(self) -> None:
         if self.replicas < 1:
             raise ValueError(f"replicas must be at least 1, got {self.replicas}")
+        if self.parity and self.replicas + self.parity > MOST_FRAGMENTS:
+            raise ValueError(
+                f"erasure coding has at most {MOST_FRAGMENTS} fragments, got {self.replicas}+{self.parity}"
+            )
+
+    @property
+    def code(self) -> Code | None:
+        """The code of each chunk's fragments; None: chunks are copied."""
+        return Code(self.replicas, self.parity) if self.parity else None
+
+    @property
+    def fragments(self) -> int:
+        """Objects that each chunk lies in, or copies of the one."""
+        return self.replicas + self.parity
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"erasure {self.replicas}+{self.parity}" if self.parity else f"{self.replicas} replicas"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ Networking 6(1), 1998; with weights: Mosko, Resch, "Weighted distributed hash ta
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,6 +93,38 @@ class Placement:
             ranked = self._ranked(names[first : first + step])
             found += [self._chosen(row) for row in ranked.tolist()]
         return found
+
+    def spread(self, names: Sequence[bytes]) -> list[Holder]:
+        """Who holds each fragment of a chunk.
+
+        Fragment by fragment the best of those who share least: no two on one node while there are others,
+        then on one rack, then on one peer. So a peer that goes moves its own fragments, and now and then one
+        more.
+
+        Args:
+            names: of the fragments, 32 bytes each.
+
+        Returns:
+            A holder for each; nothing where there are no holders.
+        """
+        if not self.holders:
+            return []
+        nodes, racks, peers = Counter[str](), Counter[str](), Counter[bytes]()
+        chosen = []
+        for row in self._ranked(names).tolist():
+            best, least = self.holders[row[0]], (len(names),) * 3
+            for number in row:
+                holder = self.holders[number]
+                shared = nodes[holder.node], racks[holder.rack] if holder.rack else 0, peers[holder.peer]
+                if shared < least:
+                    best, least = holder, shared
+                if shared == (0, 0, 0):
+                    break
+            chosen.append(best)
+            nodes[best.node] += 1
+            racks[best.rack] += 1
+            peers[best.peer] += 1
+        return chosen
 
     def owed(self, peer: bytes, names: Sequence[bytes]) -> list[bytes]:
         """Those of some objects that a peer has to hold."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pydec.disk import Buffer
 from pydec.errors import ConfigError, FrameError, StoreError
+from pydec.store.fragments import gather
 from pydec.store.manifest import Field, Kind, Manifest
 from pydec.store.objects import Reader
 from pydec.store.shard import Layout
@@ -149,7 +150,11 @@ class Samples:
                 self._reading.pop(name).set()
 
     def _read(self, layout: Layout, number: int, name: bytes) -> bytes:
-        data = self._reader.get(name)
+        if layout.code is None:
+            data = self._reader.get(name)
+        else:
+            size, names = int(layout.index.chunk_lengths[number]), layout.index.fragment_names[number]
+            data = gather(self._reader.get, layout.code, names, name, size)
         if len(data) != layout.index.chunk_lengths[number]:
             raise StoreError(
                 f"data set {self.manifest.name} is wrong from its making: chunk {name.hex()[:16]} has "

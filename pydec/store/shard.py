@@ -3,6 +3,8 @@
 A shard's samples follow one another without gaps, each its fields in order, and chunks cut that row of bytes;
 a sample is in one chunk unless it is larger than one. So lengths say everything: those of the chunks, and
 those of the fields that differ between samples, in the narrowest width that holds them all.
+
+Where chunks are erasure coded (``erasure.py``), the index names the fragments of each one too, in format 2.
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ from numpy.typing import NDArray
 
 from pydec.crypto.vault import OVERHEAD_BYTES
 from pydec.errors import FrameError
+from pydec.store.erasure import MOST_FRAGMENTS, Code
 from pydec.store.manifest import Head, Shard
 from pydec.store.objects import MOST_BYTES
 
-FORMAT = 1
+FORMAT, CODED_FORMAT = 1, 2
 MOST_LENGTHS = 1 << 18  # in one index, so that the object stays below MOST_BYTES
 MOST_CHUNKS = 116_000  # of one sample, for the same reason
 _HEAD = struct.Struct(">8sHIIHB")  # magic, format, chunks, samples, fields of any length, width
+_CODED = struct.Struct(">B")  # after it in format 2: fragments of each chunk
 _MAGIC = b"pydec.sh"
 _WIDTHS = (1, 2, 4, 8)
 _MOST_LENGTH = 1 << 43  # of one field of one sample: sums stay below 2^63
@@ -39,11 +43,14 @@ class Index:
         chunks: names of the chunks, shape (chunks, 32), uint8.
         chunk_lengths: bytes of each object, shape (chunks,).
         lengths: bytes of the fields whose length differs, shape (samples, such fields).
+        fragments: names of each chunk's fragments, shape (chunks, k + m, 32), uint8; None: chunks are not
+            erasure coded.
     """
 
     chunks: NDArray[np.uint8]
     chunk_lengths: Lengths
     lengths: Lengths
+    fragments: NDArray[np.uint8] | None = None
 
     @property
     def samples(self) -> int:
@@ -53,18 +60,39 @@ class Index:
     @cached_property
     def names(self) -> list[bytes]:
         """Names of the chunks, in order."""
-        row = self.chunks.tobytes()
-        return [row[at : at + 32] for at in range(0, len(row), 32)]
+        return _names(self.chunks)
+
+    @cached_property
+    def fragment_names(self) -> list[list[bytes]]:
+        """Names of each chunk's fragments, in order; nothing where chunks are not erasure coded."""
+        return [] if self.fragments is None else [_names(row) for row in self.fragments]
+
+    @property
+    def objects(self) -> list[bytes]:
+        """Names of what lies on disks: the chunks, or their fragments."""
+        return self.names if self.fragments is None else _names(self.fragments)
+
+    def object_lengths(self, code: Code | None) -> list[int]:
+        """Bytes of each of these objects; ``code`` is the data set's."""
+        lengths: list[int] = self.chunk_lengths.tolist()
+        if code is None:
+            return lengths
+        return [code.fragment_bytes(n_bytes) for n_bytes in lengths for _ in range(code.fragments)]
 
     def encode(self) -> bytes:
         """The canonical bytes of the object."""
         samples, columns = self.lengths.shape
         most = int(self.lengths.max(initial=0))
         width = next(width for width in _WIDTHS if most < 1 << 8 * width)
-        head = _HEAD.pack(_MAGIC, FORMAT, len(self.chunks), samples, columns, width)
+        version = FORMAT if self.fragments is None else CODED_FORMAT
+        head = _HEAD.pack(_MAGIC, version, len(self.chunks), samples, columns, width)
+        coded = (
+            () if self.fragments is None else (_CODED.pack(self.fragments.shape[1]), self.fragments.tobytes())
+        )
         data = b"".join(
             [
                 head,
+                *coded,
                 self.chunks.tobytes(),
                 self.chunk_lengths.astype(">u4").tobytes(),
                 self.lengths.astype(f">u{width}").tobytes(),
@@ -89,15 +117,24 @@ class Index:
             ) from None
         if magic != _MAGIC:
             raise FrameError(f"an index of a shard does not begin with {_MAGIC.decode()}")
-        if version != FORMAT:
-            raise FrameError(f"an index of format {version}; this pydec reads format {FORMAT}")
+        if version not in (FORMAT, CODED_FORMAT):
+            raise FrameError(
+                f"an index of format {version}; this pydec reads formats {FORMAT} and {CODED_FORMAT}"
+            )
         if width not in _WIDTHS:
             raise FrameError(f"an index with lengths of {width} bytes")
-        expected = _HEAD.size + 36 * chunks + samples * columns * width
+        count, at = 0, _HEAD.size
+        if version == CODED_FORMAT:
+            count, at = (data[at], at + 1) if len(data) > at else (0, at)
+            if not 2 <= count <= MOST_FRAGMENTS:
+                raise FrameError(f"an index of chunks with {count} fragments")
+        expected = at + (32 * count + 36) * chunks + samples * columns * width
         if len(data) != expected or len(data) > MOST_BYTES:
             raise FrameError(f"an index of {len(data)} bytes, whose head asks for {expected}")
-        at = _HEAD.size + 32 * chunks
-        names = np.frombuffer(data, np.uint8, 32 * chunks, _HEAD.size).reshape(chunks, 32)
+        fragments = np.frombuffer(data, np.uint8, 32 * count * chunks, at).reshape(chunks, count, 32)
+        at += 32 * count * chunks
+        names = np.frombuffer(data, np.uint8, 32 * chunks, at).reshape(chunks, 32)
+        at += 32 * chunks
         chunk_lengths = np.frombuffer(data, ">u4", chunks, at).astype(np.int64)
         raw = np.frombuffer(data, f">u{width}", samples * columns, at + 4 * chunks)
         most = int(raw.max(initial=0))
@@ -109,7 +146,13 @@ class Index:
             raise FrameError(
                 f"an index of {samples * columns} lengths, at most {MOST_LENGTHS + 256} are allowed"
             )
-        return cls(names, chunk_lengths, raw.astype(np.int64).reshape(samples, columns))
+        lengths = raw.astype(np.int64).reshape(samples, columns)
+        return cls(names, chunk_lengths, lengths, fragments if count else None)
+
+
+def _names(array: NDArray[np.uint8]) -> list[bytes]:
+    row = array.tobytes()
+    return [row[at : at + 32] for at in range(0, len(row), 32)]
 
 
 def variable(head: Head) -> list[int]:
@@ -128,6 +171,7 @@ class Layout:
     Attributes:
         index: as given.
         first_chunk: number of its first chunk among all of the data set; the reader sets it.
+        code: of the chunks' fragments; None: they are not erasure coded.
         chunk_starts: where each chunk begins in the row of bytes, and where the last one ends.
 
     Raises:
@@ -140,6 +184,10 @@ class Layout:
         fixed = [field.n_bytes for field in head.fields]
         sealing = OVERHEAD_BYTES if head.policy.encryption else 0
         self.chunk_starts = _starts(index.chunk_lengths - sealing)
+        coded = 0 if index.fragments is None else index.fragments.shape[1]
+        self.code = head.policy.code
+        if coded != (0 if self.code is None else self.code.fragments):
+            raise FrameError(f"an index of chunks with {coded} fragments; the manifest says {self.code}")
         found = (index.samples, len(index.chunks), int(self.chunk_starts[-1]), index.lengths.shape[1])
         if found != (shard.samples, shard.chunks, shard.n_bytes, len(self._free)):
             raise FrameError(

@@ -284,11 +284,11 @@ class Store(Closing):
             manifest = self.manifest(root)
             for number, shard in enumerate(manifest.shards):
                 needed.add(shard.index)
-                needed.update(self.layout(manifest, number).index.names)
+                needed.update(self.layout(manifest, number).index.objects)
         for shard in keep or ():
             needed.add(shard.index)
             with contextlib.suppress(StoreError, FrameError):  # an add that finds it gone begins anew
-                needed.update(Index.decode(self.objects.get(shard.index)).names)
+                needed.update(Index.decode(self.objects.get(shard.index)).objects)
         return needed
 
     def unnamed(self, keep: Iterator[Shard] | None = None) -> list[bytes]:

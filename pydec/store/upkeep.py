@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pydec.errors import ChunkError, ConfigError
+from pydec.store.fragments import gather, remade
 from pydec.store.manifest import Manifest, Shard
 from pydec.store.objects import Reader
+from pydec.store.shard import Layout
 from pydec.store.store import Store, layout_of
 
 THREADS = 4  # hashing and the disk both let others run
@@ -24,6 +26,7 @@ class Report:
         missing, damaged: names of those that are not here, or are not what their name says.
         unknown: shards whose index is not here, so that nobody knows which chunks they need.
         repaired: names of objects that have come back.
+        lost: names of chunks with fewer fragments here than they are made of.
     """
 
     objects: int = 0
@@ -32,6 +35,7 @@ class Report:
     damaged: list[bytes] = field(default_factory=list)
     unknown: int = 0
     repaired: list[bytes] = field(default_factory=list)
+    lost: list[bytes] = field(default_factory=list)
 
     @property
     def whole(self) -> bool:
@@ -55,15 +59,17 @@ def verify(
     report = Report()
     with ThreadPoolExecutor(THREADS, "pydec-verify") as pool:
         for shard in manifest.shards:
-            names = _names(store.objects, manifest, shard, report)
-            if names is None:
+            layout = _layout(store.objects, manifest, shard, report)
+            if layout is None:
                 continue
-            for found in pool.map(lambda name: _look(store.objects, name), names):
+            wrong: dict[bytes, ChunkError] = {}
+            for found in pool.map(lambda name: _look(store.objects, name), layout.index.objects):
                 report.objects += 1
                 if isinstance(found, int):
                     report.n_bytes += found
                 else:
-                    (report.missing if found.missing else report.damaged).append(found.digest)
+                    wrong[found.digest] = found
+            _tell(layout, wrong, report)
             progress(report.n_bytes)
     return report
 
@@ -93,9 +99,10 @@ def repair(
     reader = Mending(store, others, report)
     with ThreadPoolExecutor(THREADS, "pydec-repair") as pool:
         for shard in manifest.shards:
-            names = _names(reader, manifest, shard, report)
-            if names is None:
+            layout = _layout(reader, manifest, shard, report)
+            if layout is None:
                 continue
+            names, wrong = layout.index.objects, dict[bytes, ChunkError]()
             for name, found in zip(
                 names, pool.map(lambda name: _look(store.objects, name), names), strict=True
             ):
@@ -104,9 +111,44 @@ def repair(
                 if isinstance(size, int):
                     report.n_bytes += size
                 elif isinstance(found, ChunkError):
-                    (report.missing if found.missing else report.damaged).append(name)
+                    wrong[name] = found
+            if wrong and layout.code is not None:
+                _remake(store, reader, layout, wrong)
+            _tell(layout, wrong, report)
             progress(report.n_bytes)
     return report
+
+
+def _remake(store: Store, reader: Mending, layout: Layout, wrong: dict[bytes, ChunkError]) -> None:
+    """Make fragments from others of their chunks; those that were made are no longer ``wrong``."""
+    index, code = layout.index, layout.code
+    assert code is not None
+    for name, size, names in zip(
+        index.names, index.chunk_lengths.tolist(), index.fragment_names, strict=True
+    ):
+        wanted = [fragment for fragment in names if fragment in wrong]
+        if not wanted:
+            continue
+        try:
+            chunk = gather(reader.get, code, names, name, size)
+        except ChunkError:
+            continue
+        for fragment, data in remade(code, chunk, names, wanted).items():
+            store.objects.adopt(fragment, data)
+            reader.report.repaired.append(fragment)
+            reader.report.n_bytes += len(data)
+            del wrong[fragment]
+
+
+def _tell(layout: Layout, wrong: dict[bytes, ChunkError], report: Report) -> None:
+    for name, error in wrong.items():
+        (report.missing if error.missing else report.damaged).append(name)
+    if wrong and layout.code is not None:
+        report.lost += [
+            name
+            for name, names in zip(layout.index.names, layout.index.fragment_names, strict=True)
+            if sum(fragment not in wrong for fragment in names) < layout.code.data
+        ]
 
 
 def copy(store: Store, manifest: Manifest, others: Sequence[Reader]) -> Report:
@@ -153,26 +195,32 @@ class Mending:
         raise last
 
 
-def presence(store: Store, manifest: Manifest) -> tuple[int, int, int]:
+def presence(store: Store, manifest: Manifest) -> tuple[int, int, int, int]:
     """How much of a data set is here by its names, unread.
 
     Returns:
-        Objects that are here, objects that there are by the indices here, and shards whose index is not.
+        Objects that are here, objects that there are by the indices here, shards whose index is not, and
+        bytes of objects that are not here.
     """
-    here = whole = unknown = 0
+    here = whole = unknown = missing = 0
     for shard in manifest.shards:
         whole += 1
         if not store.objects.has(shard.index):
             unknown += 1
+            missing += shard.index_bytes
             continue
         report = Report()
-        names = _names(store.objects, manifest, shard, report)
-        if names is None:
+        layout = _layout(store.objects, manifest, shard, report)
+        if layout is None:
             unknown += 1
             continue
+        names = layout.index.objects
         whole += len(names)
-        here += 1 + sum(map(store.objects.has, names))
-    return here, whole, unknown
+        found = [store.objects.has(name) for name in names]
+        here += 1 + sum(found)
+        sizes = layout.index.object_lengths(layout.code)
+        missing += sum(size for size, is_here in zip(sizes, found, strict=True) if not is_here)
+    return here, whole, unknown, missing
 
 
 def find_in(others: Sequence[Store], name: str) -> Manifest:
@@ -200,11 +248,11 @@ def objects_of(store: Store, manifest: Manifest) -> Iterator[bytes]:
     """
     for number, shard in enumerate(manifest.shards):
         yield shard.index
-        yield from store.layout(manifest, number).index.names
+        yield from store.layout(manifest, number).index.objects
 
 
-def _names(reader: Reader, manifest: Manifest, shard: Shard, report: Report) -> list[bytes] | None:
-    """Chunks of a shard, its index counted; None if it is not to be had."""
+def _layout(reader: Reader, manifest: Manifest, shard: Shard, report: Report) -> Layout | None:
+    """What a shard is made of, its index counted; None if it is not to be had."""
     report.objects += 1
     try:
         data = reader.get(shard.index)
@@ -213,7 +261,7 @@ def _names(reader: Reader, manifest: Manifest, shard: Shard, report: Report) -> 
         (report.missing if error.missing else report.damaged).append(error.digest)
         return None
     report.n_bytes += len(data)
-    return layout_of(manifest, shard, data).index.names
+    return layout_of(manifest, shard, data)
 
 
 def _look(reader: Reader, name: bytes) -> int | ChunkError:

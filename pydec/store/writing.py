@@ -11,18 +11,27 @@ import queue
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import NamedTuple
 
 from pydec.crypto.vault import OVERHEAD_BYTES
 from pydec.disk import Buffer, page_aligned
-from pydec.store.objects import Batch, Objects, at_once
+from pydec.store.erasure import Code
+from pydec.store.objects import Batch, Objects, at_once, digest_of
 
 _BATCH = 32  # objects that are committed together; each is an open file until then
 _ROOMS = 6  # chunks that are being filled or written
 _COMMITS = 2  # that wait for the disk
 
-Named = tuple[bytes, int]
-"""Name and length of an object."""
-IndexOf = Callable[[list[Named]], bytes]
+
+class Chunk(NamedTuple):
+    """A chunk that was put: its name, its length, and the names of its fragments, one after the other."""
+
+    name: bytes
+    n_bytes: int
+    fragments: bytes
+
+
+IndexOf = Callable[[list[Chunk]], bytes]
 """Makes the index object of a shard from its chunks."""
 Done = Callable[[bytes, int], None]
 """Told the name and length of an index, in some thread, once it and its chunks are on the disk."""
@@ -36,6 +45,7 @@ class Writer:
         chunk_bytes: most bytes of one.
         seal: what is put in place of a chunk, by its number; None: the chunk.
         first_chunk: number of the first.
+        code: put the fragments of each chunk in its place; None: put the chunk.
 
     Attributes:
         room: where the next chunk is to be written; another one after each ``put``.
@@ -47,15 +57,17 @@ class Writer:
         chunk_bytes: int,
         seal: Callable[[int, Buffer], bytes] | None = None,
         first_chunk: int = 0,
+        code: Code | None = None,
     ) -> None:
-        self._objects, self._seal, self._number = objects, seal, first_chunk
+        self._objects, self._seal, self._number, self._code = objects, seal, first_chunk, code
         self._room_bytes, self._rooms = chunk_bytes + OVERHEAD_BYTES, 0
+        self._per_batch = max(1, _BATCH // (1 if code is None else code.fragments))
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         self._committer: ThreadPoolExecutor | None = None
         self._commits: deque[Future[None]] = deque()
         self._error: BaseException | None = None
-        self._batch, self._written = objects.batch(), list[Future[Named]]()
-        self._shard: list[Future[Named]] = []
+        self._batch, self._written = objects.batch(), list[Future[Chunk]]()
+        self._shard: list[Future[Chunk]] = []
         self.room = self._next_room()
 
     def put(self, n_bytes: int) -> None:
@@ -68,7 +80,7 @@ class Writer:
         self._number += 1
         self._written.append(future)
         self._shard.append(future)
-        if len(self._written) == _BATCH:
+        if len(self._written) == self._per_batch:
             self._commit(None)
         self.room = self._next_room()
 
@@ -107,13 +119,17 @@ class Writer:
             self._committer.shutdown()
             self._committer = None
 
-    def _write(self, batch: Batch, room: memoryview, n_bytes: int, number: int) -> Named:
+    def _write(self, batch: Batch, room: memoryview, n_bytes: int, number: int) -> Chunk:
         try:
             if self._seal is not None:
                 sealed = self._seal(number, room[:n_bytes])
                 n_bytes = len(sealed)
                 room[:n_bytes] = sealed
-            return batch.put(room[:n_bytes]), n_bytes
+            chunk = room[:n_bytes]
+            if self._code is None:
+                return Chunk(batch.put(chunk), n_bytes, b"")
+            fragments = b"".join(map(batch.put, self._code.encode(chunk)))
+            return Chunk(digest_of(chunk), n_bytes, fragments)
         finally:
             self._free.put(room)
 
@@ -128,7 +144,7 @@ class Writer:
             self._commits.popleft().result()
 
     def _committed(
-        self, batch: Batch, written: list[Future[Named]], end: Callable[[Batch], Callable[[], None]] | None
+        self, batch: Batch, written: list[Future[Chunk]], end: Callable[[Batch], Callable[[], None]] | None
     ) -> None:
         try:
             wait(written)

@@ -167,7 +167,7 @@ class Stored:
             for rank in range(self._peer.size)
             if rank not in self._lost
         ]
-        self._placement = Placement(holders, self.manifest.head.policy.replicas)
+        self._placement = Placement(holders, self.manifest.head.policy.fragments)
         self.keeper.enter(holders)
 
     def _nap(self) -> None:

@@ -49,6 +49,27 @@ def test_damage_is_reported_and_repaired_from_another_store(data, tmp_path):
     assert data("verify", "x")["data"][0]["whole"]
 
 
+def test_fragments_are_made_again_without_another_store(data, tmp_path):
+    words = "add", tmp_path / "x.npy", "--name", "x", "--chunk-bytes", 24576, "--erasure", "4+2"
+    assert data(*words)["erasure"] == "4+2"
+    fragments = sorted((tmp_path / "store" / "objects").rglob("*"), key=lambda path: path.stat().st_size)
+    files = [path for path in fragments if path.is_file() and path.stat().st_size > 4000]
+    files[0].unlink()
+    files[1].write_bytes(b"bad")
+    (row,) = data("status")["data"]
+    assert (row["objects"] - row["objects_here"], row["bytes_missing"] > 0) == (1, True)
+    assert "every chunk can be decoded" in data("verify", status=1, json_=False)
+    said = data("status", json_=False)
+    assert "erasure 4+2 wanted" in said
+    assert data("repair", "x")["repaired"] == 2
+    assert data("verify", "x")["data"][0]["whole"]
+
+
+def test_copies_are_not_made_again_without_another_store(data, tmp_path):
+    data("add", tmp_path / "x.npy", "--name", "x")
+    assert "needs --from DIR" in data("repair", "x", status=2, json_=False)
+
+
 def test_garbage_is_counted_then_removed(data, tmp_path):
     data("add", tmp_path / "x.npy", "--name", "x", "--chunk-bytes", 4096)
     junk = tmp_path / "store" / "objects" / "ab" / ("ab" + "0" * 62)
@@ -81,7 +102,11 @@ def test_what_is_said_to_people(data, tmp_path):
         (["add", "x.npy", "--name", "x", "--replicas", "0"], "--replicas must be"),
         (["export", "x"], "DIR is missing"),
         (["list", "x", "y"], "too many words"),
-        (["repair", "x"], "needs --from"),
+        (["add", "x.npy", "--name", "x", "--erasure", "4"], "--erasure must be like 4+2"),
+        (["add", "x.npy", "--name", "x", "--erasure", "30+3"], "at most 32 fragments"),
+        (["add", "x.npy", "--name", "x", "--erasure", "4+2", "--replicas", "3"], "name one of them"),
+        (["repair", "x"], "there is no store in"),
+        (["verify", "x", "--from", "y"], "--from DIR is for data repair"),
         (["verify", "x"], "there is no store in"),
         (["remove", "x"], "there is no store in"),
         (["gc", "x"], "data gc: too many words"),

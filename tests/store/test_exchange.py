@@ -16,16 +16,18 @@ from pydec.store import adding
 from pydec.store.adding import add
 from pydec.store.exchange import DEADLINE_S, Exchange, possession
 from pydec.store.keeper import Keeper
-from pydec.store.manifest import Manifest
+from pydec.store.manifest import Manifest, Policy
 from pydec.store.messages import NONCE_BYTES, PIECE_BYTES, Kind, Message
 from pydec.store.objects import digest_of
 from pydec.store.placement import Holder, Placement
+from pydec.store.reading import Samples
 from pydec.store.store import Store
 from pydec.store.upkeep import objects_of, verify
 from tests.consensus.lossy_disk import LossyDisk
 from tests.consensus.test_decoders import Decoder, bounded, fuzz
 from tests.store.test_upkeep import AT, CHUNK, Given
 
+COPIES, CODED = Policy(replicas=3), Policy(replicas=4, parity=2)
 MESSAGES = [
     Message(Kind.OBJECT, 7, b"d" * 32),
     Message(Kind.MANIFEST, 1, b"d" * 32),
@@ -258,33 +260,47 @@ def settle(net: Network, peers: list[Peer], rounds: int = 3000) -> int:
     raise AssertionError("peers that never come to rest")
 
 
-def churn(count: int, rounds: int, seed: int, share: float = 0.05) -> None:
+def held_by(place: Placement, source: Store, manifest: Manifest) -> list[dict[bytes, list[bytes]]]:
+    """For each chunk its objects, and who has to hold each of them."""
+    found = []
+    for number in range(len(manifest.shards)):
+        index = source.layout(manifest, number).index
+        found += [
+            {name: [h.peer] for name, h in zip(names, place.spread(names), strict=True)}
+            for names in index.fragment_names
+        ]
+        if index.fragments is None:
+            found += [{name: [h.peer for h in place.of(name)]} for name in index.names]
+    return found
+
+
+def churn(count: int, rounds: int, seed: int, share: float = 0.05, policy: Policy = COPIES) -> list[Peer]:
     rng, net = random.Random(seed), Network()
     source = Store(AT, create=True, disk=LossyDisk(), syncs=1)
-    manifest = add(source, Given(), "d", chunk_bytes=CHUNK)
-    chunks = [name for name in objects_of(source, manifest) if name not in {s.index for s in manifest.shards}]
+    manifest = add(source, Given(), "d", chunk_bytes=6 * CHUNK if policy.parity else CHUNK, policy=policy)
     peers = [Peer(net, rank, manifest) for rank in range(count)]
     for name in objects_of(source, manifest):
         peers[0].store.objects.adopt(name, source.objects.get(name))
     old: Placement | None = None
     for number in range(rounds):
         view = [Holder(peer.name, f"node {peer.rank // 2}", 1 + peer.rank % 3) for peer in peers]
-        new = Placement(view, 3)
+        new = Placement(view, policy.fragments)
         for peer in peers:
             peer.before = old
             peer.keeper.enter(view)
         settle(net, peers)
-        holders = {name: {h.peer for h in new.of(name)} for name in chunks}
-        for peer in peers:
-            held = {name for name in chunks if peer.name in holders[name]}
-            assert all(peer.store.objects.has(name) for name in held)
-            assert peer.keeper.standing.missing_bytes == 0
+        chunks, named = held_by(new, source, manifest), {peer.name: peer for peer in peers}
+        for chunk in chunks:
+            for name, holders in chunk.items():
+                assert all(named[holder].store.objects.has(name) for holder in holders)
+        assert all(peer.keeper.standing.missing_bytes == 0 for peer in peers)
         if number == rounds - 1:
             break
         while True:  # as many as may die: never all holders of an object
             dead = set(rng.sample(range(len(peers)), max(1, int(share * len(peers)))))
             names = {peers[n].name for n in dead}
-            if not any(held <= names for held in holders.values()):
+            gone = [sum(names.issuperset(holders) for holders in chunk.values()) for chunk in chunks]
+            if max(gone) <= policy.parity:
                 break
         net.dead |= {peers[n].rank for n in dead}
         peers = [peer for n, peer in enumerate(peers) if n not in dead]
@@ -298,8 +314,13 @@ def churn(count: int, rounds: int, seed: int, share: float = 0.05) -> None:
                 net.time_s += 0.01
                 for peer in peers:
                     peer.exchange.turn()
-            assert request.data is not None
-    assert verify(last.store, manifest).whole
+            if request.data is None:
+                assert policy.parity
+                break
+    report = verify(last.store, manifest)
+    assert not report.lost
+    assert report.whole or policy.parity
+    return peers
 
 
 @pytest.fixture
@@ -318,6 +339,62 @@ def test_nothing_is_lost_while_peers_come_and_go(seed):
 @pytest.mark.usefixtures("small_shards")
 def test_nothing_is_lost_while_a_twentieth_of_1000_peers_goes_each_round():
     churn(1000, 4, 0)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("seed", range(3))
+def test_fragments_of_peers_that_go_are_made_again(seed):
+    peers = churn(16, 5, seed, share=0.12, policy=CODED)
+    assert sum(peer.keeper.remade for peer in peers) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("small_shards")
+def test_no_chunk_is_lost_while_a_twentieth_of_1000_holders_of_fragments_goes_each_round():
+    churn(1000, 4, 0, policy=CODED)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("dead", [2, 3])
+def test_as_many_holders_as_parity_may_go_at_once_and_not_one_more(dead):
+    net, source = Network(), Store(AT, create=True, disk=LossyDisk(), syncs=1)
+    manifest = add(source, Given(), "d", chunk_bytes=6 * CHUNK, policy=CODED)
+    peers = [Peer(net, rank, manifest) for rank in range(6)]
+    place = Placement([Holder(peer.name, peer.name.decode()) for peer in peers], 6)
+    named = {peer.name: peer for peer in peers}
+    for shard in manifest.shards:
+        for peer in peers:
+            peer.store.objects.adopt(shard.index, source.objects.get(shard.index))
+    for chunk in held_by(place, source, manifest):
+        for name, holders in chunk.items():
+            named[holders[0]].store.objects.adopt(name, source.objects.get(name))
+    net.dead = set(range(dead))
+    left = peers[dead:]
+    for peer in left:
+        peer.before = place
+        peer.keeper.enter([Holder(peer.name, peer.name.decode()) for peer in left])
+    settle(net, left)
+    lost = sum(peer.keeper.standing.lost for peer in left)
+    if dead == 2:
+        assert lost == 0
+        assert sum(peer.keeper.remade for peer in left) > 0
+        for peer in left:
+            assert not verify(peer.store, manifest).damaged
+        return
+    assert lost > 0
+
+    class Together:
+        """What the peers that are left have."""
+
+        def get(self, digest: bytes) -> bytes:
+            for peer in left:
+                if peer.store.objects.has(digest):
+                    return peer.store.objects.get(digest)
+            raise ChunkError(digest, True, "gone")
+
+    with pytest.raises(ChunkError, match="is lost: 3 of its 6 fragments are to be had, and 4 are needed"):
+        Samples(manifest, Together()).raw(0)
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -152,3 +152,37 @@ def test_the_logarithm_is_one():
 def test_mixing_keeps_words_apart():
     x = np.arange(100_000, dtype=np.uint64)
     assert len(np.unique(mix(x))) == len(x)
+
+
+def spread(view: list[Holder], count: int) -> list[list[Holder]]:
+    place = Placement(view, count)
+    return [place.spread(NAMES[at : at + count]) for at in range(0, len(NAMES) - count, count)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(views, st.integers(2, 7))
+def test_fragments_of_a_chunk_share_as_little_as_can_be(view, count):
+    nodes = Counter(holder.node for holder in view)
+    for held in spread(view, count):
+        assert len(held) == count
+        on_node = Counter(holder.node for holder in held)
+        assert max(on_node.values()) == -(-count // len(nodes))
+        assert max(Counter(holder.peer for holder in held).values()) <= -(-count // len(nodes))
+    assert spread(view, count) == spread(view[::-1], count)
+
+
+@pytest.mark.parametrize("nodes", [0, 10])
+def test_a_holder_that_leaves_moves_little_but_its_own_fragments(nodes):
+    view = holders(20, nodes)
+    before, after = spread(view, 6), spread(view[1:], 6)
+    moved = mine = 0
+    for old, new in zip(before, after, strict=True):
+        mine += view[0] in old
+        moved += sum(a != b for a, b in zip(old, new, strict=True))
+    assert 0 < mine <= moved <= 2 * mine
+
+
+def test_fragments_follow_weights():
+    view = holders(12, weights=[1] * 6 + [2] * 6)
+    held = Counter(holder.weight for row in spread(view, 2) for holder in row)
+    assert 1.4 < held[2] / held[1] < 2.2

@@ -62,7 +62,7 @@ def test_what_is_lost_is_found_and_comes_back_from_another_store(store, tmp_path
         report = repair(store, manifest, [other.objects])
         assert report.whole
         assert sorted(report.repaired) == sorted(lost)
-        assert presence(store, manifest) == (len(everything), len(everything), 0)
+        assert presence(store, manifest) == (len(everything), len(everything), 0, 0)
     assert values(Samples(manifest, store.objects)) == before
     assert verify(store, manifest).whole
 

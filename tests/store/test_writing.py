@@ -12,7 +12,7 @@ import pytest
 from pydec.disk import Disk, page_aligned
 from pydec.errors import StoreError
 from pydec.store.objects import Objects, digest_of
-from pydec.store.writing import Writer
+from pydec.store.writing import Chunk, Writer
 
 CHUNK = 300_000
 
@@ -61,7 +61,7 @@ def test_shards_are_told_in_order_once_they_can_be_read(tmp_path, syncs):
     for shard in wanted:
         for data in shard:
             fill(writer, data)
-        writer.end_shard(lambda found: b"".join(name for name, _ in found), done)
+        writer.end_shard(lambda found: b"".join(chunk.name for chunk in found), done)
     writer.finish()
     writer.close()
     objects.close()
@@ -74,7 +74,7 @@ def test_what_is_sealed_is_named_by_what_is_on_the_disk(tmp_path):
     fill(writer, b"abc")
     fill(writer, b"def")
 
-    def index_of(chunks: list[tuple[bytes, int]]) -> bytes:
+    def index_of(chunks: list[Chunk]) -> bytes:
         found.extend(chunks)
         return b"index"
 
@@ -82,7 +82,7 @@ def test_what_is_sealed_is_named_by_what_is_on_the_disk(tmp_path):
     writer.finish()
     writer.close()
     objects.close()
-    assert found == [(digest_of(b"7:cba"), 5), (digest_of(b"8:fed"), 5)]
+    assert found == [Chunk(digest_of(b"7:cba"), 5, b""), Chunk(digest_of(b"8:fed"), 5, b"")]
 
 
 @pytest.mark.parametrize("room_for", [0, 1, 31, 40, 69])
@@ -109,7 +109,7 @@ def test_equal_chunks_are_one_object(tmp_path):
     writer = Writer(objects, CHUNK)
     for _ in range(100):
         fill(writer, b"x" * CHUNK)
-    writer.end_shard(lambda found: b"".join(sorted({name for name, _ in found})), lambda *_: None)
+    writer.end_shard(lambda found: b"".join(sorted({chunk.name for chunk in found})), lambda *_: None)
     writer.finish()
     writer.close()
     objects.close()

@@ -116,6 +116,29 @@ def test_damage_is_repaired_from_a_peer_while_training_goes_on(arrays):
         assert verify(store, manifest).whole
 
 
+def test_fragments_are_spread_over_ranks_and_give_the_same_bits(arrays):
+    with Store(Path("store-1"), create=True) as store:
+        add(store, open_input("in"), "d", chunk_bytes=16384, policy=Policy(replicas=2, parity=1))
+    together(3, TrainConfig("held_task:loaded", data=arrays), "plain")
+    config = TrainConfig("held_task:held", data="d", store="store-{rank}")
+    data = together(3, config, "held")[0]["data"]
+    assert all(
+        torch.equal(a, b) for a, b in zip(trained("plain").values(), trained("held").values(), strict=True)
+    )
+    assert (data["bad_answers"], data["bytes_to_hold"]) == (0, 0)
+    with Store(Path("store-1")) as store:  # what only the others hold is enough where one is lost
+        manifest = store.find("d")
+        for number in range(len(manifest.shards)):
+            for names in store.layout(manifest, number).index.fragment_names:
+                for name in names:
+                    store.objects.remove(name)
+    again = together(3, config, "again")[0]
+    assert again["status"] == "done"
+    assert all(
+        torch.equal(a, b) for a, b in zip(trained("held").values(), trained("again").values(), strict=True)
+    )
+
+
 def test_one_rank_alone_reads_its_store(arrays):
     put(0)
     (result,) = together(1, TrainConfig("held_task:held", data="d", store="store-0"), "run")
