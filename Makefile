@@ -1,6 +1,7 @@
 # make train   a first training run on 4 ranks, about a minute after installing
 # make test    the whole suite, MPI tests included
 # make lint    ruff, mypy, import-linter, clang-format
+# make docs    docs/ as a site in build/site, warnings are errors
 # make sanitize  the kernels' and compressors' tests under AddressSanitizer and UndefinedBehaviorSanitizer
 # make fuzz    every decoder, FUZZ_SECONDS each, guided by coverage
 # make bench   the kernel benchmarks of this machine
@@ -24,7 +25,7 @@ BUILD_TOOLS := scikit-build-core pybind11 cmake ninja
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER
 
-.PHONY: train install test lint sanitize fuzz bench clean
+.PHONY: train install test docs lint sanitize fuzz bench clean
 
 train: $(VENV)/.installed
 	$(BIN)/pydec run -n $(RANKS) train stdlib-lm $(TRAIN_FLAGS)
@@ -38,6 +39,9 @@ test: $(VENV)/.test-extra
 	check $(BIN)/python -m pytest -m "not slow and not job" -n auto --maxprocesses 8 --dist worksteal $(PYTEST_FLAGS); \
 	check $(BIN)/python -m pytest -m "not slow and job" $(PYTEST_FLAGS); \
 	exit $$status
+
+docs: $(VENV)/.test-extra
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 lint: $(VENV)/.lint-extra
 	@status=0; \

@@ -58,7 +58,7 @@ def quant_encode_many(
         block: elements that share a scale.
         residual: B vectors of the same type, updated; None for no error feedback.
         key: 64 bits from which random numbers are drawn; None to round to nearest.
-        first: place of x[0][0], a multiple of 16. The next bucket starts at the next multiple of 16
+        first: place of ``x[0][0]``, a multiple of 16. The next bucket starts at the next multiple of 16
             after the last element, so that no two elements share random bits.
 
     Returns:

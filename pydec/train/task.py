@@ -114,9 +114,9 @@ def make(spec: str, *, data: str | None = None, seed: int = 0, stored: StoredDat
         spec: ``name`` or ``name:key=value,...`` of a registered task, or ``module:function`` or
             ``module:function:key=value,...`` of a function that returns a ``Task``. The function may take
             keyword arguments ``data``, ``seed`` and ``stored``; its other parameters are its options.
-        data: directory of the task's data; None is the task's own default. stored: makes the
-        ``pydec.store.Dataset`` that ``data`` names, given its options (``fields``, ``part``,
-            ``transform``); None: ``data`` names no data set of the store.
+        data: directory of the task's data; None is the task's own default.
+        stored: makes the ``pydec.store.Dataset`` that ``data`` names, given its options (``fields``,
+            ``part``, ``transform``); None: ``data`` names no data set of the store.
         seed: seed of the model's initial values. The global random state of torch is seeded with it
             before the task is built.
 
