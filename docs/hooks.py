@@ -75,6 +75,7 @@ def _escaped(text: str | None) -> str:
             head = [line for line in lines if not line.startswith("    ")]
             body = "\n".join(line for line in lines if line.startswith("    "))
             paragraphs += [" ".join(map(_plain, head))] if head else []
+            body = body.replace("``", "")
             paragraphs.append(f"```text\n{textwrap.dedent(body)}\n```")
         else:
             formula = any("<-" in line or " = " in line for line in lines)

@@ -14,6 +14,7 @@ one of your own. Topologies, compressors, algorithms and optimizers are given th
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -185,6 +186,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="then train one peer alone for as many steps",
     )
     run_.add_argument("--quiet", action="store_true", help="print nothing unless something fails")
+    run_.add_argument(
+        "--json",
+        action="store_true",
+        help="print nothing but the summary at the end, as one JSON object",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -192,6 +198,7 @@ def run(args: argparse.Namespace) -> int:
     from pydec.peer import init
     from pydec.train import job
     from pydec.train.determinism import reproducible
+    from pydec.train.rundir import finite
     from pydec.train.sealing import asked
     from pydec.train.together import SharedError, jointly, speaks_alone
 
@@ -212,7 +219,10 @@ def run(args: argparse.Namespace) -> int:
             config = jointly(peer, lambda: _handed_over(peer, args, blind=blind)) if joint else early
             peer.configure(seed=config.seed, deadline_s=config.deadline_s, grace_s=config.grace_s)
             with reproducible(config.threads):
-                job.run(peer, config, args.resume or args.run_dir, quiet=args.quiet, resume=bool(args.resume))
+                quiet, resume = args.quiet or args.json, bool(args.resume)
+                result = job.run(peer, config, args.resume or args.run_dir, quiet=quiet, resume=resume)
+            if result and args.json:
+                print(json.dumps(finite(result), allow_nan=False), flush=True)
         except SharedError as error:
             shared, speaks = error, speaks_alone(peer)
     if shared is None:

@@ -110,7 +110,7 @@ class Bar(Silent):
 
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=max(8, min(30, self._columns - 95))),
+            BarColumn(bar_width=max(8, min(30, self._columns - 130))),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
             TextColumn("{task.fields[rate]}"),
@@ -164,7 +164,7 @@ def make(title: str, total: int, *, quiet: bool) -> Display:
 
 
 def words(figures: Mapping[str, float]) -> str:
-    """Figures of a report in one line; ``mb`` are megabytes sent, all other names are those of records."""
+    """Figures of a report in one line; ``mb`` are megabytes sent, ``waiting`` a share."""
     parts: list[str] = []
     for key, value in figures.items():
         if key == "loss":
@@ -175,6 +175,12 @@ def words(figures: Mapping[str, float]) -> str:
             parts.append(f"apart {value:.2g}")
         elif key == "mb":
             parts.append(f"{value:.1f} MB sent")
+        elif key == "mb_per_s":
+            parts.append(f"{value:.1f} MB/s")
+        elif key == "waiting":
+            parts.append(f"{100 * value:.0f} % waiting")
+        elif key == "ranks":
+            parts.append(f"{value:.0f} ranks")
         elif key == "accuracy":
             parts.append(f"{100 * value:.2f} % right")
         else:

@@ -114,6 +114,7 @@ class Loop:
         self.traffic = Traffic(peer.transport)
         self._losses: list[float] = []
         self._started_s = 0.0
+        self._reported = (0.0, 0, 0.0)
 
     def run(self) -> None:
         """Train for ``config.steps`` steps or ``config.duration_s`` seconds, and finish what is under way.
@@ -125,6 +126,7 @@ class Loop:
         """
         before_s, before_wait_s = time.perf_counter(), self.optimizer.wait_s
         self._started_s += before_s
+        self._reported = before_s, self.progress.bytes_sent, before_wait_s
         done = self.progress.step
         self.under_way = done + 1
         alone = self.optimizer.algorithm.asynchronous
@@ -262,7 +264,17 @@ class Loop:
         if not alone:
             figures["consensus_distance"] = progress.consensus_distance
         figures["mb"] = progress.bytes_sent / 1e6
+        figures |= self._pace()
         self.display.report(progress.step, figures)
+
+    def _pace(self) -> dict[str, float]:
+        """Since the last report: megabytes a second of all ranks, the share of waits of this rank."""
+        now = time.perf_counter(), self.progress.bytes_sent, self.optimizer.wait_s
+        elapsed_s, sent, wait_s = (new - old for new, old in zip(now, self._reported, strict=True))
+        self._reported = now
+        alive = self.peer.size - len(self.peer.transport.lost())
+        pace = {"mb_per_s": sent / 1e6 / max(elapsed_s, 1e-9), "waiting": wait_s / max(elapsed_s, 1e-9)}
+        return {**pace, "ranks": alive} if self.peer.size > 1 else {}
 
 
 def steps(

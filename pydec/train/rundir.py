@@ -104,7 +104,7 @@ class RunDir:
         Raises:
             SetupError: the disk is full or the directory is gone.
         """
-        text = json.dumps(_finite(dict(content)), indent=2, allow_nan=False) + "\n"
+        text = json.dumps(finite(dict(content)), indent=2, allow_nan=False) + "\n"
         self.write_with(name, lambda file: file.write(text.encode()))
 
     def write_with(self, name: str, fill: Callable[[BinaryIO], Any]) -> None:
@@ -200,7 +200,7 @@ class Metrics:
         Raises:
             SetupError: the disk is full.
         """
-        line = self._encoder.encode(_finite(dict(row))) + b"\n"
+        line = self._encoder.encode(finite(dict(row))) + b"\n"
         self._lines += line
         for sink in self.also:
             sink(line)
@@ -246,12 +246,12 @@ def _step_of(line: bytes) -> float:
         return math.inf
 
 
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
+def finite(row: dict[str, Any]) -> dict[str, Any]:
     """``row`` with numbers that JSON has no word for as None, at every depth."""
     clean: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, dict):
-            clean[key] = _finite(value)
+            clean[key] = finite(value)
         elif isinstance(value, float) and not math.isfinite(value):
             clean[key] = None
         else:

@@ -107,6 +107,11 @@ def test_the_command_in_config_json_repeats_the_run(line):
     assert losses[0] == losses[1]
 
 
+def test_json_prints_the_summary_and_nothing_else(line, capsys):
+    assert main(["train", line, "--steps", "2", "--json", "--batch-size", "8", "--run-dir", "r"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(Path("r/summary.json").read_text())
+
+
 def test_quiet_prints_nothing(line, capsys):
     assert main(["train", line, "--steps", "2", "--quiet", "--batch-size", "8"]) == 0
     captured = capsys.readouterr()

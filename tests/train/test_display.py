@@ -49,6 +49,7 @@ def test_without_a_terminal_there_are_lines():
     [
         ({"loss": 1.23456, "accuracy": 0.912345}, "loss 1.235  91.23 % right"),
         ({"f1": 0.5}, "f1 0.5"),
+        ({"mb_per_s": 12.34, "waiting": 0.123, "ranks": 4}, "12.3 MB/s  12 % waiting  4 ranks"),
     ],
 )
 def test_figures_in_words(figures, text):
