@@ -35,7 +35,7 @@ from pydec.store.manifest import (
     check_name,
 )
 from pydec.store.objects import MOST_BYTES
-from pydec.store.shard import MOST_CHUNKS, MOST_LENGTHS, Index
+from pydec.store.shard import MOST_CHUNKS, MOST_LENGTHS, MOST_PIECES, Index
 from pydec.store.store import Store
 from pydec.store.writing import Chunk, Writer
 
@@ -155,7 +155,9 @@ class Packer:
             if self._code is not None:
                 row = np.frombuffer(b"".join(chunk.fragments for chunk in found), np.uint8)
                 coded = row.reshape(len(found), self._code.fragments, 32)
-            return Index(names, sizes, np.concatenate(lengths), coded).encode()
+            pieces = np.frombuffer(b"".join(chunk.pieces for chunk in found), np.uint8).reshape(-1, 32)
+            some = pieces if 0 < len(pieces) <= MOST_PIECES else None
+            return Index(names, sizes, np.concatenate(lengths), coded, some).encode()
 
         def done(name: bytes, index_bytes: int) -> None:
             self._done(Shard(samples, n_bytes, chunks, index_bytes, name))

@@ -117,6 +117,19 @@ class Objects:
             digest, False, f"{path} is damaged: its {len(data)} bytes are not what its name says; moved away"
         )
 
+    def peek(self, digest: bytes, offset: int, n_bytes: int) -> bytes | None:
+        """Bytes of an object as they lie on the disk, which nobody has verified; None if it is not here."""
+        try:
+            file = self._disk.open(self.path(digest), write=False)
+        except OSError:
+            return None
+        try:
+            return self._disk.read(file, n_bytes, offset)
+        except OSError:
+            return None
+        finally:
+            self._disk.close(file)
+
     def put(self, data: Buffer) -> bytes:
         """Write an object; it is here for sure once ``commit`` has returned.
 

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,13 @@ from pydec.disk import Buffer
 from pydec.errors import ConfigError, FrameError, StoreError
 from pydec.store.fragments import gather
 from pydec.store.manifest import Field, Kind, Manifest
-from pydec.store.objects import Reader
-from pydec.store.shard import Layout
+from pydec.store.objects import Reader, digest_of
+from pydec.store.shard import PIECE_BYTES, Layout
 from pydec.store.store import layout_of
 
 CACHE_BYTES = 64 << 20
 _LAYOUTS = 64  # shards whose layout is kept
+_PART_OF = 4  # of which more is wanted at once, a chunk is read as a whole
 
 
 class Opener(Protocol):
@@ -31,8 +32,20 @@ class Opener(Protocol):
         """What the chunk of that number in the data set holds; FrameError if it is not that chunk."""
 
 
+@runtime_checkable
+class Peeker(Protocol):
+    """A reader that may give a part of an object."""
+
+    def peek(self, digest: bytes, offset: int, n_bytes: int) -> bytes | None:
+        """Bytes of an object that nobody has verified; None if it is not on this machine."""
+
+
 class Samples:
     """Random access to the samples of a data set; from any thread.
+
+    A chunk is read as a whole when it is asked for the second time within what the cache would have held: at
+    first the pieces of it that are wanted are read and verified (``Index.pieces``). So a first batch of
+    random samples, and any batch where the cache is small, reads little more than what it needs.
 
     Args:
         manifest: of the data set.
@@ -58,6 +71,9 @@ class Samples:
         self._layouts: OrderedDict[int, Layout] = OrderedDict()
         self._chunks: OrderedDict[bytes, bytes] = OrderedDict()
         self._held = 0
+        self._peek = reader.peek if isinstance(reader, Peeker) and keys is None else None
+        self._touched: OrderedDict[bytes, int] = OrderedDict()  # chunks that were read in part, and lengths
+        self._touched_bytes = 0
         self._lock = threading.Lock()
         self._reading: dict[bytes, threading.Event] = {}  # what some thread is getting now
 
@@ -101,6 +117,10 @@ class Samples:
             for first, last in pairwise(cuts.tolist()):
                 here = order[first:last]
                 number, at = int(chunks[here[0]]), offsets[here]
+                if self._partly(layout, number, len(here) * size):
+                    for place, begin in zip(places[here].tolist(), at.tolist(), strict=True):
+                        out[place] = np.frombuffer(self._part(layout, number, begin, size), np.uint8)
+                    continue
                 data = np.frombuffer(self.chunk(layout, number), np.uint8)
                 if int(at.max()) + size <= len(data) and not (at % size).any():
                     out[places[here]] = data[: len(data) // size * size].reshape(-1, size)[at // size]
@@ -181,6 +201,12 @@ class Samples:
     def _span(self, layout: Layout, chunk: int, at: int, n_bytes: int) -> Buffer:
         if not n_bytes:
             return b""
+        if self._partly(layout, chunk, n_bytes):
+            return self._part(layout, chunk, at, n_bytes)
+        return self._across(layout, chunk, at, n_bytes)
+
+    def _across(self, layout: Layout, chunk: int, at: int, n_bytes: int) -> Buffer:
+        """Bytes from a chunk on, by whole chunks."""
         data = self.chunk(layout, chunk)
         if at + n_bytes <= len(data):
             return memoryview(data)[at : at + n_bytes]
@@ -189,6 +215,39 @@ class Samples:
             chunk += 1
             whole += self.chunk(layout, chunk)[: n_bytes - len(whole)]
         return whole
+
+    def _partly(self, layout: Layout, chunk: int, n_bytes: int) -> bool:
+        """Whether to read parts of a chunk alone, for ``n_bytes`` of samples; its next turn may be whole."""
+        size = int(layout.index.chunk_lengths[chunk])
+        if self._peek is None or not layout.index.has_pieces(chunk) or n_bytes > size // _PART_OF:
+            return False
+        name = layout.index.names[chunk]
+        with self._lock:
+            if name in self._chunks or name in self._reading:
+                return False
+            if self._touched.pop(name, 0):
+                self._touched_bytes -= size
+                return False
+            self._touched[name] = size
+            self._touched_bytes += size
+            while self._touched_bytes > self._limit:
+                self._touched_bytes -= self._touched.popitem(last=False)[1]
+        return True
+
+    def _part(self, layout: Layout, chunk: int, at: int, n_bytes: int) -> Buffer:
+        """Bytes of a chunk by its pieces; by the chunk where these are not here, or damaged."""
+        name, length = layout.index.names[chunk], int(layout.index.chunk_lengths[chunk])
+        first, end = at // PIECE_BYTES, min(at + n_bytes, length)
+        start, stop = first * PIECE_BYTES, min(-(-end // PIECE_BYTES) * PIECE_BYTES, length)
+        data = None
+        if at + n_bytes <= length and self._peek is not None:
+            data = self._peek(name, start, stop - start)
+        if data is not None and len(data) == stop - start:
+            view = memoryview(data)
+            pieces = [view[begin : begin + PIECE_BYTES] for begin in range(0, len(view), PIECE_BYTES)]
+            if all(digest_of(p) == layout.index.piece(chunk, first + n) for n, p in enumerate(pieces)):
+                return view[at - start : at - start + n_bytes]
+        return self._across(layout, chunk, at, n_bytes)
 
     def _layout(self, shard: int) -> Layout:
         with self._lock:

@@ -5,6 +5,8 @@ a sample is in one chunk unless it is larger than one. So lengths say everything
 those of the fields that differ between samples, in the narrowest width that holds them all.
 
 Where chunks are erasure coded (``erasure.py``), the index names the fragments of each one too, in format 2.
+Elsewhere it gives the BLAKE3 of each 64 KiB of the chunks that are longer, in format 3, so that a sample can
+be verified without the rest of its chunk.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from pydec.store.erasure import MOST_FRAGMENTS, Code
 from pydec.store.manifest import Head, Shard
 from pydec.store.objects import MOST_BYTES
 
-FORMAT, CODED_FORMAT = 1, 2
+FORMAT, CODED_FORMAT, PIECES_FORMAT = 1, 2, 3
+PIECE_BYTES = 1 << 16
+MOST_PIECES = 1 << 15  # of one shard; a sample of more than 2 GiB is read by whole chunks
 MOST_LENGTHS = 1 << 18  # in one index, so that the object stays below MOST_BYTES
 MOST_CHUNKS = 116_000  # of one sample, for the same reason
 _HEAD = struct.Struct(">8sHIIHB")  # magic, format, chunks, samples, fields of any length, width
@@ -45,12 +49,15 @@ class Index:
         lengths: bytes of the fields whose length differs, shape (samples, such fields).
         fragments: names of each chunk's fragments, shape (chunks, k + m, 32), uint8; None: chunks are not
             erasure coded.
+        pieces: BLAKE3 of each ``PIECE_BYTES`` of the chunks that are longer, shape (pieces, 32), uint8; None:
+            there are none, or nobody took them.
     """
 
     chunks: NDArray[np.uint8]
     chunk_lengths: Lengths
     lengths: Lengths
     fragments: NDArray[np.uint8] | None = None
+    pieces: NDArray[np.uint8] | None = None
 
     @property
     def samples(self) -> int:
@@ -72,6 +79,21 @@ class Index:
         """Names of what lies on disks: the chunks, or their fragments."""
         return self.names if self.fragments is None else _names(self.fragments)
 
+    @cached_property
+    def _piece_starts(self) -> Lengths:
+        """The first piece of each chunk, and how many there are in all."""
+        return _starts(pieces_of(self.chunk_lengths))
+
+    def piece(self, chunk: int, number: int) -> bytes:
+        """BLAKE3 of a piece of a chunk."""
+        assert self.pieces is not None
+        row: NDArray[np.uint8] = self.pieces[int(self._piece_starts[chunk]) + number]
+        return row.tobytes()
+
+    def has_pieces(self, chunk: int) -> bool:
+        """Whether pieces of a chunk can be verified."""
+        return self.pieces is not None and int(self.chunk_lengths[chunk]) > PIECE_BYTES
+
     def object_lengths(self, code: Code | None) -> list[int]:
         """Bytes of each of these objects; ``code`` is the data set's."""
         lengths: list[int] = self.chunk_lengths.tolist()
@@ -84,7 +106,11 @@ class Index:
         samples, columns = self.lengths.shape
         most = int(self.lengths.max(initial=0))
         width = next(width for width in _WIDTHS if most < 1 << 8 * width)
-        version = FORMAT if self.fragments is None else CODED_FORMAT
+        version = FORMAT
+        if self.fragments is not None:
+            version = CODED_FORMAT
+        elif self.pieces is not None:
+            version = PIECES_FORMAT
         head = _HEAD.pack(_MAGIC, version, len(self.chunks), samples, columns, width)
         coded = (
             () if self.fragments is None else (_CODED.pack(self.fragments.shape[1]), self.fragments.tobytes())
@@ -95,6 +121,7 @@ class Index:
                 *coded,
                 self.chunks.tobytes(),
                 self.chunk_lengths.astype(">u4").tobytes(),
+                b"" if self.pieces is None else self.pieces.tobytes(),
                 self.lengths.astype(f">u{width}").tobytes(),
             ]
         )
@@ -117,10 +144,8 @@ class Index:
             ) from None
         if magic != _MAGIC:
             raise FrameError(f"an index of a shard does not begin with {_MAGIC.decode()}")
-        if version not in (FORMAT, CODED_FORMAT):
-            raise FrameError(
-                f"an index of format {version}; this pydec reads formats {FORMAT} and {CODED_FORMAT}"
-            )
+        if version not in (FORMAT, CODED_FORMAT, PIECES_FORMAT):
+            raise FrameError(f"an index of format {version}; this pydec reads formats 1 to {PIECES_FORMAT}")
         if width not in _WIDTHS:
             raise FrameError(f"an index with lengths of {width} bytes")
         count, at = 0, _HEAD.size
@@ -129,14 +154,26 @@ class Index:
             if not 2 <= count <= MOST_FRAGMENTS:
                 raise FrameError(f"an index of chunks with {count} fragments")
         expected = at + (32 * count + 36) * chunks + samples * columns * width
+        pieces, chunk_lengths = None, np.empty(0, np.int64)
+        if len(data) >= expected:
+            behind = at + 32 * (count + 1) * chunks
+            chunk_lengths = np.frombuffer(data, ">u4", chunks, behind).astype(np.int64)
+        if version == PIECES_FORMAT:
+            total = int(pieces_of(chunk_lengths).sum())
+            if not 0 < total <= MOST_PIECES:
+                raise FrameError(f"an index of format {version} with {total} pieces")
+            expected += 32 * total
         if len(data) != expected or len(data) > MOST_BYTES:
             raise FrameError(f"an index of {len(data)} bytes, whose head asks for {expected}")
         fragments = np.frombuffer(data, np.uint8, 32 * count * chunks, at).reshape(chunks, count, 32)
         at += 32 * count * chunks
         names = np.frombuffer(data, np.uint8, 32 * chunks, at).reshape(chunks, 32)
         at += 32 * chunks
-        chunk_lengths = np.frombuffer(data, ">u4", chunks, at).astype(np.int64)
-        raw = np.frombuffer(data, f">u{width}", samples * columns, at + 4 * chunks)
+        at += 4 * chunks
+        if version == PIECES_FORMAT:
+            pieces = np.frombuffer(data, np.uint8, 32 * total, at).reshape(total, 32)
+            at += 32 * total
+        raw = np.frombuffer(data, f">u{width}", samples * columns, at)
         most = int(raw.max(initial=0))
         if most >= _MOST_LENGTH or (width > 1 and most < 1 << 8 * _WIDTHS[_WIDTHS.index(width) - 1]):
             raise FrameError(f"an index whose longest length {most} has {width} bytes")
@@ -147,12 +184,17 @@ class Index:
                 f"an index of {samples * columns} lengths, at most {MOST_LENGTHS + 256} are allowed"
             )
         lengths = raw.astype(np.int64).reshape(samples, columns)
-        return cls(names, chunk_lengths, lengths, fragments if count else None)
+        return cls(names, chunk_lengths, lengths, fragments if count else None, pieces)
 
 
 def _names(array: NDArray[np.uint8]) -> list[bytes]:
     row = array.tobytes()
     return [row[at : at + 32] for at in range(0, len(row), 32)]
+
+
+def pieces_of(chunk_lengths: Lengths) -> Lengths:
+    """How many pieces the index has of each chunk."""
+    return np.where(chunk_lengths > PIECE_BYTES, -(-chunk_lengths // PIECE_BYTES), 0)
 
 
 def variable(head: Head) -> list[int]:

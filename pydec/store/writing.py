@@ -17,6 +17,7 @@ from pydec.crypto.vault import OVERHEAD_BYTES
 from pydec.disk import Buffer, page_aligned
 from pydec.store.erasure import Code
 from pydec.store.objects import Batch, Objects, at_once, digest_of
+from pydec.store.shard import PIECE_BYTES
 
 _BATCH = 32  # objects that are committed together; each is an open file until then
 _ROOMS = 6  # chunks that are being filled or written
@@ -24,11 +25,12 @@ _COMMITS = 2  # that wait for the disk
 
 
 class Chunk(NamedTuple):
-    """A chunk that was put: its name, its length, and the names of its fragments, one after the other."""
+    """A chunk that was put: its name and length, and one after the other names of fragments, and pieces."""
 
     name: bytes
     n_bytes: int
     fragments: bytes
+    pieces: bytes
 
 
 IndexOf = Callable[[list[Chunk]], bytes]
@@ -127,11 +129,16 @@ class Writer:
                 room[:n_bytes] = sealed
             chunk = room[:n_bytes]
             if self._code is None:
-                return Chunk(batch.put(chunk), n_bytes, b"")
+                return Chunk(batch.put(chunk), n_bytes, b"", self._pieces(chunk))
             fragments = b"".join(map(batch.put, self._code.encode(chunk)))
-            return Chunk(digest_of(chunk), n_bytes, fragments)
+            return Chunk(digest_of(chunk), n_bytes, fragments, b"")
         finally:
             self._free.put(room)
+
+    def _pieces(self, chunk: memoryview) -> bytes:
+        if self._seal is not None or len(chunk) <= PIECE_BYTES:
+            return b""
+        return b"".join(digest_of(chunk[at : at + PIECE_BYTES]) for at in range(0, len(chunk), PIECE_BYTES))
 
     def _commit(self, end: Callable[[Batch], Callable[[], None]] | None) -> None:
         batch, written = self._batch, self._written

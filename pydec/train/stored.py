@@ -107,6 +107,10 @@ class Stored:
         self.repaired += damaged
         return data
 
+    def peek(self, digest: bytes, offset: int, n_bytes: int) -> bytes | None:
+        """See ``Objects.peek``."""
+        return self._store.objects.peek(digest, offset, n_bytes)
+
     def turn(self) -> bool:
         """Serve, fetch and keep; called beside training."""
         if not self.exchange.lock.acquire(blocking=False):

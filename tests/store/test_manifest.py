@@ -36,12 +36,29 @@ def index(chunks: int = 2, samples: int = 3, columns: int = 2, most: int = 200) 
     )
 
 
+def coded() -> Index:
+    plain = index()
+    names = np.random.default_rng(9).integers(0, 256, (2, 3, 32), np.uint8)
+    return Index(plain.chunks, plain.chunk_lengths, plain.lengths, fragments=names)
+
+
+def in_pieces() -> Index:
+    plain, sizes = index(), np.array([100_000, 50])
+    return Index(plain.chunks, sizes, plain.lengths, pieces=np.full((2, 32), 7, np.uint8))
+
+
 DECODERS = {
     "manifest": Decoder(Manifest.decode, Manifest.encode, [manifest().encode()]),
     "index": Decoder(
         Index.decode,
         Index.encode,
-        [index().encode(), index(1, 4, 0).encode(), index(3, 2, 1, 1 << 40).encode()],
+        [
+            index().encode(),
+            index(1, 4, 0).encode(),
+            index(3, 2, 1, 1 << 40).encode(),
+            coded().encode(),
+            in_pieces().encode(),
+        ],
     ),
 }
 

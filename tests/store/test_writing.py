@@ -82,7 +82,7 @@ def test_what_is_sealed_is_named_by_what_is_on_the_disk(tmp_path):
     writer.finish()
     writer.close()
     objects.close()
-    assert found == [Chunk(digest_of(b"7:cba"), 5, b""), Chunk(digest_of(b"8:fed"), 5, b"")]
+    assert found == [Chunk(digest_of(b"7:cba"), 5, b"", b""), Chunk(digest_of(b"8:fed"), 5, b"", b"")]
 
 
 @pytest.mark.parametrize("room_for", [0, 1, 31, 40, 69])
