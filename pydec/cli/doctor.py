@@ -16,16 +16,15 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydec.cli import probes
+from pydec.cli import findings, probes
+from pydec.cli.findings import Finding
 from pydec.errors import SetupError
 from pydec.launch import srun
 from pydec.launch.mpirun import find_mpirun
-
-State = Literal["ok", "note", "missing"]
 
 MIN_PYTHON = (3, 10)
 MIN_TORCH = (2, 4)
@@ -40,24 +39,6 @@ REINSTALL = "pip install --force-reinstall --no-deps pydec-train, or from a sour
 _JOB_VARIABLES = re.compile(r"^(OMPI_COMM_|OMPI_MCA_orte|OMPI_MCA_ess|PMIX_|PMI_|PRTE_|HYDRA_|MPI_LOCAL)")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report.
-
-    Args:
-        name: what was looked at.
-        state: "ok"; "note" for something that works less well or is optional; "missing" for
-            something without which pydec does not train.
-        value: what was found.
-        fix: what to do about it, or None.
-    """
-
-    name: str
-    state: State
-    value: str
-    fix: str | None = None
-
-
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     parser.add_argument("--json", action="store_true", help="print the findings as one JSON object")
@@ -65,14 +46,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look at everything and print it; 0 if nothing essential is missing, else 1."""
-    findings = examine()
-    ok = all(finding.state != "missing" for finding in findings)
+    found = examine()
+    ok = all(finding.state != "missing" for finding in found)
     if args.json:
-        print(json.dumps({"ok": ok, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        print(json.dumps({"ok": ok, "findings": [asdict(finding) for finding in found]}, indent=2))
     else:
-        print(render(findings))
+        print(render(found))
     if not ok:
-        missing = ", ".join(finding.name for finding in findings if finding.state == "missing")
+        missing = ", ".join(finding.name for finding in found if finding.state == "missing")
         print(f"pydec: error: missing: {missing}", file=sys.stderr)
     return 0 if ok else 1
 
@@ -89,15 +70,16 @@ def examine() -> list[Finding]:
         *check_slurm(mpi),
         check_torch(probe(probes.TORCH)),
         check_cores(),
+        *findings.host(Path.cwd()),
         *check_data(),
     ]
 
 
-def render(findings: Iterable[Finding]) -> str:
+def render(found: Iterable[Finding]) -> str:
     """The report as text: one line a finding, and its fix, if any, on a line below."""
     marks = {"ok": "ok", "note": "--", "missing": "!!"}
     lines = []
-    for finding in findings:
+    for finding in found:
         lines.append(f"{marks[finding.state]}  {finding.name:<16} {finding.value}")
         if finding.fix:
             lines.append(f"    {'':<16} fix: {finding.fix}")
