@@ -26,6 +26,7 @@ COMMANDS = {
     "report": "draw runs as one HTML page: curves, ranks in time, links, graphs, events",
     "list": "every topology, compressor, algorithm, mixing, optimizer and task, with its options",
     "topology": "facts and a picture of a graph",
+    "plan": "what a run of a given size would cost, and how to gossip in it",
     "checkpoint": "show a run's checkpoints, and open sealed ones",
     "keys": "make and show the key files that name nodes",
     "data": "add, list, verify, repair, export and remove data sets of the store",

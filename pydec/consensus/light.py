@@ -92,7 +92,7 @@ class LightClient:
         self.header: Header | None = None
         self._decided_by = table
         self._pins = dict(pins or {})
-        self._verifier = verifier or Verifier()
+        self._verifier = Verifier() if verifier is None else verifier  # an empty one is false
 
     @classmethod
     def at(

@@ -96,7 +96,7 @@ class Replay:
         self.steps: list[EpochStep] = []
         self.base = 0
         self.shelf = Shelf()
-        self._verifier = verifier or Verifier()
+        self._verifier = Verifier() if verifier is None else verifier  # an empty one is false
 
     def begin(self, record: bytes, steps: Iterable[bytes]) -> None:
         """Begin at a snapshot instead of the genesis: the epochs up to it are verified, not its past.
