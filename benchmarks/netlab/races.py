@@ -135,6 +135,9 @@ def _raced(lab: Lab, contest: Contest, options: Options) -> Iterator[Row]:
     for name, result in found.items():
         yield _curve(name, result["curve"], contest, params)
     reached = {name: _time_to(result["curve"], contest) for name, result in found.items()}
+    if None in reached.values():
+        curves = {name: points_of(result["curve"], contest) for name, result in found.items()}
+        yield from at_common_mark(curves, contest, params)
     for name, result in found.items():
         last = result["curve"][-1]
         facts = {
@@ -172,9 +175,37 @@ def _raced(lab: Lab, contest: Contest, options: Options) -> Iterator[Row]:
             )
 
 
+def points_of(curve: Sequence[Mapping[str, float]], contest: Contest) -> list[list[float]]:
+    """Seconds of training and score, point by point."""
+    return [[round(point["time_s"], 2), round(_score(point, contest), 4)] for point in curve]
+
+
+def at_common_mark(
+    curves: Mapping[str, Sequence[Sequence[float]]], contest: Contest, params: Mapping[str, Any]
+) -> Iterator[Row]:
+    """Where not all reached the target: the time of each of ours to the best score that all have reached.
+
+    Args:
+        curves: ``points_of`` each contender, by name.
+        contest: theirs.
+        params: what the rows say of the race.
+    """
+    best = max if contest.lower else min
+    mark = best((min if contest.lower else max)(score for _, score in points) for points in curves.values())
+    times = {name: _crossing(points, mark, lower=contest.lower) for name, points in curves.items()}
+    model = contest.name.partition(", ")[2]
+    for name in (name for name in curves if name.startswith("pydec")):
+        for peer in (peer for peer in curves if not peer.startswith("pydec")):
+            mine, theirs = times[name], times[peer]
+            assert mine is not None
+            assert theirs is not None
+            what = f"time to the score that all reached, {model}: {name}"
+            yield Row("train", what, {**params, "mark": mark}, mine, "s", peer, theirs, theirs / mine)
+
+
 def _curve(name: str, curve: Sequence[Mapping[str, float]], contest: Contest, params: dict[str, Any]) -> Row:
     """What a plot needs of one contender: seconds of training and score, point by point."""
-    points = [[round(point["time_s"], 2), round(_score(point, contest), 4)] for point in curve]
+    points = points_of(curve, contest)
     facts = {**params, "contest": contest.name, "contender": name, "target": contest.target, "curve": points}
     unit = "bits per byte" if contest.lower else "accuracy"
     return Row("train", f"score at the end of {contest.name}: {name}", facts, points[-1][1], unit)
@@ -197,14 +228,17 @@ def _score(point: Mapping[str, float], contest: Contest) -> float:
 
 def _time_to(curve: Sequence[Mapping[str, float]], contest: Contest) -> float | None:
     """Training time at which the target was first met, between two evaluations by interpolation."""
-    before: Mapping[str, float] | None = None
-    for point in curve:
-        score = _score(point, contest)
-        if score <= contest.target if contest.lower else score >= contest.target:
-            if before is None:
-                return point["time_s"]
-            last = _score(before, contest)
-            share = (contest.target - last) / (score - last)
-            return before["time_s"] + share * (point["time_s"] - before["time_s"])
-        before = point
+    points = [(point["time_s"], _score(point, contest)) for point in curve]
+    return _crossing(points, contest.target, lower=contest.lower)
+
+
+def _crossing(points: Sequence[Sequence[float]], mark: float, *, lower: bool) -> float | None:
+    before: Sequence[float] | None = None
+    for time_s, score in points:
+        if score <= mark if lower else score >= mark:
+            if before is None or score == before[1]:
+                return time_s
+            share = (mark - before[1]) / (score - before[1])
+            return before[0] + share * (time_s - before[0])
+        before = time_s, score
     return None

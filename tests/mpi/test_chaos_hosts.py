@@ -12,14 +12,11 @@ import random
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from pydec.cli import bench
-from pydec.launch.door import ask, find
-from pydec.launch.scale import Request
 from pydec.train.checkpoint_files import Store
 from pydec.train.rundir import RunDir
 
@@ -146,11 +143,13 @@ class Hosts(Chaos):
     def _join(self, rank, drawn):
         """Have ranks in place of all that are lost, and one more the first time."""
         more = self.ranks == RANKS
-        request = Request(f"={RANKS + 1}", f"{self.made.hosts[MORE]}:1" if more else "")
-        said: list[str] = []
-        assert ask(find(run_dir=str(self.folder / "disk/run")), json.dumps(asdict(request)), said.append), (
-            said
+        words = ["scale", f"={RANKS + 1}", "--run-dir", str(self.folder / "disk/run")]
+        words += ["--host", f"{self.made.hosts[MORE]}:1"] if more else []
+        words = [str(self.launcher), self.made.hosts[0], sys.executable, "-m", "pydec", *words]
+        asked = subprocess.run(
+            words, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
+        assert asked.returncode == 0, asked.stderr + self.said()
         self.restarted(RANKS + 1)
 
     def summary(self) -> dict:
