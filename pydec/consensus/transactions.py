@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from pydec.codec import fields
-from pydec.codec.fields import DIGEST, U8, U32, U64, Codec
+from pydec.codec.fields import DIGEST, SIGNATURE, U8, U32, U64, Codec
 from pydec.consensus.attestation import ATTESTATION, Attestation
 from pydec.consensus.evidence import MAX_EVIDENCE_BYTES
 from pydec.consensus.roles import ALL_ROLES
@@ -148,6 +148,26 @@ class EvidenceOf:
 
 
 @dataclass(frozen=True)
+class Forgery:
+    """``node`` signed that it gave other bytes than it was asked for; see ``crypto.serving``.
+
+    Args:
+        node: whose identity key signed it.
+        asker, request: rank of who asked, and its number of the request.
+        name: of the object that was asked for.
+        digest: BLAKE3 of what was sent, another one.
+        signature: of ``node``.
+    """
+
+    node: bytes
+    asker: int
+    request: int
+    name: bytes
+    digest: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True)
 class Evict:
     """``node`` was absent from more than half of the last blocks, as the chain shows."""
 
@@ -212,7 +232,7 @@ class Dead:
 
 Body: TypeAlias = (
     Join | Leave | Stake | Transfer | Key | Dataset | Grant | Revoke | Config | Beacon | Begin
-    | EvidenceOf | Evict | Checkpoint | Audit | End | Dead
+    | EvidenceOf | Evict | Checkpoint | Audit | End | Dead | Forgery
 )  # fmt: skip
 Attested: TypeAlias = Checkpoint | Audit | End
 
@@ -249,6 +269,9 @@ KINDS: dict[int, tuple[type[Body], Codec[Any]]] = {
     37: (Dead, fields.record(
         Dead, epoch=U64, node=DIGEST, rounds=fields.many(fields.ROUND, MAX_VALIDATORS),
         attestation=ATTESTATION
+    )),
+    39: (Forgery, fields.record(
+        Forgery, node=DIGEST, asker=U32, request=U32, name=DIGEST, digest=DIGEST, signature=SIGNATURE
     )),
 }  # fmt: skip
 _KIND_OF = {kind: number for number, (kind, _) in KINDS.items()}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from blake3 import blake3
@@ -19,6 +18,8 @@ from pydec.errors import ChunkError, FrameError, PeerTimeout, StoreError
 from pydec.store.manifest import MOST_MANIFEST_BYTES, Manifest
 from pydec.store.messages import PIECE_BYTES, Kind, Message
 from pydec.store.objects import MOST_BYTES, digest_of
+from pydec.store.requests import Request, Serving, Try
+from pydec.store.serving import Seal
 from pydec.store.store import Store
 
 _ASKED_MOST = 2  # requests to one peer at a time
@@ -46,46 +47,6 @@ class Link(Protocol):
         """Seconds."""
 
 
-@dataclass
-class _Try:
-    """One peer that was asked."""
-
-    peer: int
-    number: int
-    moved_s: float
-    data: bytearray = field(default_factory=bytearray)
-    total: int = -1
-
-
-@dataclass
-class Request:
-    """Something that is wanted.
-
-    Attributes:
-        done: whether it has ended.
-        data: the object or manifest, verified; None if nobody has it.
-        source: the rank that sent it.
-    """
-
-    kind: Kind
-    digest: bytes
-    peers: deque[int]
-    tries: list[_Try] = field(default_factory=list)
-    done: bool = False
-    data: bytes | None = None
-    source: int = -1
-
-
-@dataclass
-class _Serving:
-    """Something on its way to a peer."""
-
-    request: int
-    digest: bytes
-    data: bytes
-    sent: int = 0
-
-
 class Exchange:
     """One peer's part; may be used from several threads if the link may.
 
@@ -94,12 +55,13 @@ class Exchange:
         store: what is served, and where objects that come are put; None keeps nothing.
         order: for a digest the ranks to ask, the most likely first; those that it leaves out come after.
         admit: whether a rank may have an object; it is told that it is not here if not.
+        seal: signs what is served, and what comes without a signature that covers it is dropped; None: nobody
+            signs.
 
     Attributes:
         counts: how often: "fetched", "bytes_fetched", "served", "bytes_served", "bad" (something else came
-        than
-            was asked for), "refused" (a message that is none), "denied" (``admit`` said no), "hedged",
-            "unanswered".
+            than was asked for), "unsigned" (of these: no signature covered it), "refused" (a message that is
+            none), "denied" (``admit`` said no), "hedged", "unanswered".
         liars: how often each rank sent something else than its name says.
         lock: held by the thread that moves it on.
     """
@@ -110,14 +72,16 @@ class Exchange:
         store: Store | None,
         order: Callable[[bytes], Iterable[int]] = lambda digest: (),
         admit: Callable[[int, bytes], bool] = lambda peer, digest: True,
+        seal: Seal | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.liars: Counter[int] = Counter()
         self._link, self._store, self._order, self._admit = link, store, order, admit
+        self._seal = seal
         self._numbers = 0
-        self._asked: dict[tuple[int, int], tuple[Request, _Try]] = {}  # by peer and number
+        self._asked: dict[tuple[int, int], tuple[Request, Try]] = {}  # by peer and number
         self._open: list[Request] = []
-        self._serving: dict[int, deque[_Serving]] = {}
+        self._serving: dict[int, deque[Serving]] = {}
         self._unsaid: dict[int, deque[bytes]] = {}
         self._proofs: dict[tuple[int, int], list[bytes]] = {}
         self.lock = threading.RLock()
@@ -162,6 +126,11 @@ class Exchange:
         with self.lock:
             found = self._proofs[key]
             return self._proofs.pop(key)[0] if found else None
+
+    def forget(self, key: tuple[int, int]) -> None:
+        """Wait for the answer to a challenge no longer."""
+        with self.lock:
+            self._proofs.pop(key, None)
 
     def turn(self) -> bool:
         """Take what has arrived, and send what can be sent; never waits. Whether anything moved."""
@@ -226,7 +195,7 @@ class Exchange:
                 request.peers.append(peer)
                 continue
             self._numbers += 1
-            attempt = _Try(peer, self._numbers, self._link.now())
+            attempt = Try(peer, self._numbers, self._link.now())
             request.tries.append(attempt)
             self._asked[peer, attempt.number] = request, attempt
             self._say(peer, Message(request.kind, attempt.number, request.digest))
@@ -248,7 +217,7 @@ class Exchange:
             self.counts["hedged"] += bool(request.tries)
             self._advance(request)
 
-    def _drop(self, request: Request, attempt: _Try) -> None:
+    def _drop(self, request: Request, attempt: Try) -> None:
         request.tries.remove(attempt)
         self._asked.pop((attempt.peer, attempt.number), None)
 
@@ -275,8 +244,12 @@ class Exchange:
             if found is not None and found[0].digest == message.digest:
                 self._answered(*found, message)
 
-    def _answered(self, request: Request, attempt: _Try, message: Message) -> None:
+    def _answered(self, request: Request, attempt: Try, message: Message) -> None:
         most = MOST_BYTES if request.kind is Kind.OBJECT else MOST_MANIFEST_BYTES
+        whole = len(attempt.data) == attempt.total
+        if message.kind is Kind.SIGNED and whole:
+            self._judge(request, attempt, message.body)
+            return
         if message.kind is not Kind.DATA:
             self._drop(request, attempt)
             self._advance(request)
@@ -286,14 +259,35 @@ class Exchange:
         if fits:
             attempt.data += message.body
             attempt.moved_s = self._link.now()
-            if len(attempt.data) < attempt.total:
+            if len(attempt.data) < attempt.total or self._signs(request.kind):
                 return
+            self._judge(request, attempt, b"")
+        else:
+            self._refuse(request, attempt)
+
+    def _signs(self, kind: Kind) -> bool:
+        return self._seal is not None and kind is Kind.OBJECT
+
+    def _refuse(self, request: Request, attempt: Try) -> None:
+        """Something else came than was asked for: ask another peer."""
+        self.counts["bad"] += 1
+        self.liars[attempt.peer] += 1
+        self._drop(request, attempt)
+        self._advance(request)
+
+    def _judge(self, request: Request, attempt: Try, signature: bytes) -> None:
+        """Everything has come from a peer: take it if it is what was asked for."""
         data = bytes(attempt.data)
-        if not fits or not _is(request, data):
-            self.counts["bad"] += 1
-            self.liars[attempt.peer] += 1
-            self._drop(request, attempt)
-            self._advance(request)
+        if self._seal is not None and request.kind is Kind.OBJECT:
+            name, digest = request.digest, digest_of(data)
+            if not self._seal.holds(attempt.peer, attempt.number, name, digest, signature):
+                self.counts["unsigned"] += 1
+                digest = b""
+            right = digest == name
+        else:
+            right = _is(request, data)
+        if not right:
+            self._refuse(request, attempt)
             return
         self.counts["fetched"] += 1
         self.counts["bytes_fetched"] += len(data)
@@ -322,7 +316,7 @@ class Exchange:
                 lack if not answer else Message(Kind.PROOF, message.request, message.digest, body=answer),
             )
         else:
-            waiting.append(_Serving(message.request, message.digest, data))
+            waiting.append(Serving(message.kind, message.request, message.digest, data))
             self.counts["served"] += 1
 
     def _found(self, message: Message) -> bytes | None:
@@ -351,6 +345,9 @@ class Exchange:
             self.counts["bytes_served"] += len(piece)
             if item.sent == len(item.data):
                 waiting.popleft()
+                if self._seal is not None and item.kind is Kind.OBJECT:
+                    signature = self._seal.sign(peer, item.request, item.digest, item.digest)
+                    self._say(peer, Message(Kind.SIGNED, item.request, item.digest, body=signature))
         del self._serving[peer]
         return moved
 

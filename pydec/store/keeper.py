@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydec.errors import ChunkError, StoreError
-from pydec.store.exchange import Exchange, Link, Request
+from pydec.store.exchange import Exchange, Link
 from pydec.store.manifest import Manifest
 from pydec.store.placement import Holder, Placement
 from pydec.store.remaking import Remaking
+from pydec.store.requests import Request
 from pydec.store.shard import Layout
 from pydec.store.store import Store, layout_of
 

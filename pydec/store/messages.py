@@ -8,7 +8,7 @@
     8       32    digest: the object, or the root of the manifest, that it is about
     40      4     offset of the bytes that follow; CHALLENGE: of the range
     44      4     length of the whole; CHALLENGE: of the range
-    48            DATA: bytes; CHALLENGE: a nonce of 32 bytes; PROOF: a digest; all others: nothing
+    48            DATA: bytes; CHALLENGE: a nonce of 32 bytes; PROOF: a digest; SIGNED: a signature
 
 Integers are little-endian.
 """
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from pydec.comm.buffers import POST_LIMIT
+from pydec.crypto.signing import SIGNATURE_BYTES
 from pydec.errors import FrameError
 from pydec.store.manifest import MOST_MANIFEST_BYTES
 from pydec.store.objects import MOST_BYTES
@@ -45,6 +46,11 @@ class Kind(IntEnum):
     """Prove that you hold this object: hash this range of it under this nonce."""
     PROOF = 6
     """The hash."""
+    SIGNED = 7
+    """After the last piece of an object: the sender's signature, see ``serving.py``."""
+
+
+_BODIES = {Kind.PROOF: PROOF_BYTES, Kind.SIGNED: SIGNATURE_BYTES}
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Message:
         elif kind is Kind.CHALLENGE:
             right = size == NONCE_BYTES and self.total > 0 and self.offset + self.total <= MOST_BYTES
         else:
-            right = size == (PROOF_BYTES if kind is Kind.PROOF else 0) and self.offset == self.total == 0
+            right = size == _BODIES.get(kind, 0) and self.offset == self.total == 0
         if not right:
             raise FrameError(
                 f"a message {kind.name} of the store with offset {self.offset}, length {self.total} and "

@@ -6,8 +6,9 @@ from collections import deque
 
 from pydec.errors import ChunkError
 from pydec.store.erasure import Code
-from pydec.store.exchange import Exchange, Request
+from pydec.store.exchange import Exchange
 from pydec.store.fragments import decoded, remade
+from pydec.store.requests import Request
 from pydec.store.shard import Layout
 from pydec.store.store import Store
 

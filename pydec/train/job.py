@@ -85,7 +85,7 @@ def _with_data(
     **options: bool,
 ) -> dict[str, Any]:
     """Train one job, its data from the store if it is there."""
-    with stored(peer, config, None if ledger is None else ledger.admission) as data:
+    with stored(peer, config, ledger) as data:
         return _run(peer, config, run_dir, started, ledger, data, **options)
 
 

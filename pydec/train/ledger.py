@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from pydec.consensus.transactions import (
     Config,
     Dataset,
     End,
+    Forgery,
     prove,
     sign,
     statement,
@@ -50,6 +52,7 @@ from pydec.crypto.hashing import DIGEST_BYTES, bytes_root, file_root, sha256
 from pydec.crypto.signing import SigningKey
 from pydec.errors import AccessDenied, LedgerError, PeerError, SignatureError, Stopped, TransactionError
 from pydec.optim.optimizer import DecentralizedOptimizer
+from pydec.store.serving import Proof, Seal
 from pydec.train.admission import Admission
 from pydec.train.checkpoint_vault import SEALED, Vault, seal_model
 from pydec.train.membership import Membership, Minority
@@ -98,6 +101,7 @@ class RunLedger:
         self._inbox = Inbox(directory)
         self._run_id = NO_DIGEST
         self._futures: list[Future[Receipt]] = []
+        self._accusations: list[Future[Receipt]] = []
         self._submitted = 0
         self._membership: Membership | None = None
 
@@ -106,6 +110,28 @@ class RunLedger:
         self._membership = Membership(
             self._peer, self.driver, optimizer, self._timeout_s, self.admission, self._beside
         )
+
+    def seal(self, told: Callable[[Proof], None]) -> Seal:
+        """What signs the objects of the store that this rank gives to others, and checks theirs.
+
+        Args:
+            told: of every proof, which goes to the ledger too: it takes the stake of who is shown to have
+                signed for something else.
+        """
+
+        def accuse(proof: Proof) -> None:
+            told(proof)
+            node = keys[proof.peer]
+            if node in accused:
+                return
+            accused.add(node)
+            body = Forgery(node, proof.asker, proof.request, proof.name, proof.digest, proof.signature)
+            self._accusations.append(self.driver.submit(prove(body)))
+
+        accused: set[bytes] = set()
+        transport = self._peer.transport
+        keys = {place: self.admission.keys[rank_of(transport, place)] for place in range(transport.size)}
+        return Seal(transport.rank, self._key, keys, self.state.chain_id, accuse)
 
     def align(self) -> None:
         """All that take part are at one step: go on without those whose roles have changed since."""
@@ -226,6 +252,9 @@ class RunLedger:
             LedgerError: something was not committed.
         """
         self.feed.flush()
+        for future in list(self._accusations):
+            with suppress(TransactionError):  # another rank has proved it already
+                self.driver.wait([future], self._timeout_s, self._peer.check)
         if self._membership is not None:
             self._membership.settle()
         self.checkpoint(round, root)

@@ -36,7 +36,9 @@ from pydec.train.together import Member, table
 
 _AHEAD_S = 0.25  # what a decision may take before anybody pauses for it: some blocks
 _FEWEST, _MOST = 8, 1 << 16  # rounds ahead, at least and at most
-_UNPROMISED = {"JOIN", "LEAVE", "STAKE", "KEY", "GRANT", "REVOKE", "CONFIG"}  # whose senders ask no trainer
+_UNPROMISED = {  # whose senders ask no trainer
+    "JOIN", "LEAVE", "STAKE", "KEY", "GRANT", "REVOKE", "CONFIG", "FORGERY",
+}  # fmt: skip
 _NEVER = 1 << 40  # rounds ahead of ranks that have none in common
 
 

@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pydec.comm.layout import node_layout
 from pydec.comm.team import rank_of
 from pydec.comm.transport import Stream
@@ -21,6 +23,7 @@ from pydec.crypto.signing import SigningKey
 from pydec.errors import ChunkError, ConfigError, PydecError, SetupError, StoreError
 from pydec.peer import Peer
 from pydec.store import keys
+from pydec.store.challenges import Challenges
 from pydec.store.collecting import note_ledger
 from pydec.store.dataset import Dataset
 from pydec.store.exchange import Exchange
@@ -28,16 +31,19 @@ from pydec.store.keeper import Keeper
 from pydec.store.manifest import Manifest
 from pydec.store.messages import Kind
 from pydec.store.placement import Holder, Placement
+from pydec.store.serving import Proof
 from pydec.store.store import Store
 from pydec.train.checkpoint_keys import own_identity
 from pydec.train.config import TrainConfig
 from pydec.train.together import jointly, table, texts
 
 if TYPE_CHECKING:
-    from pydec.train.admission import Admission
+    from pydec.train.ledger import RunLedger
 
 REPAIR_BYTES_PER_S = 100e6
 """What a rank pulls at most to hold what it owes; what a batch waits for is not held back."""
+CHALLENGE_S = 1.0
+"""Between two challenges of a rank to another one, to prove that it holds what it owes."""
 SCRUB_BYTES_PER_S = 10e6
 """What a rank reads again and verifies of what it holds: a thousandth of what one core hashes."""
 _PATH = "a path"
@@ -59,6 +65,8 @@ class Stored:
 
     Attributes:
         repaired: chunks that were damaged on this disk and came back.
+        challenges: that this rank makes, once it holds what it owes itself.
+        proofs: of ranks that signed for something else than they were asked for.
     """
 
     def __init__(
@@ -70,7 +78,9 @@ class Stored:
         sources: list[int],
         node: list[int],
         identity: SigningKey | None,
+        proofs: list[Proof],
     ) -> None:
+        self.proofs = proofs
         self._identity = identity
         self.manifest, self.exchange, self.repaired = manifest, exchange, 0
         self._peer, self._store, self._sources, self._node = peer, store, sources, node
@@ -79,6 +89,8 @@ class Stored:
             exchange, link, store, [manifest], _name(peer.rank), bytes_per_s=REPAIR_BYTES_PER_S,
             scrub_bytes_per_s=SCRUB_BYTES_PER_S if peer.size > 1 else 0.0,
         )  # fmt: skip
+        self.challenges = Challenges(exchange, link, store.objects, self._draw, CHALLENGE_S)
+        self._challenged = np.random.default_rng()
         self._lost: frozenset[int] = frozenset()
         self._failure: PydecError | None = None
         self._enter()
@@ -129,13 +141,15 @@ class Stored:
                     self._lost = lost
                     self._enter()
                 moved |= self.keeper.turn()
+                if self.keeper.done and self._peer.size > 1:
+                    moved |= self.challenges.turn()
             except StoreError as error:
                 self._failure = error
         return moved
 
     def order(self, digest: bytes) -> list[int]:
         """Ranks to ask for an object: who has to hold it, near ones first, then who had everything."""
-        held = [int(holder.peer[5:]) for holder in self._placement.of(digest)]
+        held = [_rank(holder) for holder in self._placement.of(digest)]
         held.sort(key=lambda rank: self._node[rank] != self._node[self._peer.rank])
         return [*held, *self._sources]
 
@@ -146,7 +160,31 @@ class Stored:
         sealed, root, name = int(bool(policy.encryption)), self.manifest.root, self.manifest.name
         return Registration(root, name, policy.replicas, policy.parity, sealed, policy.parent)
 
-    def totals(self) -> dict[str, int]:
+    def _draw(self) -> tuple[int, bytes] | None:
+        """A rank that owes an object which is here too; see ``challenges.Draw``."""
+        number = int(self._challenged.integers(len(self.manifest.shards)))
+        try:
+            names = self._store.layout(self.manifest, number).index.objects
+        except StoreError:
+            return None
+        if not names:
+            return None
+        name = names[int(self._challenged.integers(len(names)))]
+        owing = [rank for rank in self._holders(name, number) if rank != self._peer.rank]
+        if not owing or not self._store.objects.has(name):
+            return None
+        return owing[int(self._challenged.integers(len(owing)))], name
+
+    def _holders(self, name: bytes, number: int) -> list[int]:
+        """Ranks that have to hold an object of a shard."""
+        if not self.manifest.head.policy.parity:
+            return [_rank(holder) for holder in self._placement.of(name)]
+        index = self._store.layout(self.manifest, number).index
+        row = next(names for names in index.fragment_names if name in names)
+        holders = self._placement.spread(row)
+        return [_rank(holder) for other, holder in zip(row, holders, strict=True) if other == name]
+
+    def totals(self) -> dict[str, Any]:
         """What the summary says of all ranks' data; all ranks together."""
         counts = self.exchange.counts
         with self.exchange.lock:
@@ -155,6 +193,10 @@ class Stored:
             "objects_fetched": counts["fetched"],
             "bytes_fetched": counts["bytes_fetched"],
             "bad_answers": counts["bad"],
+            "unsigned_answers": counts["unsigned"],
+            "proofs": len(self.proofs),
+            "challenges": self.challenges.asked,
+            "challenges_met": self.challenges.proved,
             "objects_repaired": self.repaired + self.keeper.damaged,
             "objects_scrubbed": self.keeper.scrubbed,
             "objects_owed": standing.owed,
@@ -163,7 +205,11 @@ class Stored:
         }
         names = list(mine)
         rows = table(self._peer, [float(n) for n in mine.values()]).sum(axis=0)
-        return {name: round(float(value)) for name, value in zip(names, rows, strict=True)}
+        found: dict[str, Any] = {name: round(float(n)) for name, n in zip(names, rows, strict=True)}
+        missed = [float(self.challenges.missed[rank]) for rank in range(self._peer.size)]
+        missed_by = table(self._peer, missed).sum(axis=0)
+        found["challenges_missed"] = {str(rank): round(float(n)) for rank, n in enumerate(missed_by) if n}
+        return found
 
     def _enter(self) -> None:
         holders = [
@@ -179,7 +225,7 @@ class Stored:
 
 
 @contextmanager
-def stored(peer: Peer, config: TrainConfig, admission: Admission | None = None) -> Iterator[Stored | None]:
+def stored(peer: Peer, config: TrainConfig, ledger: RunLedger | None = None) -> Iterator[Stored | None]:
     """The data set that ``config.data`` names in some rank's store; None if it is a path, or nothing.
 
     All ranks enter it together, and leave it when none reads any more.
@@ -187,7 +233,8 @@ def stored(peer: Peer, config: TrainConfig, admission: Admission | None = None) 
     Args:
         peer: this rank.
         config: as the user gave it.
-        admission: knows who may read and keep data; None lets every rank.
+        ledger: knows who may read and keep data, and judges who signs for wrong bytes; None lets every rank,
+            and nobody signs.
 
     Raises:
         SharedError: two ranks have different data sets of that name, or a rank cannot get or keep it, or has
@@ -196,6 +243,7 @@ def stored(peer: Peer, config: TrainConfig, admission: Admission | None = None) 
     if not config.data:
         yield None
         return
+    admission = None if ledger is None else ledger.admission
     said = texts(peer, jointly(peer, lambda: _look(config, peer)))
     roots = sorted({words for words in said if words not in ("", _PATH)})
     if _PATH in said or not roots:
@@ -209,11 +257,13 @@ def stored(peer: Peer, config: TrainConfig, admission: Admission | None = None) 
     node = node_layout(peer.transport) if peer.size > 1 else [0]
     link = peer.transport.stream(Stream.DATA)
     found: list[Stored] = []
+    proofs: list[Proof] = []
     exchange = Exchange(
         link,
         store,
         lambda digest: found[0].order(digest) if found else sources,
         lambda place, _: admission is None or admission.may_have(place, _sealed(store, root, found)),
+        None if ledger is None else ledger.seal(proofs.append),
     )
 
     def tick() -> bool:
@@ -226,7 +276,7 @@ def stored(peer: Peer, config: TrainConfig, admission: Admission | None = None) 
         jointly(peer, lambda: use.enter_context(store.using(root)))
         manifest = jointly(peer, lambda: _manifest(peer, store, exchange, root))
         identity = _reader(peer, config, store, manifest)
-        found.append(Stored(peer, store, manifest, exchange, sources, node, identity))
+        found.append(Stored(peer, store, manifest, exchange, sources, node, identity, proofs))
         yield found[0]
     finally:
         if background is not None:
@@ -331,6 +381,10 @@ def _nap(peer: Peer) -> None:
         peer.transport.sleep(_NAP_S)
     else:
         time.sleep(_NAP_S)
+
+
+def _rank(holder: Holder) -> int:
+    return int(holder.peer[5:])
 
 
 def _name(rank: int) -> bytes:

@@ -18,6 +18,7 @@ from pydec.consensus.transactions import (
     Beacon,
     Evict,
     EvidenceOf,
+    Forgery,
     Grant,
     Join,
     Key,
@@ -27,6 +28,7 @@ from pydec.consensus.transactions import (
     prove,
 )
 from pydec.crypto.runkey import certify
+from pydec.crypto.serving import serving_bytes
 from pydec.errors import TransactionError
 from tests.consensus.world import BOTH, World, account, genesis, key
 
@@ -386,3 +388,22 @@ def test_transfers():
         ("z", Transfer(key("b").public, 8), "transfers 8 of a balance of 7"),
     ]:
         refused(world, message, world.tx(name, body))
+
+
+def test_who_signed_that_it_gave_something_else_loses_its_stake_once():
+    world, (name, other) = World(), (bytes([1]) * 32, bytes([2]) * 32)
+
+    def forged(context: bytes = world.chain_id, **changes) -> bytes:
+        body = Forgery(key("d").public, 3, 9, name, other, b"")
+        body = replace(body, **changes)
+        said = serving_bytes(context, 3, 9, body.name, body.digest)
+        return prove(replace(body, signature=key("d").sign(said)))
+
+    refused(world, "gave what it was asked for", forged(digest=name))
+    refused(world, "no signature of key", forged(node=key("c").public))
+    refused(world, "no signature of key", forged(request=10))
+    refused(world, "no signature of key", forged(context=bytes(32)))
+    world.add(forged())
+    assert (world.of("d").slashed, world.of("d").roles, world.state.supply.burned) == (1, 0, 100)
+    assert len(world.state.table) == 3
+    refused(world, "has nothing left to lose", forged())

@@ -21,6 +21,7 @@ from pydec.consensus.transactions import (
     End,
     Evict,
     EvidenceOf,
+    Forgery,
     Grant,
     Join,
     Key,
@@ -63,6 +64,7 @@ BODIES = [
     Audit(1, A, 2, 1, B, SIGNED),
     End(1, A, 2, B, SIGNED),
     Dead(1, A, (7, (1 << 62) - 1), SIGNED),
+    Forgery(A, 3, 4, A, B, bytes(64)),
 ]
 IDS = [f"{type(body).__name__}-{number}" for number, body in enumerate(BODIES)]
 

@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from pydec.comm.local import Death, LocalCluster
 from pydec.comm.transport import Stream
+from pydec.crypto import signing
+from pydec.crypto.serving import serving_bytes
+from pydec.crypto.signing import SigningKey
 from pydec.errors import ChunkError, FrameError, PeerTimeout
 from pydec.store import adding
 from pydec.store.adding import add
@@ -21,6 +24,7 @@ from pydec.store.messages import NONCE_BYTES, PIECE_BYTES, Kind, Message
 from pydec.store.objects import digest_of
 from pydec.store.placement import Holder, Placement
 from pydec.store.reading import Samples
+from pydec.store.serving import Proof, Seal
 from pydec.store.store import Store
 from pydec.store.upkeep import objects_of, verify
 from tests.consensus.lossy_disk import LossyDisk
@@ -35,6 +39,7 @@ MESSAGES = [
     Message(Kind.LACK, 3, b"d" * 32),
     Message(Kind.CHALLENGE, 4, b"d" * 32, 100, 200, bytes(NONCE_BYTES)),
     Message(Kind.PROOF, 5, b"d" * 32, body=bytes(32)),
+    Message(Kind.SIGNED, 6, b"d" * 32, body=bytes(64)),
 ]
 DECODER = Decoder(Message.decode, Message.encode, [message.encode() for message in MESSAGES])
 
@@ -123,6 +128,56 @@ def test_liars_are_counted_and_others_are_asked(seed):
     assert data == BLOBS[1:]
     assert set(exchange.liars) <= {0, 2}
     assert exchange.counts["bad"] == sum(exchange.liars.values()) > 0
+
+
+KEYS = {rank: SigningKey(bytes([rank]) * 32) for rank in range(4)}
+
+
+class LyingSeal(Seal):
+    """Signs for the bytes that a ``Liar`` sends."""
+
+    def sign(self, asker: int, request: int, name: bytes, digest: bytes) -> bytes:
+        return super().sign(asker, request, name, digest_of(Liar.objects.get(name)))
+
+
+def sealed(stores: dict[int, object], liars: type[Seal]) -> tuple[list[object], list[Proof], Exchange]:
+    """Rank 1 gets all blobs where everybody signs."""
+    proofs: list[Proof] = []
+
+    def program(transport):
+        rank = transport.rank
+        kind = liars if isinstance(stores[rank], Liar) else Seal
+        public = {peer: key.public for peer, key in KEYS.items()}
+        seal = kind(rank, KEYS[rank], public, bytes(32), proofs.append)
+        return program_of(stores, {1: BLOBS}, seal=seal)(transport)
+
+    data, exchange = LocalCluster(4, 3, delay_s=(0.0, 0.02)).run(program)[1]
+    return data, proofs, exchange
+
+
+def test_what_is_signed_arrives():
+    data, proofs, exchange = sealed({0: store_of(), 1: store_of(), 2: store_of(), 3: store_of(*BLOBS)}, Seal)
+    assert (data, proofs, exchange.counts["bad"]) == (BLOBS, [], 0)
+
+
+def test_who_signs_for_other_bytes_proves_it_to_everybody():
+    stores = {0: Liar(), 1: store_of(), 2: Liar(), 3: store_of(*BLOBS)}
+    data, proofs, exchange = sealed(stores, LyingSeal)
+    assert data == BLOBS
+    assert exchange.counts["bad"] == len(proofs) > 0
+    assert exchange.counts["unsigned"] == 0
+    for proof in proofs:
+        assert proof.peer in (0, 2)
+        assert proof.name in map(digest_of, BLOBS)
+        said = serving_bytes(bytes(32), proof.asker, proof.request, proof.name, proof.digest)
+        signing.verify(KEYS[proof.peer].public, said, proof.signature)
+
+
+def test_bytes_that_no_signature_covers_are_dropped_and_prove_nothing():
+    stores = {0: Liar(), 1: store_of(), 2: Liar(), 3: store_of(*BLOBS)}
+    data, proofs, exchange = sealed(stores, Seal)  # the liars sign for what was asked for
+    assert (data, proofs) == (BLOBS, [])
+    assert exchange.counts["unsigned"] == exchange.counts["bad"] > 0
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -15,11 +15,15 @@ from pydec.crypto import keyfile
 from pydec.crypto.signing import SigningKey
 from pydec.peer import Peer
 from pydec.store.adding import add
+from pydec.store.exchange import Exchange
 from pydec.store.inputs import open_input
 from pydec.store.manifest import Policy
+from pydec.store.messages import Kind
+from pydec.store.objects import digest_of
+from pydec.store.serving import Seal
 from pydec.store.store import Store
 from pydec.store.upkeep import verify
-from pydec.train import job
+from pydec.train import job, stored
 from pydec.train.config import TrainConfig
 
 from .test_ledger import replayed
@@ -202,3 +206,35 @@ def test_a_task_that_reads_no_store_says_so(arrays):
     put(0)
     with pytest.raises(job.SharedError, match="its function must take `stored`"):
         together(2, TrainConfig("held_task:loaded", data="d", store="store-{rank}"), "run")
+
+
+def test_who_signs_for_other_bytes_loses_its_stake_and_is_passed_over(arrays, monkeypatch):
+    put(0, replicas=2)
+    put(1, replicas=2)
+    other, found, sign = b"something else", Exchange._found, Seal.sign
+
+    def lies(exchange, message):
+        honest = exchange._link.rank != 1 or message.kind is not Kind.OBJECT
+        return found(exchange, message) if honest else other
+
+    def signs(seal, asker, request, name, digest):
+        return sign(seal, asker, request, name, digest_of(other) if seal._rank == 1 else digest)
+
+    monkeypatch.setattr(Exchange, "_found", lies)
+    monkeypatch.setattr(Seal, "sign", signs)
+    config = TrainConfig("held_task:held", data="d", store="store-{rank}", steps=8, ledger="ledger")
+    data = together(4, config, "run")[0]["data"]
+    assert data["bad_answers"] >= data["proofs"] > 0
+    assert data["unsigned_answers"] == 0
+    state = replayed(Path("ledger/rank-0")).state
+    assert [account.slashed for account in state.accounts.values()].count(1) == 1
+
+
+def test_ranks_prove_to_one_another_that_they_hold_what_they_owe(arrays, monkeypatch):
+    monkeypatch.setattr(stored, "CHALLENGE_S", 0.001)
+    put(0, replicas=2)
+    config = TrainConfig("held_task:held", data="d", store="store-{rank}")
+    together(2, config, "first")
+    data = together(2, config, "again")[0]["data"]
+    assert data["challenges_missed"] == {}
+    assert data["challenges"] >= data["challenges_met"] > 0

@@ -17,6 +17,7 @@ from pydec.consensus.transactions import (
     Dead,
     Evict,
     EvidenceOf,
+    Forgery,
     Join,
     Key,
     Leave,
@@ -26,6 +27,8 @@ from pydec.consensus.transactions import (
 )
 from pydec.consensus.validators import MAX_VALIDATORS, ValidatorTable
 from pydec.crypto.runkey import RunCertificate
+from pydec.crypto.serving import serving_bytes
+from pydec.crypto.signing import verify as verify_signature
 from pydec.errors import FrameError, SignatureError, TransactionError
 
 
@@ -298,6 +301,22 @@ def evidence(draft: Draft, body: EvidenceOf) -> None:
         verify(found, table[index].key, draft.state.chain_id)
     except (EvidenceError, SignatureError) as error:
         raise TransactionError(f"evidence against {who}: {error}") from None
+    slash(draft, account)
+
+
+def forgery(draft: Draft, body: Forgery) -> None:
+    """Take the stake of who signed that it gave something else than an object that it was asked for."""
+    who = body.node.hex()[:16]
+    if body.name == body.digest:
+        raise TransactionError(f"{who} gave what it was asked for")
+    account = draft.account(body.node)
+    if not account.roles and not account.stake and not account.locked:
+        raise TransactionError(f"{who} has nothing left to lose")
+    said = serving_bytes(draft.state.chain_id, body.asker, body.request, body.name, body.digest)
+    try:
+        verify_signature(body.node, said, body.signature)
+    except SignatureError as error:
+        raise TransactionError(f"forgery of {who}: {error}") from None
     slash(draft, account)
 
 
