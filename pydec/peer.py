@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from pydec.comm.agree import agree
-from pydec.comm.detect import launched_ranks
+from pydec.comm.detect import launched_ranks, refuse_torchrun
 from pydec.comm.failing import fail_job
 from pydec.comm.living import living
 from pydec.comm.local import solo
@@ -209,7 +209,7 @@ def init(
 
     Raises:
         ConfigError: a deadline or a grace that is not positive.
-        SetupError: no MPI library, or another MPI than the one that launched this process.
+        SetupError: no MPI library, another MPI than the one that launched this process, or torchrun did.
         MismatchError: the ranks were given different seeds.
         ProtocolError: a rank is not to be let in, and the MPI does not live on without it.
     """
@@ -217,6 +217,8 @@ def init(
         raise ConfigError(f"deadline_s must be positive, got {deadline_s}")
     grace_s = grace_of(grace)
     in_job = transport is None and launched_ranks() is not None
+    if transport is None:
+        refuse_torchrun()
     if in_job:
         from pydec.comm.mpi import open_mpi  # a peer that runs alone needs no MPI
 

@@ -80,7 +80,11 @@ def test_minimal_example_runs_under_mpirun(ranks):
 @pytest.mark.timeout(240)  # most of it goes to importing
 @pytest.mark.parametrize(
     ("example", "needs", "loss"),
-    [("huggingface_trainer", ("transformers", "accelerate"), 3.2), ("lightning_module", ("lightning",), 2.0)],
+    [
+        ("huggingface_trainer", ("transformers", "accelerate"), 3.2),
+        ("lightning_module", ("lightning",), 2.0),
+        ("accelerate_loop", ("accelerate",), 2.0),
+    ],
 )
 def test_integrations_train_under_mpirun(example, needs, loss):
     for package in needs:

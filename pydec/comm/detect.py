@@ -64,6 +64,22 @@ def launched_ranks(environ: Mapping[str, str] | None = None) -> int | None:
     return None if found is None else found.size
 
 
+def refuse_torchrun(environ: Mapping[str, str] | None = None) -> None:
+    """Raise SetupError where torchrun started this process and no MPI did: each would train alone.
+
+    Args:
+        environ: environment to read; the process's own if None.
+    """
+    env = os.environ if environ is None else environ
+    ranks = _number(env, "WORLD_SIZE")
+    if "TORCHELASTIC_RUN_ID" in env and ranks is not None and ranks > 1 and launch(env) is None:
+        raise SetupError(
+            f"torchrun started {ranks} processes, and peers meet over MPI: each of them would train alone; "
+            f"start them with mpirun -n {ranks}, or pydec run -n {ranks} python SCRIPT. To keep torchrun and "
+            "DDP and send less, leave pydec.init() out and use pydec.ddp_hook"
+        )
+
+
 def fault_tolerant(environ: Mapping[str, str] | None = None) -> bool:
     """Whether the launcher asked the MPI to live on when a rank dies: ``mpirun --with-ft ulfm`` of Open MPI.
 

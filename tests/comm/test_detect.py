@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from pydec.comm.detect import Launch, check_world, fault_tolerant, launch, launched_ranks, no_mpi
+from pydec.comm.detect import (
+    Launch,
+    check_world,
+    fault_tolerant,
+    launch,
+    launched_ranks,
+    no_mpi,
+    refuse_torchrun,
+)
 from pydec.errors import SetupError
 
 OPEN_MPI = {
@@ -63,3 +71,12 @@ def test_the_launcher_says_whether_the_others_live_on():
     assert fault_tolerant({"OMPI_MCA_mpi_ft_enable": "1"})
     assert not fault_tolerant({"OMPI_MCA_mpi_ft_enable": "0"})
     assert not fault_tolerant({})
+
+
+def test_processes_of_torchrun_do_not_train_alone_unawares():
+    env = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "RANK": "1"}
+    with pytest.raises(SetupError, match=r"torchrun started 4 processes.*mpirun -n 4.*ddp_hook"):
+        refuse_torchrun(env)
+    refuse_torchrun({**env, "WORLD_SIZE": "1"})
+    refuse_torchrun({**env, "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1"})
+    refuse_torchrun({"WORLD_SIZE": "4"})
