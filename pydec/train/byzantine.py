@@ -118,13 +118,13 @@ def robustness(config: TrainConfig, peer: Peer) -> Byzantine | None:
     f = most_heard(topology, ranks)
     algorithm = _algorithm(config, topology, ranks, f)
     attack = attacks.make(config.attack or "alie") if ranks else None
-    connectivity = _connectivity(topology, ranks) if topology.is_static else None
-    if connectivity is not None and connectivity < _CONNECTED and peer.size - len(ranks) > 1:
+    mu = connectivity(topology, ranks) if topology.is_static else None
+    if mu is not None and mu < _CONNECTED and peer.size - len(ranks) > 1:
         raise ConfigError(
             f"ranks {', '.join(map(str, ranks))} cut {topology.name} of {peer.size} ranks in parts that "
             "hear of one another from liars only; place others with --byzantine RANK,RANK"
         )
-    return Byzantine(algorithm, ranks, attack, config.attack or "alie", f, connectivity, config.seed)
+    return Byzantine(algorithm, ranks, attack, config.attack or "alie", f, mu, config.seed)
 
 
 def _algorithm(config: TrainConfig, topology: Topology, ranks: Sequence[int], f: int) -> Algorithm:
@@ -176,7 +176,7 @@ def _drawn(topology: Topology, count: int, seed: int) -> tuple[int, ...]:
     best: tuple[tuple[int, float], tuple[int, ...]] | None = None
     for _ in range(_DRAWS if topology.is_static else 1):
         ranks = tuple(sorted(draw.choice(topology.size, count, replace=False).tolist()))
-        apart = topology.is_static and _connectivity(topology, ranks) < _CONNECTED
+        apart = topology.is_static and connectivity(topology, ranks) < _CONNECTED
         score = (most_heard(topology, ranks) + topology.size * apart, 0.0)
         if best is None or score < best[0]:
             best = score, ranks
@@ -192,7 +192,7 @@ def most_heard(topology: Topology, ranks: Sequence[int]) -> int:
     return max(len(bad & {*topology.neighbors(rank, t)}) for t in rounds for rank in honest)
 
 
-def _connectivity(topology: Topology, ranks: Sequence[int]) -> float:
+def connectivity(topology: Topology, ranks: Sequence[int]) -> float:
     """Second smallest eigenvalue of the Laplacian of the honest ranks' graph, edges of weight 1."""
     honest = [rank for rank in range(topology.size) if rank not in set(ranks)]
     if len(honest) < 2:

@@ -136,6 +136,24 @@ def test_the_line_search_finds_the_largest_deviation_not_the_largest_result(name
         assert found >= 0.98 * np.linalg.norm(answer(tried) - target)
 
 
+@pytest.mark.parametrize("name", ["sparse-alie", "spectral"])
+def test_between_whole_searches_the_last_scale_is_followed(name):
+    """While the victim takes a lie only within a radius that changes; at a tenth of the cost."""
+    memory, asked = {}, [0]
+    for t in range(45):
+        where = scene(memory=memory, round=t)
+        radius = 10 * 2 ** np.sin(t / 5)
+
+        def answer(lie, where=where, radius=radius):
+            asked[0] += 1
+            return lie if np.linalg.norm(lie - where.victim) <= radius else where.victim
+
+        where.rule = answer
+        lie = attacks.make(name).craft(where)
+        assert 0.5 * radius <= np.linalg.norm(lie - where.victim) <= radius
+    assert asked[0] == 3 * (21 + 9) + 42 * 3
+
+
 def test_an_answer_that_is_not_finite_counts_as_farthest():
     ones = np.ones(3, np.float32)
 

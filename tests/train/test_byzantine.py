@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from pydec import topology
 from pydec.aggregate.attacks import attacks
 from pydec.comm.local import LocalCluster
 from pydec.errors import ConfigError, HeterogeneityWarning, RobustnessWarning
+from pydec.optim import local
 from pydec.peer import Peer
 from pydec.train import job
 from pydec.train.byzantine import most_heard, place, robustness
@@ -55,7 +57,7 @@ def _clouds(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "pydec_clouds", raising=False)
 
 
-def trained(path, ranks=RANKS, **options):
+def trained(path, ranks=RANKS, *, quietly=True, **options):
     """The summary of a run of ``clouds`` on a local cluster."""
     options.setdefault("steps", 30)
     config = TrainConfig(
@@ -66,9 +68,10 @@ def trained(path, ranks=RANKS, **options):
         with Peer(transport, signals=False) as peer:
             return job.run(peer, config, str(path), quiet=True)
 
-    with reproducible(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", HeterogeneityWarning)
-        warnings.simplefilter("ignore", RobustnessWarning)
+    with reproducible(1), warnings.catch_warnings() if quietly else contextlib.nullcontext():
+        if quietly:
+            warnings.simplefilter("ignore", HeterogeneityWarning)
+            warnings.simplefilter("ignore", RobustnessWarning)
         LocalCluster(ranks, deadline_s=1e9).run(program)
     return json.loads((path / "summary.json").read_text())
 
@@ -122,6 +125,25 @@ def test_without_liars_a_robust_run_counts_everybody(tmp_path):
     assert found["byzantine"]["ranks"] == []
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["options"]["optimizer"] == "sgd:momentum=0.9"  # by default in robust runs
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"alpha": 0.1, "aggregate": "cs-plus:f=1"}, True),
+        ({"alpha": 0.1, "aggregate": "nnm+trimmed-mean:f=1"}, True),
+        ({"aggregate": "cs-plus:f=1"}, False),
+        ({"alpha": 0.1, "algorithm": "dpsgd"}, False),
+    ],
+)
+def test_a_run_on_data_that_differ_tells_the_user_what_a_robust_rule_may_do(tmp_path, options, told):
+    local._warned.clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trained(tmp_path / "run", 4, steps=2, quietly=False, **options)
+    local._warned.clear()
+    found = [str(w.message) for w in caught if w.category is HeterogeneityWarning]
+    assert any("cannot tell a liar from a rank whose data differ" in text for text in found) == told
 
 
 def asked(size=8, **options):

@@ -14,6 +14,8 @@ from pydec.errors import ConfigError
 
 _STEPS = 10  # factors of two on each side of the first guess
 _REFINED = 8  # points between the neighbours of the best
+_AFRESH = 20  # rounds after which the whole range is searched again
+_NEAR = 2**0.5  # factor by which the best of the last round is changed in between
 
 
 @attacks.register("dissensus")
@@ -44,7 +46,8 @@ class Spectral(Attack):
     """Push the sides of the honest graph's weakest cut off: x_i + c v_i sum_k v_k x_k, v the Fiedler vector.
 
     Args:
-        scale: c; 0 looks for the c that moves the victim farthest, where its rule is known, and else takes 1.
+        scale: c; 0 looks for the c that moves the victim farthest, as ``SparseALIE`` does, where its rule is
+            known, and else takes 1.
 
     Source: Gaucher, Dieuleveut, Hendrikx, "Unified Breakdown Analysis for Byzantine Robust Gossip", ICML
     2025, arXiv:2410.10418 (spectral heterogeneity).
@@ -70,7 +73,8 @@ class SparseALIE(Attack):
 
     Args:
         scale: c; 0 looks for the c that moves the victim farthest from where honest neighbours alone would
-            take it, where its rule is known, and else takes 1.5.
+            take it, where its rule is known, and else takes 1.5. The whole range is searched every 20 rounds,
+            and the neighbourhood of the last c in between.
         direction: which.
 
     Source: Gaucher, Dieuleveut, Hendrikx, "Unified Breakdown Analysis for Byzantine Robust Gossip", ICML
@@ -94,7 +98,12 @@ def _farthest(scene: Scene, direction: Vector, scale: float, otherwise: float) -
 
     if scale or scene.rule is None:
         return lie(scale or otherwise)
-    return lie(strongest(scene.rule, lie, honest_result(scene)))
+    memory = scene.memory
+    near = memory["scale"] if scene.round < memory.get("afresh", 0) else None
+    memory["scale"] = strongest(scene.rule, lie, honest_result(scene), near)
+    if near is None:
+        memory["afresh"] = scene.round + _AFRESH
+    return lie(memory["scale"])
 
 
 def honest_result(scene: Scene) -> Vector:
@@ -106,17 +115,27 @@ def honest_result(scene: Scene) -> Vector:
     return np.asarray(weights @ scene.honest + kept * scene.origin, dtype=np.float32)
 
 
-def strongest(rule: Answer, lie: Callable[[float], Vector], target: Vector) -> float:
+def strongest(
+    rule: Answer, lie: Callable[[float], Vector], target: Vector, near: float | None = None
+) -> float:
     """The c for which the rule's answer to ``lie(c)`` is farthest from the target.
 
     Powers of two from 2^-10 to 2^10, then eight points between the neighbours of the best. An answer that is
     not finite counts as farthest.
+
+    Args:
+        rule: the victim's.
+        lie: the vector for a c.
+        target: where the victim would be without liars.
+        near: look only here, and at a factor of sqrt(2) on each side.
     """
 
     def moved(c: float) -> float:
         distance = float(np.linalg.norm(rule(lie(c)) - target))
         return distance if np.isfinite(distance) else np.inf
 
+    if near is not None:
+        return max([near, near / _NEAR, near * _NEAR], key=moved)
     tried = [2.0**k for k in range(-_STEPS, _STEPS + 1)]
     best = max(tried, key=moved)
     nearby: list[float] = np.linspace(best / 2, best * 2, _REFINED).tolist()

@@ -101,16 +101,7 @@ class RobustMixer(AverageMixer):
         if not packets:
             return
         centre = self._decoded(own)
-        bodies, found, kept = [], [], []
-        for packet, weight in zip(packets, weights, strict=True):
-            try:
-                found.append(self._squared(packet, centre))
-            except FrameError:
-                self.counts.malformed += 1
-                continue
-            bodies.append(packet)
-            kept.append(weight)
-        squared = np.array(found)
+        bodies, kept, squared = self._measured(packets, weights, centre)
         sound = self._screen.sound(squared, np.isfinite(squared), self.counts)
         where = np.flatnonzero(sound)
         left = [bodies[k] for k in where]
@@ -119,6 +110,27 @@ class RobustMixer(AverageMixer):
             self.counts.kept_own += 1
             return
         self.mix(own, centre, left, np.array(kept)[where], np.sqrt(squared[where]), f)
+
+    def _measured(
+        self, packets: Sequence[Bytes], weights: Sequence[float], centre: Vector
+    ) -> tuple[list[Bytes], list[float], Weights]:
+        """The packets that hold a vector, their weights, and squared distances to the centre."""
+        try:
+            views = self.compressor.views(packets, len(self.x))
+        except FrameError:
+            views = None  # which one is found below
+        if views is not None:
+            return list(packets), list(weights), kernels.sqdists(views, centre, np.empty(len(views)))
+        bodies, kept, squared = [], [], []
+        for packet, weight in zip(packets, weights, strict=True):
+            try:
+                squared.append(self._squared(packet, centre))
+            except FrameError:
+                self.counts.malformed += 1
+                continue
+            bodies.append(packet)
+            kept.append(weight)
+        return bodies, kept, np.array(squared)
 
     @property
     def f(self) -> int:

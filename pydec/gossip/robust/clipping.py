@@ -105,6 +105,6 @@ class CSPlus(RobustAlgorithm):
 
     def coefficients(self, heard: Heard) -> Weights:
         """See ``RobustAlgorithm``."""
-        farther = np.array([heard.weights[heard.distances > d].sum() for d in heard.distances])
+        farther = (heard.distances > heard.distances[:, None]) @ heard.weights
         fits = heard.distances[farther >= 2 * heard.suspect - _ROUNDING]
         return self.eta * clipped(heard, float(fits.max()) if len(fits) else 0.0)
