@@ -8,7 +8,7 @@ uses; liars see the models of this very round before they answer, which is more 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,14 @@ from pydec.aggregate.attacks import Scene, fiedler_vector
 from pydec.gossip import make_robust
 from pydec.gossip.base import Mixer
 from pydec.train import split
-from pydec.train.byzantine import most_heard, place
+from pydec.train.byzantine import connectivity, most_heard, place
 from pydec.train.tasks.fashion_mnist import DIRECTORY, read_idx
 
-PIXELS, CLASSES = 784, 10
+from .byzantine_graphs import GRAPHS
+from .byzantine_peers import foreign
+
+SIDE, PIXELS, CLASSES = 14, 196, 10
+"""Images are halved: means of 2 x 2 pixels."""
 _PLAIN = compress.make("none")
 
 
@@ -32,13 +36,15 @@ class Cell:
     """One run.
 
     Args:
-        rule: of the honest ranks; "dpsgd" is plain gossip.
+        rule: of the honest ranks; "dpsgd" is plain gossip; of ``byzantine_peers``, with the library's name.
         attack: of the liars; "none" has none, and all ranks are honest.
-        graph, ranks, liars: who is there.
-        alpha: Dirichlet concentration of the split by label; 0 is iid.
+        graph, ranks, liars: who is there; a graph of ``byzantine_graphs`` says itself who lies.
+        alpha: Dirichlet concentration of the split by label; 0 is iid, and below 0 the first half of the
+            honest ranks has the first half of the classes, and the others the rest.
         seed: of split, batches and attacks.
         steps, batch, lr, momentum: of local SGD.
         images: training images, the first of Fashion-MNIST's.
+        f: what the rule is told; below 0 the most liars that an honest rank hears.
     """
 
     rule: str
@@ -48,16 +54,22 @@ class Cell:
     liars: int
     alpha: float
     seed: int
-    steps: int = 300
+    steps: int = 100
     batch: int = 32
     lr: float = 0.02
     momentum: float = 0.9
     images: int = 20_000
+    f: int = -1
 
     @property
     def key(self) -> str:
         """What tells it from others."""
         return repr(self)
+
+    def f_and_connectivity(self) -> tuple[int, float]:
+        """The most liars that an honest rank hears, and the algebraic connectivity of the honest graph."""
+        graph, liars = _placed(self.graph, self.ranks, self.liars, self.seed)
+        return most_heard(graph, liars), connectivity(graph, liars)
 
     def check(self) -> gossip.Algorithm:
         """The algorithm of the honest ranks.
@@ -65,19 +77,31 @@ class Cell:
         Raises:
             ConfigError: the graph or f breaks its condition.
         """
-        graph = topology.make(self.graph, size=self.ranks, seed=self.seed)
-        # Without an attack the rule is as careful as with one: that is what robustness costs.
-        f = most_heard(graph, place(str(self.liars), graph, self.seed))
-        algorithm = gossip.make("dpsgd:order=atc") if self.rule == "dpsgd" else make_robust(self.rule, f)
-        algorithm.check(graph, _PLAIN)
+        graph, liars = _placed(self.graph, self.ranks, self.liars, self.seed)
+        # Without an attack, too: that is what being careful costs.
+        f = most_heard(graph, liars) if self.f < 0 else self.f
+        if self.rule == "dpsgd":
+            return gossip.make("dpsgd:order=atc")
+        algorithm = foreign(self.rule, f) if " " in self.rule else make_robust(self.rule, f)
+        if self.graph not in GRAPHS:  # on those, liars hear too few themselves
+            algorithm.check(graph, _PLAIN)
         return algorithm
 
 
 @cache
+def _placed(graph: str, ranks: int, liars: int, seed: int) -> tuple[topology.Topology, tuple[int, ...]]:
+    if graph in GRAPHS:
+        return GRAPHS[graph]()
+    made = topology.make(graph, size=ranks, seed=seed)
+    return made, place(str(liars), made, seed)
+
+
+@cache
 def _data(part: str, count: int, folder: str = DIRECTORY) -> tuple[np.ndarray, np.ndarray]:
-    images = read_idx(Path(folder) / f"{part}-images-idx3-ubyte.gz")[:count].reshape(-1, PIXELS)
+    images = read_idx(Path(folder) / f"{part}-images-idx3-ubyte.gz")[:count].astype(np.float32)
     labels = read_idx(Path(folder) / f"{part}-labels-idx1-ubyte.gz")[:count].astype(np.int64)
-    return ((images.astype(np.float32) / 255 - 0.2860) / 0.3530), labels
+    half = images.reshape(-1, SIDE, 2, SIDE, 2).mean(axis=(2, 4)).reshape(-1, PIXELS)
+    return ((half / 255 - 0.2860) / 0.3530), labels
 
 
 def run(cell: Cell, data: Any = None) -> dict[str, Any]:
@@ -88,110 +112,120 @@ def run(cell: Cell, data: Any = None) -> dict[str, Any]:
         data: (training images, labels), (test images, labels); Fashion-MNIST's if None.
     """
     train, test = data or (_data("train", cell.images), _data("t10k", 5000))
-    algorithm = cell.check()
-    graph = topology.make(cell.graph, size=cell.ranks, seed=cell.seed)
-    liars = place(str(cell.liars), graph, cell.seed) if cell.attack != "none" else ()
-    attack = attacks.make(cell.attack) if liars else None
-    honest = [rank for rank in range(cell.ranks) if rank not in liars]
-    shares = (
-        split.dirichlet(train[1], cell.ranks, cell.alpha, cell.seed)
-        if cell.alpha
-        else split.iid(len(train[1]), cell.ranks, cell.seed)
-    )
-    x = np.zeros((cell.ranks, (PIXELS + 1) * CLASSES), np.float32)
-    velocity = np.zeros_like(x)
-    mixers = [algorithm.mixer(row, _PLAIN, graph.degree) for row in x]
-    for rank, mixer in enumerate(mixers):
-        mixer.place(rank, graph)
-    weights = graph.weights(0)[np.ix_(honest, honest)]
-    fiedler = dict(zip(honest, fiedler_vector((weights + weights.T) / 2).tolist(), strict=True))
-    memory: dict[int, dict[str, Any]] = {rank: {} for rank in honest}
+    job = _Job(cell)
+    shares = _shares(cell, train[1], job.honest)
+    velocity = np.zeros_like(job.x)
     draw = np.random.default_rng([cell.seed, 1])
-    for t in range(cell.steps):
-        rows = np.stack([share[draw.integers(len(share), size=cell.batch)] for share in shares])
-        labels = train[1][rows]
-        if attack is not None and attack.flips_labels:
-            labels[list(liars)] = CLASSES - 1 - labels[list(liars)]
-        velocity = cell.momentum * velocity + _gradient(x, train[0][rows], labels)
-        x -= np.float32(cell.lr) * velocity
-        _mix(cell, algorithm, graph, x, mixers, liars, attack, fiedler, memory, t)
-    mean = x[honest].mean(axis=0)
-    each = [_accuracy(row, *test) for row in x[honest]]
-    spread = float(np.sqrt(((x[honest] - mean) ** 2).sum(axis=1).mean()))
-    return {
-        "averaged": _accuracy(mean, *test),
-        "worst": min(each),
-        "each": float(np.mean(each)),
-        "distance": spread,
-    }
+    with np.errstate(invalid="ignore", over="ignore"):  # plain gossip may be driven to infinity
+        for t in range(cell.steps):
+            rows = np.stack([share[draw.integers(len(share), size=cell.batch)] for share in shares])
+            images, labels = train[0][rows], train[1][rows]
+            if job.attack is not None and job.attack.flips_labels:
+                liars = list(job.liars)
+                labels[liars] = CLASSES - 1 - labels[liars]
+            velocity = cell.momentum * velocity + _gradient(job.x, images, labels)
+            job.x -= np.float32(cell.lr) * velocity
+            job.mix(t, images, labels)
+        models = job.x[job.honest]
+        mean, middle = models.mean(axis=0), len(models) // 2
+        each = [_accuracy(row, *test) for row in models]
+        return {
+            "averaged": _accuracy(mean, *test),
+            "halves": [_accuracy(part.mean(axis=0), *test) for part in (models[:middle], models[middle:])],
+            "worst": min(each),
+            "each": float(np.mean(each)),
+            "distance": float(np.sqrt(((models - mean) ** 2).sum(axis=1).mean())),
+        }
 
 
-def _mix(
-    cell: Cell,
-    algorithm: gossip.Algorithm,
-    graph: topology.Topology,
-    x: np.ndarray,
-    mixers: list[Mixer],
-    liars: tuple[int, ...],
-    attack: attacks.Attack | None,
-    fiedler: dict[int, float],
-    memory: dict[int, dict[str, Any]],
-    t: int,
-) -> None:
-    sent = x.copy()
-    packets = [_packed(row) for row in sent]
-    for rank, mixer in enumerate(mixers):
-        own, row = graph.row(rank, t)
-        bodies = {peer: packets[peer] for peer in row}
-        if rank in liars:
-            bodies = {peer: body for peer, body in bodies.items() if peer not in liars}
-        elif attack is not None and (bad := [peer for peer in row if peer in liars]):
-            known = [rank, *(peer for peer in row if peer not in liars)]
-            scene = Scene(
-                own=sent[bad[0]],
-                honest=sent[known],
-                victim=sent[rank],
-                weights=np.array([own, *(row[peer] for peer in known[1:])]),
-                liar_weight=sum(row[peer] for peer in bad),
-                n=1 + len(row),
-                f=len(bad),
-                place=rank,
-                round=t,
-                draw=np.random.default_rng([cell.seed, t, rank]),
-                memory=memory[rank],
-                fiedler=np.array([fiedler[peer] for peer in known]),
-                fiedler_victim=fiedler[rank],
-            )
-            scene.rule = _Answer(algorithm, graph, sent[rank], bodies, bad, rank, row, t)
-            lie = _packed(attack.craft(scene))
-            bodies.update(dict.fromkeys(bad, lie))
-        _absorb(mixer, packets[rank], bodies, row, t)
+def _shares(cell: Cell, labels: np.ndarray, honest: list[int]) -> list[np.ndarray]:
+    if cell.alpha > 0:
+        return split.dirichlet(labels, cell.ranks, cell.alpha, cell.seed)
+    if not cell.alpha:
+        return split.iid(len(labels), cell.ranks, cell.seed)
+    halves = [np.flatnonzero(labels < CLASSES // 2), np.flatnonzero(labels >= CLASSES // 2)]
+    second = set(honest[len(honest) // 2 :])
+    return [halves[rank in second] for rank in range(cell.ranks)]
 
 
-class _Answer:
-    """What the victim makes of a lie."""
+class _Job:
+    """All ranks' models, and what mixes them.
 
-    def __init__(
-        self,
-        algorithm: gossip.Algorithm,
-        graph: topology.Topology,
-        own: np.ndarray,
-        bodies: dict[int, Any],
-        bad: list[int],
-        rank: int,
-        row: dict[int, float],
-        t: int,
-    ) -> None:
-        self._x, self._own = own.copy(), own
-        self._mixer = algorithm.mixer(self._x, _PLAIN, graph.degree)
-        self._mixer.place(rank, graph)
-        self._packet, self._bodies, self._bad, self._row, self._t = _packed(own), bodies, bad, row, t
+    Attributes:
+        x: the models, shape (ranks, parameters).
+        liars, honest: the ranks.
+        attack: None if nobody lies.
+    """
 
-    def __call__(self, lie: np.ndarray) -> np.ndarray:
-        self._x[:] = self._own
-        bodies = {**self._bodies, **dict.fromkeys(self._bad, _packed(lie))}
-        _absorb(self._mixer, self._packet, bodies, self._row, self._t)
-        return self._x
+    def __init__(self, cell: Cell) -> None:
+        self._algorithm = cell.check()
+        self._graph, placed = _placed(cell.graph, cell.ranks, cell.liars, cell.seed)
+        self.liars = placed if cell.attack != "none" else ()
+        self.attack = attacks.make(cell.attack) if self.liars else None
+        self.honest = [rank for rank in range(cell.ranks) if rank not in self.liars]
+        self.x = np.zeros((cell.ranks, (PIXELS + 1) * CLASSES), np.float32)
+        self._mixers = [self._mixer(rank, row) for rank, row in enumerate(self.x)]
+        weights = self._graph.weights(0)[np.ix_(self.honest, self.honest)]
+        vector = fiedler_vector((weights + weights.T) / 2)
+        self._fiedler = dict(zip(self.honest, vector.tolist(), strict=True))
+        self._memory: dict[int, dict[str, Any]] = {rank: {} for rank in self.honest}
+        self._answers: dict[int, Mixer] = {}  # for lies that are tried
+        self._draw = np.random.default_rng([cell.seed, 2])
+
+    def _mixer(self, rank: int, x: np.ndarray) -> Mixer:
+        mixer = self._algorithm.mixer(x, _PLAIN, self._graph.degree)
+        mixer.place(rank, self._graph)
+        return mixer
+
+    def mix(self, t: int, images: np.ndarray, labels: np.ndarray) -> None:
+        """A round of gossip; batches are for rules that judge models by them."""
+        sent = self.x.copy()
+        packets = [_packed(row) for row in sent]
+        for rank, mixer in enumerate(self._mixers):
+            if self._algorithm.asks_loss:
+                mixer.judge = partial(_loss, images=images[rank], labels=labels[rank])
+            own, row = self._graph.row(rank, t)
+            bodies = {peer: packets[peer] for peer in row}
+            if rank in self.liars:
+                bodies = {peer: body for peer, body in bodies.items() if peer not in self.liars}
+            elif self.attack is not None and (bad := [peer for peer in row if peer in self.liars]):
+                scene = self._scene(rank, t, own, row, sent, bodies, bad)
+                bodies.update(dict.fromkeys(bad, _packed(self.attack.craft(scene))))
+            _absorb(mixer, packets[rank], bodies, row, t)
+
+    def _scene(
+        self, rank: int, t: int, own: float, row: dict[int, float], sent: np.ndarray,
+        bodies: dict[int, Any], bad: list[int],
+    ) -> Scene:  # fmt: skip
+        """What liars know before they answer one victim."""
+        known = [rank, *(peer for peer in row if peer not in self.liars)]
+
+        def answer(lie: np.ndarray) -> np.ndarray:
+            if rank not in self._answers:
+                self._answers[rank] = self._mixer(rank, np.zeros(self.x.shape[1], np.float32))
+            mixer = self._answers[rank]
+            mixer.x[:] = sent[rank]
+            if self._algorithm.asks_loss:
+                mixer.judge = self._mixers[rank].judge
+            _absorb(mixer, _packed(sent[rank]), {**bodies, **dict.fromkeys(bad, _packed(lie))}, row, t)
+            return mixer.x
+
+        return Scene(
+            own=sent[bad[0]],
+            honest=sent[known],
+            victim=sent[rank],
+            weights=np.array([own, *(row[peer] for peer in known[1:])]),
+            liar_weight=sum(row[peer] for peer in bad),
+            n=1 + len(row),
+            f=len(bad),
+            place=rank,
+            round=t,
+            draw=self._draw,
+            memory=self._memory[rank],
+            rule=answer,
+            fiedler=np.array([self._fiedler[peer] for peer in known]),
+            fiedler_victim=self._fiedler[rank],
+        )
 
 
 def _absorb(mixer: Mixer, own: Any, bodies: dict[int, Any], row: dict[int, float], t: int) -> None:
@@ -216,7 +250,7 @@ def _packed(x: np.ndarray) -> np.ndarray:
 
 
 def _gradient(x: np.ndarray, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of the mean cross entropy, for every rank: (n, d), (n, batch, 784), (n, batch) to (n, d)."""
+    """Of the mean cross entropy, for every rank: (n, d), (n, batch, 196), (n, batch) to (n, d)."""
     logits = (
         np.matmul(images, x[:, : PIXELS * CLASSES].reshape(-1, PIXELS, CLASSES))
         + x[:, None, PIXELS * CLASSES :]
@@ -228,6 +262,12 @@ def _gradient(x: np.ndarray, images: np.ndarray, labels: np.ndarray) -> np.ndarr
     error /= labels.shape[1]
     matrix = np.matmul(images.transpose(0, 2, 1), error).reshape(len(x), -1)
     return np.concatenate([matrix, error.sum(axis=1)], axis=1)
+
+
+def _loss(row: np.ndarray, images: np.ndarray, labels: np.ndarray) -> float:
+    logits = images @ row[: PIXELS * CLASSES].reshape(PIXELS, CLASSES) + row[PIXELS * CLASSES :]
+    logits -= logits.max(axis=1, keepdims=True)
+    return float(np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]))
 
 
 def _accuracy(row: np.ndarray, images: np.ndarray, labels: np.ndarray) -> float:

@@ -9,6 +9,7 @@ from pydec.cli import bench
 from pydec.errors import ConfigError
 
 suite, runs, harness = bench.load("suite_byzantine"), bench.load("byzantine_run"), bench.load("harness")
+graphs, peers = bench.load("byzantine_graphs"), bench.load("byzantine_peers")
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def data():
 
     def part(count):
         labels = draw.integers(10, size=count)
-        images = 0.3 * draw.standard_normal((count, 784)).astype(np.float32)
+        images = 0.3 * draw.standard_normal((count, 196)).astype(np.float32)
         images[np.arange(count), 7 * labels] += 3
         return images, labels
 
@@ -58,17 +59,17 @@ def test_a_cell_repeats_bit_for_bit(data):
 
 def test_gradients_are_those_of_the_cross_entropy():
     draw = np.random.default_rng(1)
-    x = draw.standard_normal((2, 7850)).astype(np.float32) * 0.01
-    images, labels = draw.standard_normal((2, 3, 784)).astype(np.float32), draw.integers(10, size=(2, 3))
+    x = draw.standard_normal((2, 1970)).astype(np.float32) * 0.01
+    images, labels = draw.standard_normal((2, 3, 196)).astype(np.float32), draw.integers(10, size=(2, 3))
 
     def loss(row, k):
-        logits = images[k].astype(float) @ row[:7840].reshape(784, 10) + row[7840:]
+        logits = images[k].astype(float) @ row[:1960].reshape(196, 10) + row[1960:]
         logits -= logits.max(axis=1, keepdims=True)
         return np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(3), labels[k]])
 
     found = runs._gradient(x, images, labels)
-    for k, place in ((0, 5), (1, 7845), (1, 4000)):
-        step = np.zeros(7850)
+    for k, place in ((0, 5), (1, 1965), (1, 1000)):
+        step = np.zeros(1970)
         step[place] = 1e-4
         slope = (loss(x[k] + step, k) - loss(x[k] - step, k)) / 2e-4
         assert found[k, place] == pytest.approx(slope, abs=1e-4)
@@ -81,23 +82,93 @@ def test_rules_that_the_graph_breaks_have_no_row():
         cell(rule="krum", graph="ring", ranks=8).check()
 
 
-def test_cells_are_written_and_not_run_again(monkeypatch, tmp_path):
+@pytest.fixture
+def ran(monkeypatch, tmp_path):
+    """Cells that were asked for, of a suite of one graph and split; none is run."""
     monkeypatch.chdir(tmp_path)
-    ran = []
+    cells = []
 
     def found(case):
-        ran.append(case)
-        return {"averaged": 80.0 + case.seed, "worst": 70.0, "each": 75.0, "distance": 0.1}
+        cells.append(case)
+        lost = {"none": 0, "alie": 9}.get(case.attack, 1) * (1 + (case.rule == "median"))
+        return {
+            "averaged": 80.0 + case.seed - lost,
+            "worst": 70.0,
+            "each": 75.0,
+            "distance": 0.1,
+            "halves": [1, 2],
+        }
 
     monkeypatch.setattr(suite, "run", found)
     monkeypatch.setattr(suite, "GRAPHS", {"complete": 2})
     monkeypatch.setattr(suite, "SPLITS", {"iid": 0.0})
-    options = harness.Options(False, None, "", 4, "gts, alie")
-    first, second = list(suite.rows(options))
-    assert (first.name, first.value, first.peer) == ("complete, iid: dpsgd, none", 81.0, None)
-    assert (second.name, second.ratio) == ("complete, iid: gts, alie", 1.0)
-    assert second.params["worst_rank"] == 70.0
-    assert len(ran) == 6
-    again = list(suite.rows(options))
-    assert [row.as_dict() for row in again] == [first.as_dict(), second.as_dict()]
-    assert len(ran) == 6
+    monkeypatch.setattr(suite, "RULES", ("dpsgd", "gts", "median"))
+    monkeypatch.setattr(suite, "cost", lambda options: iter(()))
+    monkeypatch.setattr(suite.byzantine_published, "rows", lambda run, options: iter(()))
+    return cells
+
+
+def test_cells_are_written_and_not_run_again(ran):
+    first = [row.as_dict() for row in suite.rows(harness.Options())]
+    assert len(ran) == (3 + 3 + 1) * len(suite.ATTACKS)
+    again = [row.as_dict() for row in suite.rows(harness.Options())]
+    assert again == first
+    assert len(ran) == 7 * len(suite.ATTACKS)
+
+
+def test_a_row_is_a_rule_and_the_summary_says_what_the_worst_attack_costs(ran):
+    rows = {row.name: row for row in suite.rows(harness.Options())}
+    gts = rows["complete, iid: gts"]
+    assert (gts.value, gts.peer_value, gts.ratio) == (72.0, 81.0, None)
+    assert gts.params["none"] == "81.0 (worst 70.0)"
+    lost = rows["complete, iid: points lost to the worst attack, gts"]
+    assert (lost.value, lost.peer_value) == (9.0, 2.0)
+    assert lost.ratio == pytest.approx(2 / 9)
+    assert (lost.params["default"], lost.params["worst_attack"], lost.params["f"]) == (True, "alie", 2)
+    beside = rows["complete, iid: worst case, gts"]
+    assert (beside.peer, beside.peer_value) == ("ByzFL median, best of other libraries", 62.0)
+    assert "complete, iid: worst case, cs-plus" not in rows
+
+
+def test_a_part_can_be_asked_for(ran):
+    assert [row.name for row in suite.rows(harness.Options(only="iid: gts"))] == ["complete, iid: gts"]
+    assert {case.rule for case in ran} == {"gts"}
+
+
+@pytest.mark.parametrize("graph", list(graphs.GRAPHS))
+def test_graphs_of_published_tables_have_their_liars(graph):
+    made, liars = graphs.GRAPHS[graph]()
+    weights = made.weights(0)
+    np.testing.assert_allclose(weights, weights.T)
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0)
+    honest = [rank for rank in range(made.size) if rank not in liars]
+    heard = [len({*made.neighbors(rank, 0)} & {*liars}) for rank in honest]
+    expected = {"ring, 2 liars each": [2] * 5, "ring, 2 liars each and 1 more": [3, 2, 2, 2, 2]}
+    if graph in expected:
+        assert heard == expected[graph]
+    elif graph.startswith("bridge"):
+        weight = float(graph.rpartition(" ")[2])
+        assert weights[4, -1] == (weight if liars else 0.125 * 0)
+        assert sum(heard) == (2 if weight else 0)
+
+
+def test_published_settings_run(data):
+    case = cell(rule="ubar", graph="ring, 2 liars each", ranks=15, attack="alie:z=10", f=2, steps=5)
+    assert runs.run(case, data)["averaged"] > 0
+    halves = cell(rule="gts", graph="two cliques of 10", ranks=20, alpha=-1.0, f=1, steps=5)
+    assert len(runs.run(halves, data)["halves"]) == 2
+    labels = data[0][1]
+    for rank, share in enumerate(runs._shares(halves, labels, list(range(20)))):
+        assert {*labels[share]} == set(range(5) if rank < 10 else range(5, 10))
+
+
+@pytest.mark.parametrize("rule", peers.RULES)
+def test_rules_of_other_libraries_mix_or_say_that_they_are_not_there(data, rule):
+    case = cell(rule=rule, steps=3)
+    if peers.available(rule):
+        assert runs.run(case, data)["distance"] >= 0
+    else:
+        with pytest.raises(ConfigError, match="not installed"):
+            case.check()
+    with pytest.raises(ConfigError, match="there are byzfl krum"):
+        peers.foreign("byzfl magic", 1)
