@@ -109,7 +109,9 @@ class Hosts(Chaos):
         time.sleep(QUIET_S)
 
     def _silence(self, rank, drawn):
-        """Cut a host off until its rank has found that out; mpirun's first host would take mpirun along."""
+        """Cut a host off until its rank has found that out, a minute later or so: it gives each of the others
+        the grace that it knows them to need. mpirun's first host would take mpirun along.
+        """
         rank = drawn.choice([each for each in sorted(self.living) if self.host(each)])
         self.living.remove(rank)
         self.made.cut(self.host(rank))
@@ -206,7 +208,7 @@ def hosts(tmp_path, monkeypatch):
     ("seed", "steps", "acts"),
     [
         (1, 2000, "stop stop cut cut slow slow kill fill die join"),
-        (2, 2500, "stop cut slow kill silence fill join die join"),
+        (2, 8000, "stop cut slow kill silence fill join die join"),
     ],
 )
 def test_a_run_over_hosts_ends_as_if_nothing_had_happened(hosts, seed, steps, acts):
