@@ -24,6 +24,7 @@ INSTALL = {
     "fbgemm_gpu": "pip install fbgemm-gpu-cpu==1.8.0",
     "krum": "Python 3.12 and pip install krum",
     "piquant": "pip install pypiquant",
+    "pyeclib": "pip install pyeclib",
     "streaming": "pip install --no-deps mosaicml-streaming, and what it then misses: xxhash zstd brotli ...",
     "torchft": "pip install torchft",
     "webdataset": "pip install webdataset",

@@ -1,14 +1,19 @@
-"""The store beside its hash and its peers: verified reads, adding, and how fast a loader gives samples."""
+"""The store beside its hash, the disk and its peers: reads, adding, repair, and what loaders give."""
 
 from __future__ import annotations
 
 import io
+import json
+import os
+import shutil
+import statistics
 import sys
 import tarfile
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +22,36 @@ import torch
 from blake3 import blake3
 from torch.utils.data import DataLoader
 
+from pydec.disk import DISK, page_aligned
 from pydec.store import Dataset
 from pydec.store.adding import add
+from pydec.store.erasure import Code
 from pydec.store.inputs import open_input
+from pydec.store.inputs.base import Run
+from pydec.store.manifest import Field, Kind, Policy, Source
 from pydec.store.store import Store
-from pydec.store.upkeep import objects_of, verify
+from pydec.store.upkeep import THREADS, objects_of, verify
 
 from .harness import Options, Row, interleaved
 from .libraries import library
+from .netlab.lab import Lab, Link, missing
 
 CHUNK = 1 << 20
 SIDE, BATCH = 64, 64  # of an image, and how many a batch has
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Read, add and verify beside BLAKE3; then loaders beside mosaicml-streaming and webdataset."""
+    """Bytes beside BLAKE3, the disk and a link; then loaders beside mosaicml-streaming and webdataset."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         if options.only in "bytes":
             yield from _bytes(base / "bytes", options)
+        if options.only in "large":
+            yield from _large(base / "large", options)
+        if options.only in "erasure":
+            yield from _erasure(options)
+        if options.only in "repair":
+            yield from _repair(base / "repair", options)
         if options.only in "loader":
             yield from _loaders(base / "loaders", options)
 
@@ -80,6 +96,14 @@ def _bytes(base: Path, options: Options) -> Iterator[Row]:
                     file.write(piece)
                     _sync(file.fileno())
 
+        def streamed() -> None:
+            """One file past the page cache: what the disk does at best."""
+            target = base / f"file-{next(numbers)}"
+            file = DISK.write_new(target, aligned)
+            DISK.sync(file)
+            DISK.close(file)
+            target.unlink()
+
         found = interleaved({"hash": hashed, "read": read, "verify": verified}, rounds, warmup=1)
         rate = {name: 1.048576e-3 * mib / timing.median_s for name, timing in found.items()}
         params: dict[str, float] = {"mib": mib, "chunk_mib": 1, "rounds": rounds}
@@ -87,13 +111,20 @@ def _bytes(base: Path, options: Options) -> Iterator[Row]:
             fraction = rate[name] / rate["hash"]
             yield Row("store", words, params, rate[name], "GB/s", "BLAKE3, 1 thread", rate["hash"], fraction)
         rounds = min(rounds, 3)
-        found = interleaved({"hash": hashed, "add": added, "write": written}, rounds, warmup=1)
+        aligned = page_aligned(len(data))
+        aligned[:] = view
+        timed = {"hash": hashed, "add": added, "write": written, "stream": streamed}
+        found = interleaved(timed, rounds, warmup=1)
         rate = {name: 1.048576e-3 * mib / timing.median_s for name, timing in found.items()}
-        params = {**params, "rounds": rounds, "fraction_of_blake3": round(rate["add"] / rate["hash"], 3)}
-        yield Row(
-            "store", "add", params, rate["add"], "GB/s", "files written and synced", rate["write"],
-            rate["add"] / rate["write"],
-        )  # fmt: skip
+        params = {**params, "rounds": rounds}
+        for peer, words in (
+            ("hash", "BLAKE3, 1 thread"),
+            ("write", "as many files written and synced"),
+            ("stream", "one file, past the page cache"),
+        ):
+            yield Row(
+                "store", "add", params, rate["add"], "GB/s", words, rate[peer], rate["add"] / rate[peer]
+            )
         on_disk = sum(p.stat().st_blocks * 512 for p in (base / "store").rglob("*") if p.is_file())
         overhead = 100 * (on_disk / len(data) - 1)
         yield Row(
@@ -106,6 +137,117 @@ def _bytes(base: Path, options: Options) -> Iterator[Row]:
             2.0,
             2.0 / max(overhead, 1e-3),
         )
+
+
+class _Counted:
+    """Rows of 1 MiB, all different, which nobody has to keep."""
+
+    kind, classes = "numpy", ()
+    fields = (Field("x", Kind.ARRAY, "uint8", (CHUNK,)),)
+
+    def __init__(self, mib: int) -> None:
+        self.n_bytes, self._mib = mib << 20, mib
+        self.fingerprint = blake3(b"%d" % mib).digest()
+
+    def blocks(self, start: int) -> Iterator[Run]:
+        row = np.random.default_rng(0).integers(0, 256, (1, CHUNK), np.uint8)
+        for number in range(start, self._mib):
+            row[0, :8] = np.array([number], "<i8").view(np.uint8)
+            yield Run.rows(row)
+
+    def sources(self) -> tuple[Source, ...]:
+        return ()
+
+
+def _large(base: Path, options: Options) -> Iterator[Row]:
+    """Verify what is not in the page cache, beside reading the same files."""
+    mib, rounds = (64, 1) if options.quick else (8192, min(options.rounds or 3, 3))
+    with Store(base, create=True) as store:
+        began_s = time.perf_counter()
+        manifest = add(store, _Counted(mib), "data")
+        added = (mib << 20) / (time.perf_counter() - began_s) / 1e9
+        paths = [store.objects.path(name) for name in objects_of(store, manifest)]
+
+        def verified() -> None:
+            _forget(paths)
+            if not verify(store, manifest).whole:
+                raise AssertionError("what was added is damaged")
+
+        def read() -> None:
+            _forget(paths)
+            with ThreadPoolExecutor(THREADS) as pool:
+                if sum(pool.map(lambda path: len(path.read_bytes()), paths)) < mib << 20:
+                    raise AssertionError("files are shorter than what was added")
+
+        found = interleaved({"verify": verified, "read": read}, rounds, warmup=0)
+    rate = {name: 1.048576e-3 * mib / timing.median_s for name, timing in found.items()}
+    params = {"mib": mib, "threads": THREADS, "rounds": rounds, "add_gbytes_per_s": round(added, 3)}
+    yield Row(
+        "store", "verify, nothing cached", params, rate["verify"], "GB/s", "reading the same files",
+        rate["read"], rate["verify"] / rate["read"],
+    )  # fmt: skip
+
+
+def _forget(paths: list[Path]) -> None:
+    """Have the page cache drop these files."""
+    for path in paths:
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(file)
+
+
+def _erasure(options: Options) -> Iterator[Row]:
+    """Code chunks of 1 MiB as 4+2, and decode them without two data fragments, beside BLAKE3."""
+    rounds, count = (2, 4) if options.quick else (options.rounds or 7, 64)
+    chunks = [np.random.default_rng(n).bytes(CHUNK) for n in range(count)]
+    code = Code(4, 2)
+    coded = [dict(enumerate(code.encode(chunk))) for chunk in chunks]
+    left = [{n: fragments[n] for n in (0, 3, 4, 5)} for fragments in coded]
+
+    def decode() -> None:
+        for chunk, fragments in zip(chunks, left, strict=True):
+            if code.decode(fragments, CHUNK) != chunk:
+                raise AssertionError("fragments give another chunk")
+
+    def encode() -> None:
+        for chunk in chunks:
+            code.encode(chunk)
+
+    def hashed() -> None:
+        for chunk in chunks:
+            blake3(chunk).digest()
+
+    found = interleaved({"encode": encode, "decode": decode, "hash": hashed}, rounds, warmup=1)
+    rate = {name: 1e-9 * CHUNK * count / timing.median_s for name, timing in found.items()}
+    engine = "NumPy" if isinstance(library("pyeclib"), str) else "ISA-L"
+    for name in ("encode", "decode"):
+        yield Row(
+            "store", f"{name} 4+2", {"chunk_mib": 1, "rounds": rounds, "engine": engine}, rate[name], "GB/s",
+            "BLAKE3, 1 thread", rate["hash"], rate[name] / rate["hash"],
+        )  # fmt: skip
+
+
+def _repair(base: Path, options: Options) -> Iterator[Row]:
+    """A host gets the copy that it owes from another one, over a link of 1 Gbit/s."""
+    mib, rounds = (16, 1) if options.quick else (512, min(options.rounds or 3, 3))
+    params: dict[str, Any] = {"mib": mib, "link": "1gbit", "rounds": rounds}
+    name, link = "repair from another host", 0.125
+    if why := missing():
+        yield Row("store", name, params, 0.0, "GB/s", f"not measured: {why}")
+        return
+    with Store(base / "source", create=True) as store:
+        add(store, _Counted(mib), "data", policy=Policy(replicas=2))
+    found = []
+    with Lab([Link("1gbit")] * 2) as lab:
+        for _ in range(rounds):
+            shutil.rmtree(base / "copy", ignore_errors=True)
+            program = str(Path(__file__).with_name("store_repair.py"))
+            said = json.loads(lab.run([sys.executable, program, str(base)], timeout_s=300.0).splitlines()[-1])
+            found.append(1e-9 * said["bytes"] / said["seconds"])
+    rate = statistics.median(found)
+    yield Row("store", name, params, rate, "GB/s", "the link", link, rate / link)
 
 
 def _loaders(base: Path, options: Options) -> Iterator[Row]:
@@ -129,7 +271,7 @@ def _loaders(base: Path, options: Options) -> Iterator[Row]:
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in makers}
         for number in range(rounds + 1):
             for name in list(makers) if number % 2 else reversed(list(makers)):
-                first_s, whole_s, seen, summed = _drain(makers[name](workers))
+                first_s, whole_s, seen, summed = _drain(makers[name], workers)
                 if (seen, summed) != (count, total):
                     raise AssertionError(f"{name} gave {seen} samples of {count}, labels {summed} of {total}")
                 if number:  # the first is warm-up
@@ -153,10 +295,10 @@ def _loaders(base: Path, options: Options) -> Iterator[Row]:
                 yield Row("store", name, params, mine, unit, peer, theirs, ratio)
 
 
-def _drain(loader: Any) -> tuple[float, float, int, int]:
-    """Seconds to the first batch and to the last, samples, and the sum of their labels."""
+def _drain(make: Callable[[int], Any], workers: int) -> tuple[float, float, int, int]:
+    """Seconds from opening to the first batch and to the last, samples, and the sum of their labels."""
     began_s, first_s, seen, summed = time.perf_counter(), 0.0, 0, 0
-    for image, label in loader:
+    for image, label in make(workers):
         first_s = first_s or time.perf_counter() - began_s
         seen += len(image)
         summed += int(label.sum())
@@ -222,6 +364,4 @@ def _webdataset(base: Path, images: np.ndarray, labels: np.ndarray) -> Callable[
 
 
 def _sync(descriptor: int) -> None:
-    import os
-
     os.fsync(descriptor)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import Protocol
 
 from blake3 import blake3
@@ -24,6 +25,7 @@ from pydec.store.store import Store
 
 _ASKED_MOST = 2  # requests to one peer at a time
 _SERVED_MOST = 8  # requests of one peer at a time; the rest is turned away
+_KEEPING = 8  # objects that are on their way to the disk
 LATE_S = 0.5  # after which another peer is asked as well
 DEADLINE_S = 30.0  # after which a peer that sends nothing is given up
 
@@ -83,6 +85,7 @@ class Exchange:
         self._open: list[Request] = []
         self._serving: dict[int, deque[Serving]] = {}
         self._unsaid: dict[int, deque[bytes]] = {}
+        self._keeping: deque[Future[None]] = deque()
         self._proofs: dict[tuple[int, int], list[bytes]] = {}
         self.lock = threading.RLock()
 
@@ -151,6 +154,7 @@ class Exchange:
                 moved |= self._serve(peer)
             for request in list(self._open):
                 self._look(request, lost)
+            self._look_at_kept(_KEEPING)
             return moved
         finally:
             self.lock.release()
@@ -182,7 +186,7 @@ class Exchange:
     @property
     def busy(self) -> bool:
         """Whether this peer waits for something, or sends something."""
-        return bool(self._open or any(self._serving.values()) or self._unsaid)
+        return bool(self._open or any(self._serving.values()) or self._unsaid or self._keeping)
 
     def _advance(self, request: Request) -> None:
         """Ask the next peer that is alive and has room; end the request if there is none left."""
@@ -294,10 +298,18 @@ class Exchange:
         request.data, request.source = data, attempt.peer
         self._end(request)
         if self._store is not None and request.kind is Kind.OBJECT:
-            try:
-                self._store.objects.adopt(request.digest, data)
-            except StoreError:
+            request.kept = self._store.objects.submit(self._store.objects.keep, data)
+            self._keeping.append(request.kept)
+            self._look_at_kept(_KEEPING)
+
+    def _look_at_kept(self, most: int) -> None:
+        """See which writes have ended, and wait until there are at most so many."""
+        while self._keeping and (len(self._keeping) > most or self._keeping[0].done()):
+            error = self._keeping.popleft().exception()
+            if isinstance(error, StoreError):
                 self.counts["unkept"] += 1  # the disk is full: what was asked for is here all the same
+            elif error is not None:
+                raise error
 
     def _asked_for(self, peer: int, message: Message) -> None:
         lack = Message(Kind.LACK, message.request, message.digest)

@@ -165,7 +165,7 @@ class Keeper:
                 self._wanted.append((name, size))
 
     def _taken(self) -> bool:
-        ended = [item for item in self._waiting if item[0].done]
+        ended = [item for item in self._waiting if item[0].settled]
         for request, size in ended:
             self._waiting.remove((request, size))
             if request.data is None and request.digest in self._coded:
@@ -207,7 +207,7 @@ class Keeper:
         shard = manifest.shards[number]
         if self._index is not None:
             request, of, which = self._index
-            if not request.done:
+            if not request.settled:
                 return False
             self._index = None
             if request.data is None and (of, which) == (manifest, number):

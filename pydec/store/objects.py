@@ -28,6 +28,7 @@ MOST_BYTES = 4 << 20
 T = TypeVar("T")
 _SYNCS = 4  # files that wait for the disk at the same time
 _MOST_OPEN = 64
+_FEW = 2
 
 
 class Reader(Protocol):
@@ -162,7 +163,7 @@ class Objects:
         self._batch.abandon()
 
     def adopt(self, digest: bytes, data: Buffer) -> None:
-        """Put an object that came from elsewhere, and commit.
+        """Put an object that came from elsewhere, and commit it; from any thread.
 
         Raises:
             ChunkError: it is not the object of that name; nothing was written.
@@ -170,8 +171,17 @@ class Objects:
         """
         if len(data) > MOST_BYTES or digest_of(data) != digest:
             raise ChunkError(digest, False, f"{len(data)} bytes came in place of object {digest.hex()[:16]}")
-        self.put(data)
-        self.commit()
+        self.keep(data)
+
+    def keep(self, data: Buffer) -> None:
+        """Put one object and commit it, apart from all that was put; from any thread.
+
+        Raises:
+            StoreError: the disk is full or fails.
+        """
+        batch = self.batch()
+        batch.put(data)
+        batch.commit()
 
     def quarantine(self, digest: bytes) -> None:
         """Move a file away that is not what its name says; where the disk cannot, it stays."""
@@ -354,7 +364,14 @@ class Batch:
         return same
 
     def _each(self, action: Callable[[T], None], items: Sequence[T]) -> None:
-        """Do something to all, several at a time; the first error is raised once none is under way."""
+        """Do something to all, several at a time; the first error is raised once none is under way.
+
+        A few are done here: who commits one object may itself be a thread that the others would wait for.
+        """
+        if len(items) <= _FEW:
+            for item in items:
+                action(item)
+            return
         errors = [future.exception() for future in [self._objects.submit(action, item) for item in items]]
         for error in errors:
             if error is not None:

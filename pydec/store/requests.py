@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from pydec.store.messages import Kind
@@ -27,6 +28,7 @@ class Request:
         done: whether it has ended.
         data: the object or manifest, verified; None if nobody has it.
         source: the rank that sent it.
+        kept: done once it is in the store, or cannot be; None: it is not put there.
     """
 
     kind: Kind
@@ -36,6 +38,12 @@ class Request:
     done: bool = False
     data: bytes | None = None
     source: int = -1
+    kept: Future[None] | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has ended, and is in the store if it is to be."""
+        return self.done and (self.kept is None or self.kept.done())
 
 
 @dataclass
