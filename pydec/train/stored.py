@@ -199,6 +199,7 @@ class Stored:
             "challenges_met": self.challenges.proved,
             "objects_repaired": self.repaired + self.keeper.damaged,
             "objects_scrubbed": self.keeper.scrubbed,
+            "fragments_remade": self.keeper.remade,
             "objects_owed": standing.owed,
             "objects_held": standing.here,
             "bytes_to_hold": standing.missing_bytes,
