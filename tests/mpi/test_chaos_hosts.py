@@ -146,6 +146,8 @@ class Hosts(Chaos):
     def _join(self, rank, drawn):
         """Have ranks in place of all that are lost, and one more the first time."""
         more = self.ranks == RANKS
+        if not more and len(self.living) == self.ranks:
+            return  # a new start has brought all of them back
         words = ["scale", f"={RANKS + 1}", "--run-dir", str(self.folder / "disk/run")]
         words += ["--host", f"{self.made.hosts[MORE]}:1"] if more else []
         words = [str(self.launcher), self.made.hosts[0], sys.executable, "-m", "pydec", *words]
