@@ -9,10 +9,13 @@
     pydec data repair N               or from other fragments, where it was added with --erasure
     pydec data export N DIR           the original bytes, verified
     pydec data grant N PUBLIC-KEY     let another identity read a private data set
+    pydec data revoke N PUBLIC-KEY    take that back, and make a new key for what is added from now on
     pydec data remove N               the data set, and every chunk that no other one needs
     pydec data gc [--dry-run]         what crashes and interrupted adds have left, and nothing needs
 
-N is a name, or 8 or more digits of a root. Without --store the store is in ~/.local/share/pydec/store.
+N is a name, or 8 or more digits of a root. Who reads private data is on the ledger that --ledger DIR names;
+without one in files beside the data, which whoever writes them can change. Without --store the store is in
+~/.local/share/pydec/store.
 """
 
 from __future__ import annotations
@@ -27,16 +30,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydec.cli import data_garbage
+from pydec.cli import data_access, data_garbage
 from pydec.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
-    from pydec.crypto.signing import SigningKey
     from pydec.store.manifest import Manifest, Policy
     from pydec.store.store import Store
     from pydec.store.upkeep import Report
 
-ACTIONS = ("add", "list", "status", "verify", "repair", "export", "grant", "remove", "gc")
+ACTIONS = ("add", "list", "status", "verify", "repair", "export", "grant", "revoke", "remove", "gc")
 _SHOWN = 5
 
 
@@ -48,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "target",
         nargs="?",
         metavar="DIR|KEY",
-        help="export: a folder that does not exist; grant: a public key",
+        help="export: a folder that does not exist; grant, revoke: a public key, or rank:N of the ledger",
     )
     parser.add_argument("--store", metavar="DIR", type=Path, help="the store's directory")
     parser.add_argument("--name", metavar="N", help="add: name of the data set")
@@ -72,13 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--from", dest="others", metavar="DIR", type=Path, action="append", default=[],
         help="repair: a store that may have what is missing; several are asked in order",
     )  # fmt: skip
-    parser.add_argument(
-        "--private", action="store_true", help="add: seal all chunks for the identity of --key"
-    )
-    parser.add_argument("--key", metavar="FILE", type=Path, help="identity that owns or reads private data")
-    parser.add_argument(
-        "--passphrase-from", metavar="SOURCE", help="passphrase of the key file: env:NAME or fd:NUMBER"
-    )
+    data_access.configure(parser)
     data_garbage.configure(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -93,20 +89,17 @@ def run(args: argparse.Namespace) -> int:
     """
     from pydec.store.store import Store
 
-    needs = args.action in ("add", "repair", "export", "grant", "remove")
+    needs = args.action in ("add", "repair", "export", "grant", "revoke", "remove")
     if needs and args.what is None:
         raise ConfigError(f"data {args.action}: {'PATH' if args.action == 'add' else 'N'} is missing")
-    if (args.target is not None) != (args.action in ("export", "grant")):
+    if (args.target is not None) != (args.action in ("export", "grant", "revoke")):
         missing = "DIR is missing" if args.action == "export" else "the public key is missing"
         raise ConfigError(f"data {args.action}: " + (missing if args.target is None else "too many words"))
     if (args.name is not None) != (args.action == "add"):
         raise ConfigError("data add needs --name N, and nothing else takes it")
     if args.others and args.action != "repair":
         raise ConfigError("--from DIR is for data repair; nothing else takes it")
-    if args.private and (args.action != "add" or args.key is None):
-        raise ConfigError(
-            "--private needs data add and --key FILE, the owner's; pydec keys new FILE makes one"
-        )
+    data_access.check(args)
     data_garbage.check(args)
     if args.replicas is not None and not 1 <= args.replicas <= 255:
         raise ConfigError(f"--replicas must be in [1, 255], got {args.replicas}")
@@ -128,13 +121,16 @@ def _add(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
     if args.format and args.format not in FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, got {args.format!r}")
     policy, began_s = _policy(args), time.perf_counter()
+    key = data_access.identity(args) if args.private else None
+    owner = None if key is None else data_access.Owner(args, store, key)
+    extends = None if owner is None else owner.extended()
     try:
         given = open_input(args.what, args.format, ragged=args.ragged)
         with _progress(args, f"add {args.name}", given.n_bytes) as shown:
             manifest = add(
                 store, given, args.name, policy=policy,
                 chunk_bytes=args.chunk_bytes or CHUNK_BYTES, progress=shown,
-                private=_identity(args) if args.private else None,
+                private=key, extends=extends,
             )  # fmt: skip
     except StoreError as error:
         raise StoreError(f"{error}; nothing was added") from error
@@ -144,6 +140,8 @@ def _add(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
         )
         raise
     found = {**_facts(manifest), "seconds": round(time.perf_counter() - began_s, 3)}
+    if owner is not None:
+        found |= owner.added(manifest)
     if not args.json:
         _show(found)
     return found, 0
@@ -251,12 +249,11 @@ def _repair(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int
 
 def _export(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
     from pydec.store.export import export
-    from pydec.store.keys import keyring
     from pydec.store.reading import Samples
 
     manifest = store.find(args.what)
+    keys = data_access.keyring(args, store, manifest, data_access.identity(args))
     with _progress(args, f"export {manifest.name}", manifest.head.n_bytes) as shown:
-        keys = keyring(store, manifest, _identity(args))
         files = export(Samples(manifest, store.objects, keys=keys), Path(args.target), progress=shown)
     found = {"name": manifest.name, "directory": args.target, "files": files}
     if not args.json:
@@ -265,30 +262,13 @@ def _export(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int
 
 
 def _grant(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
-    from pydec.store.keys import grant
-
-    manifest, identity = store.find(args.what), _identity(args)
-    if identity is None:
-        raise ConfigError("data grant needs --key FILE, the owner's")
-    try:
-        grantee = bytes.fromhex(args.target)
-    except ValueError:
-        grantee = b""
-    if len(grantee) != len(identity.public):
-        raise ConfigError(f"{args.target!r} is no public key; pydec keys show FILE prints one")
-    grant(store, manifest, identity, grantee)
-    found = {"name": manifest.name, "reader": args.target}
+    found = data_access.change(args, store)
     if not args.json:
         _show(found)
     return found, 0
 
 
-def _identity(args: argparse.Namespace) -> SigningKey | None:
-    if args.key is None:
-        return None
-    from pydec.crypto import keyfile
-
-    return keyfile.load(args.key, keyfile.secret_from(args.passphrase_from) if args.passphrase_from else None)
+_revoke = _grant
 
 
 def _remove(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:

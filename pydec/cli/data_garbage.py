@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``gc`` and ``remove``."""
+    """Add the options of ``gc`` and ``remove``; ``--ledger`` is of private data, too."""
     parser.add_argument(
         "--ledger", metavar="DIR", type=Path, action="append", default=[], dest="ledgers",
-        help="remove: a ledger to ask beside those that jobs with this store had",
+        help="remove: a ledger to ask beside those that jobs with this store had; add --private, export, "
+        "grant, revoke: the one that says who reads",
     )  # fmt: skip
     parser.add_argument(
         "--force", action="store_true", help="remove: also a data set that a ledger still names"
@@ -27,8 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raise ConfigError unless the options are of this action."""
-    if (args.ledgers or args.force) and args.action != "remove":
-        raise ConfigError("--ledger and --force need data remove")
+    if args.force and args.action != "remove":
+        raise ConfigError("--force needs data remove")
     if args.dry_run and args.action != "gc":
         raise ConfigError("--dry-run needs data gc")
     if args.action == "gc" and args.what is not None:

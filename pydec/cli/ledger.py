@@ -5,16 +5,19 @@
     pydec ledger follow DIR    verify, then print every block as it is decided, until interrupted
     pydec ledger export DIR    every block as one JSON object a line
     pydec ledger grant DIR WHO ROLE...     give roles: admin, data-owner, trainer, validator, observer
-    pydec ledger revoke DIR WHO ROLE...    take them; both need an admin's key, --key FILE or that of the node
+    pydec ledger revoke DIR WHO ROLE...    take them
+    pydec ledger config DIR NAME=VALUE...  set options of the run: admission, algorithm, aggregate, ...
 
 DIR is a ledger directory, also one that a running node writes; verify also takes the directory of a run,
 which holds one for every rank, and compares them. Every action verifies what it prints, offline. The ledger
 of a node that joined by a snapshot begins there, and every action says so: the certificates of all epochs
 from the genesis to the snapshot's block and the state's root are verified, the blocks before it are not here.
 
-WHO is a public key, as pydec keys show prints it, its first digits, or rank:N. What is granted or taken goes
-to the inbox of DIR's first node: a running job commits it within seconds, another one at its next start. It
-counts from the ledger's next epoch on; a rank that may not train any more is left out at the next report.
+The last three need an admin's key, --key FILE or that of the node. WHO is a public key, as pydec keys show
+prints it, its first digits, or rank:N. What is said goes to the inbox of DIR's first node: a running job
+commits it within seconds, another one at its next start. It counts from the ledger's next epoch on; a rank
+that may not train any more is left out at the next report. Options decide what the ledger asks of newcomers
+at once; how a job trains is its own command's word, which the next start writes over them.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ if TYPE_CHECKING:
     from pydec.consensus.replay import Replay
 
 _POLL_S = 0.2
-_ACTIONS = ["show", "verify", "follow", "export", "grant", "revoke"]
+_SAYS = ("grant", "revoke", "config")
+_ACTIONS = ["show", "verify", "follow", "export", *_SAYS]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +46,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=_ACTIONS, help="what to do")
     parser.add_argument("directory", metavar="DIR", type=Path, help="the ledger directory")
     parser.add_argument(
-        "words", metavar="WHO ROLE", nargs="*", help="grant, revoke: to whom, and which roles"
+        "words",
+        metavar="WHO ROLE",
+        nargs="*",
+        help="grant, revoke: to whom, and which roles; config: NAME=VALUE",
     )
-    parser.add_argument("--key", metavar="SOURCE", help="grant, revoke: a key file, env:NAME or fd:NUMBER")
+    parser.add_argument("--key", metavar="SOURCE", help="an admin's: a key file, env:NAME or fd:NUMBER")
     parser.add_argument(
         "--passphrase-from", metavar="SOURCE", help="where the key's passphrase is: env:NAME or fd:NUMBER"
     )
@@ -69,8 +76,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--blocks goes with follow and is at least 1")
     if args.height is not None and (args.action not in ("show", "export") or args.height < 1):
         raise ConfigError("--height goes with show and export and is at least 1")
-    ranks = _of_ranks(args.directory)
-    if args.action in ("grant", "revoke"):
+    ranks = nodes_of(args.directory)
+    if args.action in _SAYS:
         return _roles(args, ranks[0] if ranks else args.directory)
     if args.words or args.key or args.passphrase_from:
         raise ConfigError(f"ledger {args.action} takes a directory and no role or key")
@@ -93,7 +100,7 @@ def _roles(args: argparse.Namespace, node: Path) -> int:
         return say(args, chain.replay.state, node)
 
 
-def _of_ranks(directory: Path) -> list[Path]:
+def nodes_of(directory: Path) -> list[Path]:
     """The ledger directories of a run's ranks; none if the directory is a ledger itself."""
     from pydec.consensus.file_storage import GENESIS
 

@@ -7,12 +7,18 @@ them within seconds, another one at its next start. What is committed is removed
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
+from pydec.consensus.block import NO_HASH
 from pydec.consensus.driver import Driver, Receipt
+from pydec.consensus.state import execute
 from pydec.consensus.state.chain import ChainState
-from pydec.consensus.transactions import Transaction, transaction_id
+from pydec.consensus.state.draft import Draft, NotYetError
+from pydec.consensus.transactions import Body, Transaction, sign, transaction_id
+from pydec.crypto.signing import SigningKey
 from pydec.errors import FrameError, LedgerError, SetupError, TransactionError
 
 FOLDER = "inbox"
@@ -48,6 +54,65 @@ def waiting(directory: Path) -> list[Transaction]:
         except (OSError, FrameError):
             continue
     return sorted(found, key=lambda transaction: (transaction.sender, transaction.sequence))
+
+
+class Bundle:
+    """Transactions of one sender that follow each other, and what already waits in the inbox: each is checked
+    after those before it, and all are laid down together, or none.
+
+    Args:
+        directory: of the node.
+        state: the newest that is known.
+        key: of the sender.
+    """
+
+    def __init__(self, directory: Path, state: ChainState, key: SigningKey) -> None:
+        self._directory, self._chain_id, self._key = directory, state.chain_id, key
+        self._state, self._draft = state, Draft(state, state.height + 1, NO_HASH)
+        self._later = 0  # of this sender's that wait for a later block, so that none after them can be judged
+        self._made: list[bytes] = []
+        for waits in waiting(directory):
+            with contextlib.suppress(TransactionError):
+                self._apply(waits.encode(), waits.sender)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    @property
+    def state(self) -> ChainState:
+        """The accounts, data sets and run as they will be after all of these; the rest as it is."""
+        draft = self._draft
+        return replace(self._state, accounts=draft.accounts, datasets=draft.datasets, run=draft.run)
+
+    def say(self, body: Body) -> None:
+        """Sign one more.
+
+        Raises:
+            TransactionError: the chain refuses it, also as a ``DeniedTransaction``.
+        """
+        account = self._draft.accounts.get(self._key.public)
+        sequence = (account.sequence if account is not None else 0) + self._later
+        data = sign(self._key, self._chain_id, sequence, body)
+        self._apply(data, self._key.public)
+        self._made.append(data)
+
+    def put(self) -> list[Path]:
+        """Lay all of them into the inbox; their files.
+
+        Raises:
+            SetupError: it cannot be written.
+        """
+        return [put(self._directory, data) for data in self._made]
+
+    def _apply(self, data: bytes, sender: bytes) -> None:
+        mine = sender == self._key.public
+        if mine and self._later:
+            self._later += 1
+            return
+        try:
+            execute.apply(self._draft, data)
+        except NotYetError:
+            self._later += mine
 
 
 class Inbox:
@@ -87,9 +152,10 @@ class Inbox:
                 continue
             transaction = Transaction.decode(data)
             account = state.accounts.get(transaction.sender)
-            if account is not None and transaction.sequence < account.sequence:
+            following = 0 if account is None else account.sequence
+            if transaction.sequence < following:
                 self._clear(path, TransactionError(_USED))
-            else:
+            elif transaction.sequence < following + execute.AHEAD:  # others wait here, as pools refuse them
                 self._given[path] = driver.submit(data)
         return list(self._given.values())
 

@@ -27,6 +27,7 @@ from pydec.store.journal import Journal
 from pydec.store.manifest import (
     CHUNK_BYTES,
     LEAST_CHUNK_BYTES,
+    NO_DIGEST,
     Field,
     Head,
     Manifest,
@@ -206,6 +207,7 @@ def add(
     policy: Policy | None = None,
     chunk_bytes: int = CHUNK_BYTES,
     private: SigningKey | None = None,
+    extends: tuple[Manifest, DatasetKey] | None = None,
     progress: Callable[[int], None] = lambda n_bytes: None,
 ) -> Manifest:
     """Add a data set to a store.
@@ -219,6 +221,7 @@ def add(
         policy: replicas, owner, encryption.
         chunk_bytes: most bytes of a chunk; samples are not cut unless they are larger.
         private: seal the chunks for this identity, the owner; see ``keys.py``.
+        extends: a private data set of this owner, whose readers are to read this one too, and its newest key.
         progress: called now and then with the bytes that were added so far.
 
     Returns:
@@ -246,8 +249,14 @@ def add(
     with store.lock():
         store.check_free(name)
         if private is not None:
-            key = keys.key_to_add(store, name, private)
-            policy = replace(policy, owner=private.public, encryption=Lock.of([key]).encode())
+            parent, readers = NO_DIGEST, {private.public}
+            if extends is None:
+                key = keys.key_to_add(store, name, private)
+            else:
+                parent, key = extends[0].root, extends[1]
+                readers |= keys.readers(store, parent, key.generation)
+            lock = Lock.of([key]).encode()
+            policy = replace(policy, owner=private.public, parent=parent, encryption=lock)
         words = repr((given.kind, given.fields, given.classes, chunk_bytes, policy)).encode()
         journal = Journal(store, name, blake3(words + given.fingerprint).digest())
         done = sum(shard.samples for shard in journal.shards)
@@ -286,7 +295,7 @@ def add(
         except (ValueError, FrameError) as error:
             raise StoreError(f"it cannot be described: {error}") from None
         if key is not None:
-            keys.keep(store, manifest.root, key, policy.owner)
+            keys.keep(store, manifest.root, key, readers)
         store.add_manifest(manifest)
         journal.end()
         if key is not None:

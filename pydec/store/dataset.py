@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils import data as torch_data
 
+from pydec.crypto.keyring import Keyring
 from pydec.crypto.signing import SigningKey
 from pydec.errors import ConfigError
 from pydec.store.keys import keyring
@@ -49,7 +50,7 @@ class Dataset(torch_data.Dataset[Any]):
         transform: makes of the tuple what is wanted.
         cache_bytes: most bytes of chunks that are kept in memory, in each process.
         reader: where objects come from; None: the store. It is not pickled: workers read the store.
-        key: identity that may read a private data set. It is not pickled either.
+        key: identity that may read a private data set, or its keys. They are not pickled either.
 
     Raises:
         ConfigError: no such store, data set, field or part; or it is private, and there is no key.
@@ -67,13 +68,13 @@ class Dataset(torch_data.Dataset[Any]):
         transform: Transform | None = None,
         cache_bytes: int = CACHE_BYTES,
         reader: Reader | None = None,
-        key: SigningKey | None = None,
+        key: SigningKey | Keyring | None = None,
     ) -> None:
         self._directory = None if store is None else Path(store)
         self._transform, self._cache_bytes, self._reader = transform, cache_bytes, reader
         with Store(self._directory) as opened:
             self.manifest: Manifest = opened.find(name)
-            self._keys = keyring(opened, self.manifest, key)
+            self._keys = key if isinstance(key, Keyring) else keyring(opened, self.manifest, key)
         head = self.manifest.head
         known = [field.name for field in head.fields]
         for wanted in fields or ():

@@ -1,14 +1,17 @@
 """Keys of private data sets, each wrapped for the identities that may read: what a store keeps of them.
 
     DIR/keys/ROOT           a data set's key, wrapped for its owner and whoever was granted it
+    DIR/keys/chain.ROOT     id of the chain whose ledger says who reads it; the file above has its owner alone
     DIR/keys/adding.NAME    the key of an add under way, wrapped for its owner, so that it can go on
 
 No secret is in these files in the clear: who reads needs the signing key that an entry is for. On a ledger
-GRANT carries the same entries.
+GRANT carries the same entries, and REVOKE takes them back; without one, whoever writes the store's files
+decides, and another copy of the store knows nothing of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,19 +71,20 @@ def key_to_add(store: Store, name: str, identity: SigningKey) -> DatasetKey:
     return key
 
 
-def keep(store: Store, root: bytes, key: DatasetKey, owner: bytes) -> None:
-    """Keep the key of a data set that is about to be in the store, for its owner.
+def keep(store: Store, root: bytes, key: DatasetKey, readers: Iterable[bytes]) -> None:
+    """Keep the key of a data set that is about to be in the store, for its owner and whoever else reads it.
 
     Raises:
         StoreError: the disk is full or fails.
     """
-    entry = Entry(owner, key.generation, wrap_key(key, root, owner))
-    _write(store, _path(store, root.hex()), _ENTRIES.encode((entry,)))
+    entries = [Entry(reader, key.generation, wrap_key(key, root, reader)) for reader in sorted(set(readers))]
+    _write(store, _path(store, root.hex()), _ENTRIES.encode(tuple(entries)))
 
 
 def forget(store: Store, name: str, root: bytes | None = None) -> None:
     """Forget the key of an add, and that of a data set."""
-    for path in [_path(store, f"adding.{name}"), *([] if root is None else [_path(store, root.hex())])]:
+    names = [] if root is None else [root.hex(), f"chain.{root.hex()}"]
+    for path in (_path(store, name) for name in (f"adding.{name}", *names)):
         with naming(path, "removed", StoreError):
             store.disk.remove(path)
 
@@ -105,7 +109,11 @@ def keyring(store: Store, manifest: Manifest, identity: SigningKey | None) -> Ke
             if entry.grantee == identity.public
         ]
         if not keys:
-            raise AccessDenied(identity.public, "read the data set", manifest.root, "its owner's grant")
+            on = chain(store, manifest.root)
+            where = f" on the ledger of chain {on.hex()[:16]}, named with --ledger" if on else ""
+            raise AccessDenied(
+                identity.public, "read the data set", manifest.root, f"its owner's grant{where}"
+            )
         return Keyring(manifest.root, identity.public, lock, keys)
     except FrameError as error:
         raise StoreError(f"the key of {manifest.name} for {identity.public.hex()[:16]}: {error}") from None
@@ -115,19 +123,83 @@ def grant(store: Store, manifest: Manifest, identity: SigningKey, grantee: bytes
     """Let another identity read a private data set, as far as this one can.
 
     Raises:
-        ConfigError: the data set is not private.
+        ConfigError: the data set is not private, or a ledger says who reads it.
         AccessDenied: this identity cannot read it.
         SignatureError: ``grantee`` is no key that somebody could hold.
         StoreError: the disk is full or fails.
     """
+    ring = _own(store, manifest, identity)
+    made = [Entry(grantee, at, wrap_key(ring[at], manifest.root, grantee)) for at in ring]
+    _change(store, manifest.root, made)
+
+
+def revoke(store: Store, manifest: Manifest, identity: SigningKey, grantee: bytes) -> DatasetKey:
+    """Forget a reader's keys here, and make a new one for what its owner adds from now on.
+
+    Other copies of these files still have the reader's keys, and what it could open it can open for ever.
+
+    Returns:
+        The new key, kept for all who still read.
+
+    Raises:
+        ConfigError: as ``grant``; or there is no such reader.
+        AccessDenied: this identity is not the owner.
+        StoreError: the disk is full or fails.
+    """
+    ring = _own(store, manifest, identity)
+    if identity.public != manifest.head.policy.owner:
+        raise AccessDenied(identity.public, "revoke access to", manifest.root, "to be its owner")
+    if grantee == identity.public or grantee not in readers(store, manifest.root):
+        raise ConfigError(f"{grantee.hex()[:16]} is no reader of {manifest.name} beside its owner")
+    key = DatasetKey.generate(ring.lock.dataset, max(ring) + 1)
+    left = readers(store, manifest.root) - {grantee}
+    made = [Entry(reader, key.generation, wrap_key(key, manifest.root, reader)) for reader in left]
+    _change(store, manifest.root, made, without=grantee)
+    return key
+
+
+def readers(store: Store, root: bytes, generation: int | None = None) -> set[bytes]:
+    """Who has a key of a data set here, or that of one generation."""
+    return {e.grantee for e in _entries(store, root) if generation in (None, e.generation)}
+
+
+def bind(store: Store, root: bytes, chain_id: bytes, owner: bytes) -> None:
+    """Leave it to a ledger who reads a data set: nobody but its owner has a key here any more.
+
+    Raises:
+        StoreError: the disk is full or fails.
+    """
+    _write(store, _path(store, f"chain.{root.hex()}"), chain_id)
+    kept = tuple(entry for entry in _entries(store, root) if entry.grantee == owner)
+    _write(store, _path(store, root.hex()), _ENTRIES.encode(kept))
+
+
+def chain(store: Store, root: bytes) -> bytes:
+    """Id of the chain that says who reads a data set; empty: this store does."""
+    return _read(store, _path(store, f"chain.{root.hex()}"))
+
+
+def told_by(chain_id: bytes, manifest: Manifest) -> str:
+    """Why the readers of a data set cannot be changed here."""
+    return (
+        f"the ledger of chain {chain_id.hex()[:16]} says who reads {manifest.name}: name it with --ledger DIR"
+    )
+
+
+def _own(store: Store, manifest: Manifest, identity: SigningKey) -> Keyring:
+    """The keys of who wants to change the readers here."""
+    if on := chain(store, manifest.root):
+        raise ConfigError(told_by(on, manifest))
     ring = keyring(store, manifest, identity)
     if ring is None:
         raise ConfigError(f"data set {manifest.name} is not private: everybody can read it")
-    kept = {(entry.grantee, entry.generation): entry for entry in _entries(store, manifest.root)}
-    for generation in ring:
-        wrapped = wrap_key(ring[generation], manifest.root, grantee)
-        kept[grantee, generation] = Entry(grantee, generation, wrapped)
-    _write(store, _path(store, manifest.root.hex()), _ENTRIES.encode(tuple(kept[at] for at in sorted(kept))))
+    return ring
+
+
+def _change(store: Store, root: bytes, made: Iterable[Entry], without: bytes = b"") -> None:
+    kept = {(entry.grantee, entry.generation): entry for entry in (*_entries(store, root), *made)}
+    left = tuple(kept[at] for at in sorted(kept) if at[0] != without)
+    _write(store, _path(store, root.hex()), _ENTRIES.encode(left))
 
 
 def entries(store: Store, root: bytes) -> bytes:

@@ -12,10 +12,13 @@ from collections.abc import Callable, Sequence
 from pydec.comm.living import living
 from pydec.comm.team import place_of, rank_of
 from pydec.comm.transport import Transport
+from pydec.consensus import grants
 from pydec.consensus.access import Action, allow, check_role
 from pydec.consensus.driver import Driver
 from pydec.consensus.state.chain import ChainState
-from pydec.errors import AccessDenied, ConfigError, LedgerError
+from pydec.crypto.keyring import Keyring, Lock
+from pydec.crypto.signing import SigningKey
+from pydec.errors import AccessDenied, ConfigError, FrameError, LedgerError, StoreError
 from pydec.train.together import Member, table
 
 _TRIES = 8
@@ -138,6 +141,29 @@ class Admission:
         except AccessDenied:
             return False
         return True
+
+    def keyring(self, identity: SigningKey, root: bytes, lock: bytes) -> Keyring | None:
+        """This rank's keys of a private data set; None where the ledger does not know it.
+
+        Args:
+            identity: of this rank.
+            root: of the data set.
+            lock: encoded, of the manifest with that root.
+
+        Raises:
+            AccessDenied: it was not granted to this rank, or was taken from it; that is counted.
+            StoreError: a granted key does not open.
+        """
+        record = self._state.datasets.get(root)
+        if record is None or not record.encrypted:
+            return None
+        try:
+            return grants.keyring(self._state, identity, root, Lock.decode(lock))
+        except AccessDenied as error:
+            self._driver.gate.note(error)
+            raise
+        except FrameError as error:
+            raise StoreError(f"the ledger's key of data set {root.hex()[:16]}: {error}") from None
 
     def _check(self, identity: bytes, action: Action) -> None:
         try:

@@ -19,7 +19,7 @@ from pydec.comm.layout import node_layout
 from pydec.comm.team import rank_of
 from pydec.comm.transport import Stream
 from pydec.consensus.transactions import Dataset as Registration
-from pydec.crypto.signing import SigningKey
+from pydec.crypto.keyring import Keyring
 from pydec.errors import ChunkError, ConfigError, PydecError, SetupError, StoreError
 from pydec.peer import Peer
 from pydec.store import keys
@@ -61,7 +61,7 @@ class Stored:
         exchange: with the other ranks.
         sources: ranks that had the data set before.
         node: of every rank, see ``node_layout``.
-        identity: of this rank, if the data set is private.
+        key: what this rank opens it with, if the data set is private.
 
     Attributes:
         repaired: chunks that were damaged on this disk and came back.
@@ -77,11 +77,10 @@ class Stored:
         exchange: Exchange,
         sources: list[int],
         node: list[int],
-        identity: SigningKey | None,
+        key: Keyring | None,
         proofs: list[Proof],
     ) -> None:
-        self.proofs = proofs
-        self._identity = identity
+        self._key, self.proofs = key, proofs
         self.manifest, self.exchange, self.repaired = manifest, exchange, 0
         self._peer, self._store, self._sources, self._node = peer, store, sources, node
         link = peer.transport.stream(Stream.DATA)
@@ -104,8 +103,8 @@ class Stored:
         Raises:
             ConfigError: no such field or part.
         """
-        name, key = self.manifest.root.hex(), self._identity
-        return Dataset(name, store=self._store.directory, reader=self, key=key, **options)
+        name = self.manifest.root.hex()
+        return Dataset(name, store=self._store.directory, reader=self, key=self._key, **options)
 
     def get(self, digest: bytes) -> bytes:
         """See ``Reader.get``."""
@@ -154,11 +153,12 @@ class Stored:
         return [*held, *self._sources]
 
     @property
-    def transaction(self) -> Registration:
-        """What registers the data set on a ledger."""
-        policy = self.manifest.head.policy
-        sealed, root, name = int(bool(policy.encryption)), self.manifest.root, self.manifest.name
-        return Registration(root, name, policy.replicas, policy.parity, sealed, policy.parent)
+    def transaction(self) -> Registration | None:
+        """What registers the data set on a ledger; None of a private one, as its owner does that."""
+        policy, root, name = self.manifest.head.policy, self.manifest.root, self.manifest.name
+        if policy.encryption:
+            return None
+        return Registration(root, name, policy.replicas, policy.parity, 0, policy.parent)
 
     def _draw(self) -> tuple[int, bytes] | None:
         """A rank that owes an object which is here too; see ``challenges.Draw``."""
@@ -276,8 +276,8 @@ def stored(peer: Peer, config: TrainConfig, ledger: RunLedger | None = None) -> 
         jointly(peer, lambda: _threads(peer, background))
         jointly(peer, lambda: use.enter_context(store.using(root)))
         manifest = jointly(peer, lambda: _manifest(peer, store, exchange, root))
-        identity = _reader(peer, config, store, manifest)
-        found.append(Stored(peer, store, manifest, exchange, sources, node, identity, proofs))
+        key = _reader(peer, config, store, manifest, ledger)
+        found.append(Stored(peer, store, manifest, exchange, sources, node, key, proofs))
         yield found[0]
     finally:
         if background is not None:
@@ -326,26 +326,33 @@ def _one(name: str, roots: list[str], said: list[str]) -> None:
         )
 
 
-def _reader(peer: Peer, config: TrainConfig, store: Store, manifest: Manifest) -> SigningKey | None:
-    """The identity that opens a private data set on this rank, given its wrapped key; all ranks together."""
-    if not manifest.head.policy.encryption:
+def _reader(
+    peer: Peer, config: TrainConfig, store: Store, manifest: Manifest, ledger: RunLedger | None
+) -> Keyring | None:
+    """What opens a private data set here: by the grants of the ledger if that knows it, else by those beside
+    the data; all ranks together.
+    """
+    lock = manifest.head.policy.encryption
+    if not lock:
         return None
     known = texts(peer, jointly(peer, lambda: keys.entries(store, manifest.root).hex()))
 
-    def take() -> SigningKey:
+    def take() -> Keyring:
         if not (config.key or config.ledger):
             raise ConfigError(
                 f"--data {config.data} is private: name the key that may read it with --key, or --ledger for "
                 "the "
                 "ranks' own"
             )
-        if not keys.entries(store, manifest.root):
-            keys.adopt(store, manifest.root, bytes.fromhex(max(known, key=len)))
         identity = own_identity(config, rank_of(peer.transport, peer.rank))
-        ring = keys.keyring(store, manifest, identity)
+        ring = None if ledger is None else ledger.admission.keyring(identity, manifest.root, lock)
+        if ring is None:
+            if not keys.entries(store, manifest.root):
+                keys.adopt(store, manifest.root, bytes.fromhex(max(known, key=len)))
+            ring = keys.keyring(store, manifest, identity)
         assert ring is not None
         ring.check_complete()
-        return identity
+        return ring
 
     return jointly(peer, take)
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from pydec.cli.main import main
+from pydec.crypto import keyfile
+from pydec.crypto.signing import SigningKey
 
 
 @pytest.fixture
@@ -107,17 +109,38 @@ def test_what_is_said_to_people(data, tmp_path):
         (["add", "x.npy", "--name", "x", "--erasure", "4+2", "--replicas", "3"], "name one of them"),
         (["repair", "x"], "there is no store in"),
         (["verify", "x", "--from", "y"], "--from DIR is for data repair"),
+        (["revoke", "x"], "the public key is missing"),
+        (["add", "x.npy", "--name", "x", "--extends", "y"], "--extends needs data add --private"),
+        (["verify", "x", "--ledger", "L"], "--ledger needs data add --private, export, grant, revoke"),
         (["verify", "x"], "there is no store in"),
         (["remove", "x"], "there is no store in"),
         (["gc", "x"], "data gc: too many words"),
         (["list", "--dry-run"], "--dry-run needs data gc"),
-        (["gc", "--force"], "need data remove"),
+        (["gc", "--force"], "--force needs data remove"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_status_2(data, words, reason):
     said = data(*words, status=2, json_=False)
     assert reason in said
     assert said.count("\n") == 1
+
+
+def test_readers_beside_the_data_come_and_go_and_the_command_says_what_that_is_worth(data, tmp_path):
+    who = SigningKey(bytes([2]) * 32).public.hex()
+    keyfile.create(tmp_path / "owner.key", SigningKey(bytes([1]) * 32))
+    keyfile.create(tmp_path / "reader.key", SigningKey(bytes([2]) * 32))
+    owner, reader = (["--key", tmp_path / f"{name}.key"] for name in ("owner", "reader"))
+    assert "other copies" in data("add", tmp_path / "x.npy", "--name", "x", "--private", *owner)["readers"]
+    assert "other copies" in data("grant", "x", who, *owner)["kept"]
+    data("export", "x", tmp_path / "out", *reader)
+    taken = data("revoke", "x", who, *owner)
+    assert (taken["generation"], taken["reader"]) == (1, who)
+    assert "can open for ever" in taken["not undone"]
+    said = data("export", "x", tmp_path / "again", *reader, status=1, json_=False)
+    assert "may not read the data set" in said
+    assert said.count("\n") == 1
+    assert "is no reader of x" in data("revoke", "x", who, *owner, status=2, json_=False)
+    assert "is no public key" in data("grant", "x", "bob", *owner, status=2, json_=False)
 
 
 def test_bad_data_is_one_line_and_status_1(data, tmp_path):

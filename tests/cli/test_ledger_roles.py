@@ -11,7 +11,7 @@ from pydec.consensus import inbox
 from pydec.consensus.file_storage import KEY_FILE, FileStorage, create
 from pydec.consensus.node import founders
 from pydec.consensus.roles import Role
-from pydec.consensus.transactions import Grant, Revoke
+from pydec.consensus.transactions import Config, Grant, Revoke
 from pydec.crypto import keyfile
 from pydec.crypto.signing import SigningKey
 
@@ -46,6 +46,24 @@ def test_an_admin_s_words_are_signed_one_after_the_other(ledger, capsys):
         transaction.verify(chain_id)
 
 
+def test_an_admin_sets_options(ledger, capsys):
+    assert main(["ledger", "config", str(ledger), "f=1", "admission=invite"]) == 0
+    assert capsys.readouterr().out.startswith("config        f=1, admission=invite\nby            ")
+    assert main(["ledger", "config", str(ledger), "f=2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["options"] == {"f": "2"}
+    first, second = inbox.waiting(ledger / "rank-0")
+    assert first.body == Config((("admission", "invite"), ("f", "1")))
+    assert (second.body, second.sequence) == (Config((("f", "2"),)), 1)
+
+
+def test_what_follows_from_what_waits_is_judged_after_it(ledger, capsys):
+    words = ["ledger", "grant", str(ledger), STRANGER, "observer"]
+    assert main(words) == 0
+    assert main(words) == 1
+    assert "has observer already" in capsys.readouterr().err
+    assert len(inbox.waiting(ledger / "rank-0")) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
@@ -62,6 +80,19 @@ def test_an_admin_s_words_are_signed_one_after_the_other(ledger, capsys):
         ),
         (["grant", "L", "rank:1", "admin", "--key", "L/none.json"], 1, "none.json"),
         (["verify", "L", "--key", "x"], 2, "takes a directory and no role or key"),
+        (["config", "L"], 2, "say which options"),
+        (["config", "L", "speed=9"], 2, "expected NAME=VALUE, with NAME one of admission, algorithm"),
+        (["config", "L", "f"], 2, "expected f=a whole number in [0, 65536], got f="),
+        (
+            ["config", "L", "admission=free"],
+            2,
+            "expected admission=pow or stake or invite, got admission=free",
+        ),
+        (
+            ["config", "L", "f=1", "--key", "L/rank-1/key.json"],
+            1,
+            "may not change options: it needs the role admin",
+        ),
     ],
 )
 def test_what_is_refused_costs_one_line_and_nothing_is_laid_down(

@@ -60,6 +60,45 @@ def test_who_was_not_granted_it_is_named(store, private):
         keys.keyring(store, private, STRANGER)
 
 
+def test_a_revoked_reader_opens_nothing_here_and_new_data_has_another_key(store, private, tmp_path):
+    keys.grant(store, private, OWNER, READER.public)
+    keys.grant(store, private, OWNER, STRANGER.public)
+    with pytest.raises(AccessDenied, match="to be its owner"):
+        keys.revoke(store, private, READER, STRANGER.public)
+    kept = keys.keyring(store, private, STRANGER)
+    assert kept is not None
+    new = keys.revoke(store, private, OWNER, STRANGER.public)
+    assert (new.generation, keys.readers(store, private.root, 1)) == (1, {OWNER.public, READER.public})
+    with pytest.raises(AccessDenied):
+        keys.keyring(store, private, STRANGER)
+    with pytest.raises(ConfigError, match="is no reader of d beside its owner"):
+        keys.revoke(store, private, OWNER, STRANGER.public)
+    newest = keys.keyring(store, private, OWNER)[1]
+    write(tmp_path / "more", {b"a": b"newer" * 100})
+    given = open_input(str(tmp_path / "more"))
+    more = add(store, given, "e", chunk_bytes=CHUNK, private=OWNER, extends=(private, newest))
+    assert more.head.policy.parent == private.root
+    assert dict(values(opened(store, more, READER))) == {b"a": b"newer" * 100}
+    with pytest.raises(AccessDenied):
+        keys.keyring(store, more, STRANGER)
+    chunk = store.objects.get(next(iter(store.layout(more, 0).index.names)))
+    with pytest.raises(AccessDenied, match="generation 1"):
+        kept.decrypt_chunk(0, chunk)
+
+
+def test_a_ledger_that_says_who_reads_leaves_the_owner_alone_here(store, private):
+    keys.grant(store, private, OWNER, READER.public)
+    keys.bind(store, private.root, bytes([7]) * 32, OWNER.public)
+    assert keys.readers(store, private.root) == {OWNER.public}
+    with pytest.raises(AccessDenied, match="on the ledger of chain 0707070707070707, named with --ledger"):
+        keys.keyring(store, private, READER)
+    for change in (keys.grant, keys.revoke):
+        with pytest.raises(ConfigError, match="the ledger of chain 0707070707070707 says who reads d"):
+            change(store, private, OWNER, READER.public)
+    keys.forget(store, "d", private.root)
+    assert keys.chain(store, private.root) == b""
+
+
 def test_without_a_key_it_is_verified_copied_and_repaired(store, private, tmp_path):
     assert verify(store, private).whole
     with Store(tmp_path / "other", create=True) as other:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from pathlib import Path
 
@@ -200,6 +201,45 @@ def test_private_data_is_read_by_ranks_whose_key_may(arrays):
         together(2, TrainConfig("held_task:held", key="stranger.key", **options), "refused")
     with pytest.raises(job.SharedError, match="is private: name the key"):
         together(2, TrainConfig("held_task:held", **options), "nobody")
+
+
+def test_the_ledger_says_who_reads_private_data_and_takes_it_back(arrays, capsys):
+    def run(data: str) -> None:
+        options = {"data": data, "store": "store-{rank}", "ledger": "ledger", "steps": 1}
+        together(2, TrainConfig("held_task:held", **options), f"run-{data}")
+
+    def data(*words: str) -> dict:
+        who = ["--ledger", "ledger", "--key", "ledger/rank-0/key.json"]
+        assert main(["data", *words, *who, "--store", "store-0", "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    together(2, TrainConfig("held_task:loaded", data="in", ledger="ledger", steps=1), "run")
+    owner, reader = (keyfile.load(Path(f"ledger/rank-{rank}/key.json")) for rank in (0, 1))
+    shape = ["--replicas", "1", "--chunk-bytes", "4096"]
+    added = data("add", "in", "--name", "d", "--private", *shape)
+    root = bytes.fromhex(added["root"])
+    assert added["ledger"].startswith("2 transactions to ledger/rank-0/inbox")
+    with pytest.raises(job.SharedError, match=f"{reader.public.hex()[:16]} may not read the data set"):
+        run("d")
+    data("grant", "d", "rank:1")
+    run("d")
+    record = replayed(Path("ledger/rank-0")).state.datasets[root]
+    assert (record.owner, record.encrypted, record.generation) == (owner.public, 1, 0)
+    assert {access.grantee for access in record.readers} == {owner.public, reader.public}
+    taken = data("revoke", "d", "rank:1")
+    assert taken["generation"] == 1
+    assert "can open for ever" in taken["not undone"]
+    more = data("add", "in", "--name", "e", "--private", "--extends", "d", *shape)
+    for name in ("d", "e"):
+        with pytest.raises(job.SharedError, match=f"{reader.public.hex()[:16]} may not read the data set"):
+            run(name)
+    state = replayed(Path("ledger/rank-0")).state
+    assert [(a.grantee, a.generation) for a in state.datasets[root].readers] == [
+        (owner.public, 0),
+        (owner.public, 1),
+    ]
+    newer = state.datasets[bytes.fromhex(more["root"])]
+    assert (newer.parent, newer.generation, [a.grantee for a in newer.readers]) == (root, 1, [owner.public])
 
 
 def test_a_task_that_reads_no_store_says_so(arrays):
