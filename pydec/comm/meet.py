@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pydec.comm.identity import Identity
+from pydec.comm.renewal import Renewal
 from pydec.comm.secure import SecureTransport
 from pydec.comm.sessions import Sessions
 from pydec.comm.transport import Pending, Stream, Transport
@@ -86,6 +87,8 @@ def seal(
     whole = SecureTransport(transport.stream(Stream.GOSSIP), sessions)
     for stream in Stream:
         whole.stream(stream)
+    control = whole.stream(Stream.CONTROL)
+    control.renewal = Renewal(sessions, identity, control.post_handshake, control.now)
     return whole
 
 

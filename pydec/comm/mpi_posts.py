@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 from pydec.comm.backoff import Backoff
 from pydec.comm.bell import Bell
@@ -16,6 +16,20 @@ _POSTS_LIMIT = 1024  # posted messages to one peer that it has not taken yet
 _BYTES_LIMIT = 8 << 20  # and their bytes: what a peer that takes nothing can cost
 _AT_ONCE_BYTES = 2048  # MPI libraries send messages up to some kilobytes whole, and larger ones by agreement
 _FAILING, _GOODBYE = 100, 101  # tags beside the streams'
+_OPENING_BYTES = 4
+
+
+class Guard(Protocol):
+    """What proves who said a word: ``Sessions``."""
+
+    def knows(self, peer: int) -> bool:
+        """Whether this rank shares keys with a peer."""
+
+    def seal_word(self, peer: int, kind: int, word: bytes) -> bytes:
+        """A word, sealed for a peer that it shares keys with."""
+
+    def open_word(self, peer: int, kind: int, sealed: bytes) -> bytes | None:
+        """The word of a peer that it shares keys with; None if it is not, which is counted."""
 
 
 class Posts:
@@ -44,7 +58,8 @@ class Posts:
         self._dry = False
         self._large: list[Any] = []  # requests that take more than one step to complete
         self._opening = 1
-        self._next_farewells: set[int] = set()  # of peers whose next opening has ended already
+        self._guard: Guard | None = None
+        self._early: deque[tuple[int, bytes]] = deque(maxlen=4 * self.size)  # farewells to judge later
         self._told, self._first = False, True  # about a failure of this rank
         self._failing: dict[int, bool] = {}  # by rank: whether it told before it heard of any other
         self._sent: dict[int, deque[tuple[Any, bytes]]] = {}
@@ -136,7 +151,7 @@ class Posts:
                 self._hear_failures()
                 self._first = not self._failing
                 for peer in set(range(self.size)) - {self.rank}:
-                    self.post(peer, _FAILING, bytes([self._first]))
+                    self.post(peer, _FAILING, self._said(peer, _FAILING, bytes([self._first])))
                 self._told = True
             until_s = time.monotonic() + settle_s
             while (now_s := time.monotonic()) < until_s:
@@ -158,7 +173,28 @@ class Posts:
 
     def _hear_failures(self) -> None:
         while (note := self.poll(_FAILING)) is not None:
-            self._failing[note[0]] = note[1] == b"\1"
+            word = self._heard(note[0], _FAILING, note[1])
+            if word is not None:
+                self._failing[note[0]] = word == b"\1"
+
+    def protect(self, guard: Guard) -> None:
+        """From now on, until the goodbye, words to and from the peers that it knows are sealed.
+
+        What such a peer seemed to have said before counts no more: it shared keys afterwards.
+        """
+        self._guard = guard
+        for peer in range(self.size):
+            if guard.knows(peer):
+                self._requests.left.pop(peer, None)
+        self._judge_early()
+
+    def _said(self, peer: int, kind: int, word: bytes) -> bytes:
+        guard = self._guard
+        return guard.seal_word(peer, kind, word) if guard is not None and guard.knows(peer) else word
+
+    def _heard(self, peer: int, kind: int, note: bytes) -> bytes | None:
+        guard = self._guard
+        return guard.open_word(peer, kind, note) if guard is not None and guard.knows(peer) else note
 
     def goodbye(self, opening: int, timeout_s: float) -> bool:
         """Exchange farewells, so that nobody leaves while another still sends; whether all came.
@@ -169,8 +205,9 @@ class Posts:
         """
         until_s = time.monotonic() + timeout_s
         peers = set(range(self.size)) - {self.rank}
+        number = opening.to_bytes(_OPENING_BYTES, "little")
         for peer in peers:
-            self.post(peer, _GOODBYE, opening.to_bytes(4, "little"))
+            self.post(peer, _GOODBYE, number + self._said(peer, _GOODBYE, number))
         backoff = Backoff()
         left, lost = self._requests.left, self._requests.lost
         while peers - left.keys() - lost and (now_s := time.monotonic()) < until_s:
@@ -178,16 +215,28 @@ class Posts:
             backoff.pause(now_s)
         complete = peers <= left.keys()
         left.clear()
-        self._opening = opening + 1
-        left.update(dict.fromkeys(self._next_farewells, time.monotonic()))
-        self._next_farewells.clear()
+        self._opening, self._guard = opening + 1, None
+        self._judge_early()
         return complete
 
     def hear_goodbyes(self) -> None:
         """Note who has said goodbye."""
         while (note := self.poll(_GOODBYE)) is not None:
-            sender, opening = note[0], int.from_bytes(note[1], "little")
-            if opening == self._opening:
-                self._requests.left[sender] = time.monotonic()
-            elif opening == self._opening + 1:
-                self._next_farewells.add(sender)
+            self._judge(*note)
+
+    def _judge_early(self) -> None:
+        for _ in range(len(self._early)):
+            self._judge(*self._early.popleft())
+
+    def _judge(self, sender: int, note: bytes) -> None:
+        """Whether a farewell is one: of this opening, and sealed if its sender has keys for that.
+
+        A peer that is through with the handshakes may have come and gone before this rank is: what it
+        sealed waits.
+        """
+        number, word = note[:_OPENING_BYTES], note[_OPENING_BYTES:]
+        opening, guard = int.from_bytes(number, "little"), self._guard
+        if opening == self._opening + 1 or (opening == self._opening and guard is None and word != number):
+            self._early.append((sender, note))
+        elif opening == self._opening and self._heard(sender, _GOODBYE, word) == number:
+            self._requests.left[sender] = time.monotonic()

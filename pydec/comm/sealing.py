@@ -96,6 +96,7 @@ def sealed(asked: Sealing, transport: Transport, *, in_job: bool) -> Transport:
     job = getattr(transport, "job", None)  # of MPI: last words go through it, too
     if job is not None:
         job.sealed = result
+        job.posts.protect(result.sessions)
     return result
 
 

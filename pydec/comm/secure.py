@@ -15,16 +15,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydec.comm.buffers import POST_LIMIT, check_peer, check_tag, flat
 from pydec.comm.outer import Outer
 from pydec.comm.secure_requests import Channel, Send, Shut
 from pydec.comm.sessions import Sessions
 from pydec.comm.transport import Background, Pending, Stream, Transport, Watcher
-from pydec.crypto.seal import POSTED, Unsealed
+from pydec.crypto.seal import HANDSHAKE, POSTED, Unsealed, tag_of
 from pydec.crypto.suites import Suite
 from pydec.errors import ConfigError, PeerLost
+
+if TYPE_CHECKING:
+    from pydec.comm.renewal import Renewal
 
 
 class SecureTransport(Outer):
@@ -45,6 +48,7 @@ class SecureTransport(Outer):
         self.stream_id = stream
         self._streams: dict[Stream, SecureTransport] = {stream: self}
         self.channels: dict[tuple[int, int], Channel] = {}
+        self.renewal: Renewal | None = None  # of the CONTROL stream
 
     @property
     def takes_gpu_memory(self) -> bool:
@@ -68,6 +72,7 @@ class SecureTransport(Outer):
             "suites": sorted({suite.words for suite in self.sessions.suites.values()}),
             "trust": self.sessions.words,
             "padded": self.sessions.pad,
+            "renewed": sum(self.sessions.renewed.values()),
             "not_let_in": {str(peer): why for peer, why in sorted(self.sessions.shut.items())},
             "refused": {f"{peer} {kind}": n for (peer, kind), n in sorted(self.sessions.refused.items())},
         }
@@ -125,15 +130,25 @@ class SecureTransport(Outer):
             return self.inner.post(peer, data)
         if peer in self.sessions.shut:
             return None
+        return self._post(peer, POSTED, data)
+
+    def post_handshake(self, peer: int, data: bytes) -> None:
+        """Post a message that renews keys; see ``Renewal``."""
+        if peer not in self.sessions.shut:
+            self._post(peer, HANDSHAKE, data)
+
+    def _post(self, peer: int, tag: int, data: bytes) -> None:
         sealer, _ = self.sessions.ends(peer, self.stream_id)
         sealed = bytearray(sealer.size(len(data)))
-        sealer.seal_into(POSTED, memoryview(data), memoryview(sealed))
+        sealer.seal_into(tag, memoryview(data), memoryview(sealed))
         self.bytes_sent += len(sealed)
         self.sent_to[peer] += len(sealed)
-        return self.inner.post(peer, bytes(sealed))
+        self.inner.post(peer, bytes(sealed))
 
     def poll(self) -> tuple[int, bytes] | None:
         """See ``Transport.poll``."""
+        if self.renewal is not None:
+            self.renewal.turn()
         while (note := self.inner.poll()) is not None:
             peer, sealed = note
             if peer == self.rank:
@@ -142,8 +157,13 @@ class SecureTransport(Outer):
             try:
                 _, opener = self.sessions.ends(peer, self.stream_id)
                 data = bytearray(len(sealed))
-                n_bytes = opener.open_into(POSTED, memoryview(sealed), memoryview(data))
-                return peer, bytes(data[:n_bytes])
+                renews = self.renewal is not None and tag_of(sealed) == HANDSHAKE
+                n_bytes = opener.open_into(
+                    HANDSHAKE if renews else POSTED, memoryview(sealed), memoryview(data)
+                )
+                if self.renewal is None or not renews:
+                    return peer, bytes(data[:n_bytes])
+                self.renewal.hear(peer, bytes(data[:n_bytes]))
             except Unsealed as error:
                 self.sessions.refuse(peer, self.stream_id, error)
             except PeerLost:

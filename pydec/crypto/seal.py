@@ -12,7 +12,7 @@ offset size  field of the header, which is associated data
 16     4     epoch of the view
 20     4     sender's rank
 24     4     receiver's rank
-28     4     tag; ``POSTED`` for a posted message
+28     4     tag; ``POSTED`` for a posted message, ``HANDSHAKE`` for one that renews keys
 32     8     bytes of the payload, or of the payload and its padding
 ====== ====  ==================================================
 
@@ -24,7 +24,7 @@ length that many share.
 A nonce is the key's initial vector xor the sequence number (RFC 8446, section 5.3); each record takes one
 number, and a key lives in one process alone, so none is ever used twice: a restored process makes new
 keys, and a forked one is refused. After so many records, bytes or seconds the key makes its successor and
-is forgotten.
+is forgotten; a new handshake (``renew``) makes keys that do not follow from it, of a session of their own.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from pydec.crypto.suites import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Suite, cipher
 from pydec.errors import FrameError, SetupError
 
 VERSION = 1
-POSTED = (1 << 32) - 1
+POSTED, HANDSHAKE = (1 << 32) - 1, (1 << 32) - 2
 RECORD_BYTES = 16 << 20
 WINDOW = 1 << 14
 """How far a message may be behind the newest of its stream: some rounds of a large model's buckets, which a
@@ -53,6 +53,7 @@ HEADER_BYTES = _HEADER.size
 OVERHEAD_BYTES = HEADER_BYTES + _LENGTH.size + 2 * TAG_BYTES
 """What sealing adds to a message of one record, padding left aside."""
 _PADDED = 1
+_SPAN = 1 << 16  # generations of one session's keys; those of session n begin at n times as many
 _AHEAD = 8  # generations that a receiver follows at once; senders go one by one
 _INFO = b"pydec.v1 | "
 
@@ -78,11 +79,15 @@ class Limits:
     Args:
         records, n_bytes: sealed with it.
         age_s: seconds since its first use.
+        fresh_s: seconds after which two peers shake hands anew.
+        generations: of a stream's keys after which they do, too.
     """
 
     records: int = 1 << 32
     n_bytes: int = 64 << 30
     age_s: float = 3600.0
+    fresh_s: float = 3600.0
+    generations: int = 10
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,15 @@ class _Key:
         return (self._vector ^ sequence).to_bytes(NONCE_BYTES, "big")
 
     def successor(self) -> _Key:
+        if (self.generation + 1) % _SPAN == 0:
+            raise SetupError(f"the keys of a session are used up after {_SPAN} generations; start again")
         return _Key(self._way, expand(self._secret, _INFO + b"ratchet"), self.generation + 1)
+
+    def after(self, ahead: int) -> _Key:
+        key = self
+        for _ in range(ahead):
+            key = key.successor()
+        return key
 
 
 class _End:
@@ -119,16 +132,34 @@ class _End:
 
     def __init__(self, way: Way, secret: bytes) -> None:
         self.way = way
-        # A secret of its own: the key of a stream that rests must not lead to the newer ones of the others.
-        self._key = _Key(way, expand(secret, _INFO + b"stream %d" % way.stream), 0)
+        self._key = self._first(secret, 0)
+        self._next: _Key | None = None  # of a new session, until its first message
         self._process = os.getpid()
+
+    def _first(self, secret: bytes, session: int) -> _Key:
+        # A secret of its own: the key of a stream that rests must not lead to the newer ones of the others.
+        return _Key(self.way, expand(secret, _INFO + b"stream %d" % self.way.stream), session * _SPAN)
+
+    def renew(self, secret: bytes, session: int) -> None:
+        """Go over to keys of a new handshake, with the next message; any thread may say so.
+
+        Args:
+            secret: 32 bytes, fresh.
+            session: counted from 1; higher than that before.
+        """
+        self._check_process()
+        self._next = self._first(secret, session)
+
+    @property
+    def ratchets(self) -> int:
+        """How many times the key has made its successor since the handshake."""
+        return self._key.generation % _SPAN
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise SetupError(
-                f"the keys of process {self._process} are in process {os.getpid()}, which was forked "
-                f"from it and "
-                "would seal two messages with one nonce; open the peer after the fork"
+                f"the keys of process {self._process} are in process {os.getpid()}, which was forked from it "
+                "and would seal two messages with one nonce; open the peer after the fork"
             )
 
     def __reduce__(self) -> NoReturn:
@@ -180,8 +211,11 @@ class Sealer(_End):
             SetupError: this process was forked from the one that made the keys.
         """
         self._check_process()
-        limits = self._limits
-        if (
+        limits, renewed = self._limits, self._next
+        if renewed is not None:
+            self._key, self._next = renewed, None
+            self._begin()
+        elif (
             self._records >= limits.records
             or self._n_bytes >= limits.n_bytes
             or self._clock() - self._since_s >= limits.age_s
@@ -270,17 +304,12 @@ class Opener(_End):
         way = self.way
         if version != VERSION or suite != way.suite or flags > _PADDED:
             raise Unsealed("forged", "no header of a sealed message; is the sender --secure off?")
-        if (stream, epoch, sender, receiver) != (
-            way.stream,
-            way.epoch,
-            way.sender,
-            way.receiver,
-        ) or told != tag:
+        here = (way.stream, way.epoch, way.sender, way.receiver, tag)
+        if (stream, epoch, sender, receiver, told) != here:
             raise Unsealed(
                 "misplaced",
-                f"sealed by rank {sender} for rank {receiver}, stream {stream}, tag {told}; it arrived "
-                f"from rank "
-                f"{way.sender} at rank {way.receiver}, stream {way.stream}, tag {tag}",
+                f"sealed by rank {sender} for rank {receiver}, stream {stream}, tag {told}; it arrived from "
+                f"rank {way.sender} at rank {way.receiver}, stream {way.stream}, tag {tag}",
             )
         if body > len(message) or sealed_bytes(body, pad=bool(flags)) != len(message):
             raise Unsealed(
@@ -296,15 +325,12 @@ class Opener(_End):
         return header, sequence, body, bool(flags), self._key_of(generation)
 
     def _key_of(self, generation: int) -> _Key:
-        ahead = generation - self._key.generation
-        if self._before is not None and generation == self._before.generation:
-            return self._before
-        if ahead < 0 or ahead > _AHEAD:
-            raise Unsealed("stale", f"key {generation}, this rank has come to {self._key.generation}")
-        key = self._key
-        for _ in range(ahead):
-            key = key.successor()
-        return key
+        for key in (self._next, self._key, self._before):  # of late messages the sender's key may be older
+            if key is not None and key.generation // _SPAN == generation // _SPAN:
+                ahead = generation - key.generation
+                if 0 <= ahead <= _AHEAD:
+                    return key.after(ahead)
+        raise Unsealed("stale", f"key {generation}, this rank has come to {self._key.generation}")
 
     def _open(self, key: _Key, sequence: int, sealed: memoryview, place: bytes, into: memoryview) -> None:
         from cryptography.exceptions import InvalidTag
@@ -316,9 +342,9 @@ class Opener(_End):
 
     def _accept(self, tag: int, sequence: int, newest: int, key: _Key) -> None:
         if key.generation > self._key.generation:
-            step = key.generation - self._key.generation
-            self._before = self._key if step == 1 else None
-            self._key = key
+            self._before, self._key = self._key, key
+            if self._next is not None and key.generation >= self._next.generation:
+                self._next = None
         self._newest = max(self._newest, newest)
         self._seen.pop(tag, None)
         self._seen[tag] = sequence
@@ -338,6 +364,11 @@ def _records(body: int, *, pad: bool) -> Iterator[tuple[int, int, bool]]:
     for start in range(0, body, RECORD_BYTES):
         end = min(body, start + RECORD_BYTES)
         yield start, end, end == body
+
+
+def tag_of(message: bytes) -> int:
+    """The tag in the header of a sealed message, which ``Opener`` checks; 0 if it is too short for one."""
+    return int(_HEADER.unpack_from(message)[9]) if len(message) >= HEADER_BYTES else 0
 
 
 def padded(n_bytes: int) -> int:

@@ -96,6 +96,36 @@ def test_every_stream_is_sealed_and_posts_arrive():
     LocalCluster(2).run(program)
 
 
+def keys_of(sealed, peer):
+    """The newest secrets that this rank has for a peer."""
+    ends = [end for (other, _), pair in sealed.sessions._ends.items() if other == peer for end in pair]
+    return {(end._next or end._key)._secret for end in ends}
+
+
+def test_peers_shake_hands_anew_while_messages_go_on():
+    limits = Limits(records=3, age_s=1e9, fresh_s=1e9, generations=2)
+
+    def program(transport):
+        sealed = seal(transport, identity.shared(KEYS[0]), limits=limits)
+        control, others = sealed.stream(Stream.CONTROL), [r for r in range(3) if r != sealed.rank]
+        before = {peer: keys_of(sealed, peer) for peer in others}
+        found = []
+        for _ in range(50):  # messages of one stream, polls of another
+            found.append(exchange(sealed, 2))
+            assert control.poll() is None
+            transport.sleep(0.5)
+        after = {peer: keys_of(sealed, peer) for peer in others}
+        return found, before, after, sealed.summary()
+
+    results = LocalCluster(3).run(program)
+    plain = LocalCluster(3).run(lambda transport: [exchange(transport, 2) for _ in range(50)])
+    for (mine, before, after, summary), theirs in zip(results, plain, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+        assert summary["refused"] == {}
+        assert summary["renewed"] >= 4
+        assert all(not before[peer] & after[peer] for peer in before)
+
+
 def test_no_plaintext_is_on_the_wire():
     seen = []
     text = b"a label that nobody else may read" * 50

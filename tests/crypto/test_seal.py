@@ -231,3 +231,41 @@ def test_padding_hides_the_length():
     sealer = Sealer(WAY, SECRET, pad=True)
     assert len({len(sealed(sealer, bytes(n))) for n in range(97, 105)}) == 1
     assert len({bytes(sealed(sealer, bytes(n))[32:40]) for n in range(97, 105)}) == 1
+
+
+def test_a_new_session_has_keys_that_do_not_follow_and_late_messages_of_the_old_one_count():
+    sealer, opener = Sealer(WAY, SECRET, Limits(records=2)), Opener(WAY, SECRET)
+    late = [sealed(sealer, tag=tag) for tag in range(6)]  # of three generations
+    behind = Opener(WAY, SECRET)
+    sealer.renew(bytes(32), 1)
+    opener.renew(bytes(32), 1)
+    assert opened(opener, late[0], tag=0) == TEXT
+    messages = [sealed(sealer, tag=9) for _ in range(5)]
+    assert sealer.ratchets == 2
+    for message in messages:
+        assert opened(opener, message, tag=9) == TEXT
+    assert opener.ratchets == 2
+    refuses("stale", behind, messages[0], tag=9)
+    refuses("stale", opener, late[1], tag=1)  # two generations of the new session are behind it
+
+
+def test_messages_that_a_new_session_overtook_come_out():
+    sealer, opener = Sealer(WAY, SECRET, Limits(records=2)), Opener(WAY, SECRET)
+    late = [sealed(sealer, tag=tag) for tag in range(6)]
+    sealer.renew(bytes(32), 1)
+    opener.renew(bytes(32), 1)
+    assert opened(opener, sealed(sealer, tag=9), tag=9) == TEXT
+    for tag, message in enumerate(late):
+        assert opened(opener, message, tag) == TEXT
+    refuses("replayed", opener, late[0], tag=0)
+
+
+def test_the_keys_of_a_session_never_reach_those_of_the_next(monkeypatch):
+    monkeypatch.setattr(seal, "_SPAN", 2)
+    sealer = Sealer(WAY, SECRET, Limits(records=1))
+    for _ in range(2):
+        sealed(sealer)
+    with pytest.raises(SetupError, match="used up after 2 generations"):
+        sealed(sealer)
+    sealer.renew(bytes(32), 1)
+    sealed(sealer)
