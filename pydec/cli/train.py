@@ -137,6 +137,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="go on with the run in DIR from its newest whole checkpoint, as it was begun",
     )
     run_.add_argument(
+        "--resume-step",
+        type=_whole,
+        metavar="N",
+        help="go on from the checkpoint of step N, although there may be newer ones, which are set aside",
+    )
+    run_.add_argument(
         "--checkpoint-every",
         type=_whole,
         metavar="N",
@@ -219,8 +225,9 @@ def run(args: argparse.Namespace) -> int:
             config = jointly(peer, lambda: _handed_over(peer, args, blind=blind)) if joint else early
             peer.configure(seed=config.seed, deadline_s=config.deadline_s, grace_s=config.grace_s)
             with reproducible(config.threads):
-                quiet, resume = args.quiet or args.json, bool(args.resume)
-                result = job.run(peer, config, args.resume or args.run_dir, quiet=quiet, resume=resume)
+                where, quiet = args.resume or args.run_dir, args.quiet or args.json
+                resumes = {"resume": bool(args.resume), "resume_step": args.resume_step}
+                result = job.run(peer, config, where, quiet=quiet, **resumes)
             if result and args.json:
                 print(json.dumps(finite(result), allow_nan=False), flush=True)
         except SharedError as error:
@@ -283,6 +290,8 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
 
     if args.task is None and not args.resume:
         raise ConfigError("train: a TASK is needed, or --resume DIR; pydec list names tasks")
+    if args.resume_step is not None and not args.resume:
+        raise ConfigError("--resume-step goes with --resume DIR, the run that goes on")
     if args.resume and args.run_dir:
         raise ConfigError("--resume goes on in the run's own directory; leave --run-dir out")
 

@@ -10,8 +10,10 @@ file and a digest of itself. Both may be sealed, see ``checkpoint_vault``; then 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -277,6 +279,14 @@ class Store:
         """Steps that have a folder, finished or not."""
         found = [_STEP.fullmatch(path.name) for path in _listed(self._base) if path.is_dir()]
         return [int(match[1]) for match in found if match]
+
+    def set_aside(self, step: int) -> None:
+        """Move what is newer than a step out of the way; of ranks on one disk one does it."""
+        for newer in self.folders():
+            to = self._base / f"aside-{newer}-{time.time_ns()}"
+            if newer > step:
+                with contextlib.suppress(FileNotFoundError):
+                    self._folder(newer).rename(to)
 
     def _folder(self, step: int) -> Path:
         return self._base / f"step-{step}"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydec.comm.living import agree_who_lives, living
 from pydec.comm.sealing import protected, protection
@@ -26,6 +26,7 @@ from pydec.train.membership import Minority
 from pydec.train.observers import attend
 from pydec.train.prepare import Setup, prepare
 from pydec.train.private import PrivateSteps
+from pydec.train.rollback import wanted
 from pydec.train.rundir import ROW_BYTES, RunDir
 from pydec.train.snapshot import saver_of
 from pydec.train.stored import Stored, stored
@@ -38,8 +39,22 @@ from pydec.train.together import await_release, jointly, release, speaks, speaks
 T = TypeVar("T")
 
 
+class _Options(NamedTuple):
+    """How a job is run; see ``run``."""
+
+    quiet: bool
+    resume: bool
+    resume_step: int | None
+
+
 def run(
-    peer: Peer, config: TrainConfig, run_dir: str, *, quiet: bool = False, resume: bool = False
+    peer: Peer,
+    config: TrainConfig,
+    run_dir: str,
+    *,
+    quiet: bool = False,
+    resume: bool = False,
+    resume_step: int | None = None,
 ) -> dict[str, Any]:
     """Train one job to its end; every rank calls it with the same arguments.
 
@@ -50,6 +65,7 @@ def run(
         quiet: show nothing.
         resume: go on from the newest checkpoint in ``run_dir``; ``config`` is then what
             ``resume.configuration`` made of it.
+        resume_step: go on from the checkpoint of this step, although there may be newer ones.
 
     Returns:
         On rank 0, or the lowest that lives, what ``summary.json`` holds; elsewhere an empty dictionary.
@@ -60,14 +76,15 @@ def run(
         PydecError: this rank failed and the others do not know it yet.
     """
     started = datetime.datetime.now(datetime.timezone.utc)
+    options = _Options(quiet, resume, resume_step)
     with on_ledger.opened(peer, config) as ledger:
         if ledger is None:
-            return _with_data(peer, config, run_dir, started, None, quiet=quiet, resume=resume)
+            return _with_data(peer, config, run_dir, started, None, options)
         try:
             if ledger.admission.takes_part:
                 on_ledger.narrow(peer, ledger)
                 with ledger.feed:
-                    return _with_data(peer, config, run_dir, started, ledger, quiet=quiet, resume=resume)
+                    return _with_data(peer, config, run_dir, started, ledger, options)
         except AccessDenied:
             if ledger.admission.takes_part:
                 raise
@@ -82,11 +99,11 @@ def _with_data(
     run_dir: str,
     started: datetime.datetime,
     ledger: RunLedger | None,
-    **options: bool,
+    options: _Options,
 ) -> dict[str, Any]:
     """Train one job, its data from the store if it is there."""
     with stored(peer, config, ledger) as data:
-        return _run(peer, config, run_dir, started, ledger, data, **options)
+        return _run(peer, config, run_dir, started, ledger, data, options)
 
 
 def _run(
@@ -96,12 +113,12 @@ def _run(
     started: datetime.datetime,
     ledger: RunLedger | None,
     data: Stored | None,
-    *,
-    quiet: bool,
-    resume: bool,
+    options: _Options,
 ) -> dict[str, Any]:
     """Train one job with the ranks that take part."""
-    setup = prepare(peer, config, Store(RunDir(Path(run_dir))) if resume else None, data)
+    path, quiet = Path(run_dir), options.quiet
+    older = wanted(path, None if ledger is None else ledger.state.run, options.resume_step)
+    setup = prepare(peer, config, Store(RunDir(path)) if options.resume else None, data, older)
     directory = _directory(peer, setup, run_dir, started)
     shown = display.make(_title(setup.config.task), setup.config.steps, quiet=quiet or peer.rank > 0)
     if peer.size > 1:

@@ -23,6 +23,7 @@ from pydec.train.checkpoint_vault import Vault
 from pydec.train.config import TrainConfig, versions
 from pydec.train.loop import local_optimizer
 from pydec.train.resume import Point, find, read_mean, restore
+from pydec.train.rollback import Wanted
 from pydec.train.split import Indices
 from pydec.train.stored import Stored
 from pydec.train.task import Task
@@ -49,7 +50,13 @@ class Setup:
     spent: Spent = field(default_factory=dict)
 
 
-def prepare(peer: Peer, config: TrainConfig, store: Store | None = None, data: Stored | None = None) -> Setup:
+def prepare(
+    peer: Peer,
+    config: TrainConfig,
+    store: Store | None = None,
+    data: Stored | None = None,
+    wanted: Wanted = Wanted(),  # noqa: B008  # frozen
+) -> Setup:
     """Build the task, this rank's batches and the optimiser, and see that all ranks have the same.
 
     Args:
@@ -57,13 +64,14 @@ def prepare(peer: Peer, config: TrainConfig, store: Store | None = None, data: S
         config: as the user gave it.
         store: checkpoints to go on from; None begins.
         data: the data set of the store that ``config.data`` names, if it does.
+        wanted: which of the checkpoints may be gone on from.
 
     Raises:
         SharedError: something of this failed on some rank.
     """
     if store is not None:
         store.vault = vault_of(peer, config)
-    point = None if store is None else jointly(peer, lambda: find(peer, store, config), settled=False)
+    point = None if store is None else jointly(peer, lambda: find(peer, store, config, wanted), settled=False)
     built = jointly(peer, lambda: _build(config, peer, point, data))
     resolved, task, batches, shares = built
     spent: Spent = {}

@@ -28,6 +28,7 @@ from pydec.train.checkpoint_layout import difference, shapes
 from pydec.train.checkpoint_state import model_tensors, set_random_state, unflatten
 from pydec.train.config import TrainConfig, flag, versions
 from pydec.train.parts import Parts, Roots
+from pydec.train.rollback import Wanted
 from pydec.train.task import Task
 from pydec.train.together import Member, settle, table, text
 
@@ -145,7 +146,7 @@ class Point:
                 )
 
 
-def find(peer: Member, store: Store, config: TrainConfig) -> Point:
+def find(peer: Member, store: Store, config: TrainConfig, wanted: Wanted = Wanted()) -> Point:  # noqa: B008  # frozen
     """The newest checkpoint that is whole on all ranks; all ranks together, all raise alike.
 
     Parts that a rank's disk lacks come from others, see ``parts``. With another number of ranks, rank r
@@ -153,12 +154,17 @@ def find(peer: Member, store: Store, config: TrainConfig) -> Point:
     goes on is another number.
 
     Raises:
-        ConfigError: there is none, it is of other options or of a newer pydec, or the run is finished.
+        ConfigError: there is none, it is of other options or of a newer pydec, the ledger knows a newer one,
+            or the run is finished.
     """
     parts = Parts(peer, store, config.replicas)
     said: list[str] = []
     roots: Roots | None = None
-    for line in parts.lines:
+    path = store.directory.path
+    known = table(peer, [float(wanted.certified), float(wanted.foreign)])
+    wanted = replace(wanted, certified=int(known[:, 0].max()), foreign=bool(known[:, 1].all()))
+    steps = wanted.chosen(path, [line.step for line in parts.lines])
+    for line in (line for line in parts.lines if line.step in steps):
         why = parts.missing(line)
         if not why:
             if roots is None:
@@ -175,6 +181,9 @@ def find(peer: Member, store: Store, config: TrainConfig) -> Point:
     else:
         raise ConfigError(_none(store, said))
     step, members = line.step, list(line.members)
+    wanted.check(path, step, said)
+    if step < wanted.certified:
+        said.append(f"step {step} was asked for; the ledger knows a checkpoint of step {wanted.certified}")
     mine = _mine(peer, store, config, step, members)
     plain = table(peer, [float(any("sealed" not in manifest for manifest in mine.values()))])[:, 0]
     if store.vault is not None and plain.any():
@@ -193,6 +202,9 @@ def find(peer: Member, store: Store, config: TrainConfig) -> Point:
             "models and of its optimisers' states, gossip starts afresh, and the bits differ from those of a "
             "run without a break"
         )
+    if wanted.step is not None:
+        store.set_aside(step)
+        said.append(f"checkpoints that are newer than step {step} were set aside, as checkpoints/aside-*")
     for name, version in versions().items():
         if common["versions"].get(name) != version:
             before = common["versions"].get(name, "missing")

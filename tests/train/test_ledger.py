@@ -101,6 +101,44 @@ def test_what_all_ranks_hold_of_a_checkpoint_is_committed(toy, monkeypatch):
     assert LocalCluster(3).run(go_on)[0]["ledger"]["checkpoints"] == [8, 10]
 
 
+def test_a_run_that_was_put_back_to_an_older_checkpoint_is_noticed(toy, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint, "ThreadPoolExecutor", Immediate)
+
+    def go_on(steps: int, **options):
+        again = configuration("run", {"steps": steps})
+
+        def program(transport):
+            with Peer(transport, signals=False) as peer:
+                return job.run(peer, again, "run", resume=True, **options)
+
+        return LocalCluster(2).run(program)[0]
+
+    together(2, config(toy, checkpoint_every=2, keep_last=9), "run")
+    shutil.copytree("run", "older")
+    assert go_on(8)["ledger"]["checkpoints"] == [8]
+    for step in (6, 8):
+        shutil.rmtree(f"run/checkpoints/step-{step}")
+    newer = r"has come to a checkpoint of step 8, and the newest that is whole here is of step"
+    with pytest.raises(job.SharedError, match=rf"{newer} 4\..*; or say --resume-step 4 to go on"):
+        go_on(10)
+    shutil.rmtree("run")
+    shutil.copytree("older", "run")  # with the config.json of an earlier start
+    with pytest.raises(
+        job.SharedError, match=rf"{newer} 6\..*; if that was another run, say --resume-step 6"
+    ):
+        go_on(10)
+    with pytest.raises(
+        job.SharedError, match="--resume-step 3: run has no checkpoint of that step; it has 2, 4"
+    ):
+        go_on(10, resume_step=3)
+    capsys.readouterr()
+    assert go_on(10, resume_step=2)["ledger"]["checkpoints"] == [4, 6, 8, 10]
+    out = capsys.readouterr().out
+    assert "step 2 was asked for; the ledger knows a checkpoint of step 8" in out
+    assert "going on from step 2" in out
+    assert go_on(12)["steps"] == 12  # what was asked for is the run's past from now on
+
+
 def test_a_run_that_was_cut_short_is_ended_by_the_next(toy, monkeypatch):
     with monkeypatch.context() as cut:
         cut.setattr(job, "_finish", lambda *_: (_ for _ in ()).throw(Stopped(15, 0)))
