@@ -73,17 +73,17 @@ class ChunkError(StoreError):
 
 
 class Evicted(PydecError):
-    """This rank is not in the view that begins: the others hold it for dead, or it has left.
+    """This rank is not in the view that begins: it counts as dead, it has left, or its role was taken.
 
     Args:
         rank: of this process.
         epoch: of the view.
+        denied: why it may not take part, if an admin took its role.
     """
 
-    def __init__(self, rank: int, epoch: int) -> None:
-        super().__init__(
-            f"rank {rank} is no member of epoch {epoch}: the others go on without it; it may join again"
-        )
+    def __init__(self, rank: int, epoch: int, denied: AccessDenied | None = None) -> None:
+        why = "it may join again" if denied is None else f"its role was taken: {denied}"
+        super().__init__(f"rank {rank} is no member of epoch {epoch}: the others go on without it; {why}")
         self.rank, self.epoch = rank, epoch
 
 

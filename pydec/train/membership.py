@@ -24,12 +24,13 @@ from pydec.comm.living import living
 from pydec.comm.team import rank_of
 from pydec.comm.view import View
 from pydec.consensus import transactions
+from pydec.consensus.access import Action
 from pydec.consensus.driver import Driver
 from pydec.consensus.effects import Committed
 from pydec.consensus.epochs import Epochs, members, rank_in_address
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.state.parts import Account
-from pydec.errors import ConfigError, LedgerError
+from pydec.errors import ConfigError, Evicted, LedgerError
 from pydec.optim.optimizer import DecentralizedOptimizer
 from pydec.train.admission import Admission
 from pydec.train.together import Member, table
@@ -109,6 +110,7 @@ class Membership:
             Minority: those who live are no quorum, or it does not answer.
             LedgerError: the ledger has stopped here, and somebody is dead.
             Stopped: the job is being stopped.
+            Evicted: the algorithm is asynchronous, and this rank's role was taken.
         """
         self._beside()
         now_s = self._peer.transport.now()
@@ -121,6 +123,18 @@ class Membership:
         while self._must_wait(round) and not self._ends():
             self._wait_for_a_decision()
         self._take_views()
+        if self._alone:
+            self._check_role()
+
+    def _check_role(self) -> None:
+        """Without common steps nobody waits for a report: who lost its role ends when it hears of it."""
+        newest = self._history[-1] if self._history else self._first
+        if self._peer.rank in newest.members:
+            return
+        denied = self._admission.denial(self._admission.rank, Action.GOSSIP)
+        if denied is not None:
+            self._driver.gate.note(denied)
+            raise Evicted(self._admission.rank, newest.epoch, denied)
 
     def settle(self) -> None:
         """After training: wait until the ledger knows of all who are dead, or cannot, or time is up."""

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from pydec.cli.main import main
+from pydec.comm.faults import Killed
 from pydec.comm.local import LocalCluster
 from pydec.comm.transport import Stream
 from pydec.consensus.epochs import members, view_of
 from pydec.consensus.node import STAKE
 from pydec.consensus.roles import Role
-from pydec.errors import AccessDenied, ConfigError, Stopped
+from pydec.errors import AccessDenied, ConfigError, Evicted, Stopped
 from pydec.peer import Peer
 from pydec.train import job
 from pydec.train.config import TrainConfig
@@ -201,6 +202,38 @@ def test_a_role_that_is_taken_while_training_goes_on_counts_from_the_next_report
     assert last < max(event.time_s for event in trace if event.stream is Stream.GOSSIP)
     assert max(row["step"] for row in read("first/observed/rank-2.jsonl")) == 80
     assert results[2] == {}
+
+
+def test_without_common_steps_a_rank_whose_role_is_taken_is_told_so(toy, monkeypatch):
+    """Asynchronous ranks make no report together: rank 2 ends when it hears of it, and the others go on."""
+    wanted = TrainConfig(
+        f"{toy}:blobs", steps=60, log_every=1, seed=3, ledger="ledger", threads=1,
+        algorithm="adsgd", topology="ring",
+    )  # fmt: skip
+    told, report = [], Loop._report
+
+    def revoke(self, alone):
+        if self.progress.step == 4 and self.peer.rank == 0:
+            assert main(["ledger", "revoke", "ledger", "rank:2", "trainer", "validator"]) == 0
+        self.peer.transport.sleep(0.02)  # of a computation; blocks take some of these
+        report(self, alone)
+
+    def program(transport):
+        with Peer(transport, signals=False) as peer:
+            try:
+                return job.run(peer, wanted, "run", quiet=True)
+            except Evicted as error:
+                told.append((transport.rank, str(error)))
+                raise Killed from None
+
+    monkeypatch.setattr(Loop, "_report", revoke)
+    monkeypatch.setattr("pydec.consensus.inbox._EVERY_S", 0.02)
+    LocalCluster(4, delay_s=(5e-4, 2e-3), deaths={}).run(program)
+    ((rank, words),) = told
+    assert rank == 2
+    assert "its role was taken: " in words
+    assert "may not take part in gossip: it needs the role trainer or validator, and has data-owner" in words
+    assert (summary("run")["status"], summary("run")["ranks_finished"]) == ("done", 3)
 
 
 def signalled(peer: Peer, step):

@@ -226,6 +226,10 @@ def test_the_ledger_says_who_reads_private_data_and_takes_it_back(arrays, capsys
     record = replayed(Path("ledger/rank-0")).state.datasets[root]
     assert (record.owner, record.encrypted, record.generation) == (owner.public, 1, 0)
     assert {access.grantee for access in record.readers} == {owner.public, reader.public}
+    export = ["data", "export", "d", "out", "--ledger", "ledger", "--store", "store-0", "--key"]
+    assert main([*export, "ledger/rank-1/key.json"]) == 0
+    assert "files" in capsys.readouterr().out
+    assert Path("out/x.npy").read_bytes() == Path("in/x.npy").read_bytes()
     taken = data("revoke", "d", "rank:1")
     assert taken["generation"] == 1
     assert "can open for ever" in taken["not undone"]
@@ -233,6 +237,8 @@ def test_the_ledger_says_who_reads_private_data_and_takes_it_back(arrays, capsys
     for name in ("d", "e"):
         with pytest.raises(job.SharedError, match=f"{reader.public.hex()[:16]} may not read the data set"):
             run(name)
+    assert main([*export, "ledger/rank-1/key.json"]) == 1
+    assert f"{reader.public.hex()[:16]} may not read the data set" in capsys.readouterr().err
     state = replayed(Path("ledger/rank-0")).state
     assert [(a.grantee, a.generation) for a in state.datasets[root].readers] == [
         (owner.public, 0),
