@@ -4,6 +4,7 @@
     pydec ledger verify DIR    replay the whole chain from where it begins: signatures, hashes, state roots
     pydec ledger follow DIR    verify, then print every block as it is decided, until interrupted
     pydec ledger export DIR    every block as one JSON object a line
+    pydec ledger committee DIR --seats K   who would sit if the epoch's seed drew K seats by stake; how safe
     pydec ledger grant DIR WHO ROLE...     give roles: admin, data-owner, trainer, validator, observer
     pydec ledger revoke DIR WHO ROLE...    take them
     pydec ledger config DIR NAME=VALUE...  set options of the run: admission, algorithm, aggregate, ...
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.2
 _SAYS = ("grant", "revoke", "config")
-_ACTIONS = ["show", "verify", "follow", "export", *_SAYS]
+_ACTIONS = ["show", "verify", "follow", "export", "committee", *_SAYS]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +63,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--blocks", type=int, metavar="N", help="follow: end after N blocks (default: when interrupted)"
     )
+    parser.add_argument("--seats", type=int, metavar="K", help="committee: 1 to 1024; default 64")
+    parser.add_argument(
+        "--faulty", type=float, metavar="SHARE", help="committee: of the stake, in [0, 1/3); default 0.1"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -76,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--blocks goes with follow and is at least 1")
     if args.height is not None and (args.action not in ("show", "export") or args.height < 1):
         raise ConfigError("--height goes with show and export and is at least 1")
+    if args.action != "committee" and (args.seats is not None or args.faulty is not None):
+        raise ConfigError("--seats and --faulty go with committee")
     ranks = nodes_of(args.directory)
     if args.action in _SAYS:
         return _roles(args, ranks[0] if ranks else args.directory)
@@ -88,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
             f"{args.directory} holds the ledgers of {len(ranks)} ranks; name one of them, such as {ranks[0]}"
         )
     with _opened(args, args.directory) as chain:
-        return {"show": _show, "follow": _follow, "export": _export}[args.action](args, chain)
+        actions = {"show": _show, "follow": _follow, "export": _export, "committee": _committee}
+        return actions[args.action](args, chain)
 
 
 def _roles(args: argparse.Namespace, node: Path) -> int:
@@ -288,6 +296,14 @@ def _show_state(told: dict[str, Any], chain: _Chain) -> None:
         roles = ", ".join(account["roles"]) or ("slashed" if account["slashed"] else "-")
         amounts = "".join(f"{account[name]:>12}" for name in ("stake", "balance", "locked"))
         print(f"{account['node_id'][:16]:<18}{amounts}  {roles}")
+
+
+def _committee(args: argparse.Namespace, chain: _Chain) -> int:
+    from pydec.cli.ledger_committee import say
+
+    for _ in chain.verified():
+        pass
+    return say(args, chain.replay)
 
 
 def _follow(args: argparse.Namespace, chain: _Chain) -> int:

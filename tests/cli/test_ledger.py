@@ -224,3 +224,36 @@ def test_mistakes_cost_one_line(chain, tmp_path, capsys):
         (["prune", str(directory)], 2, "invalid choice: 'prune'"),
     ]:
         assert message in failure(capsys, *words, status=status)
+
+
+def test_committee(chain, capsys):
+    world, directory = chain
+    words = ["ledger", "committee", str(directory), "--seats", "40"]
+    assert main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["epoch"] == world.state.table.epoch
+    assert told["held"] == sum(member["seats"] for member in told["members"]) == 40
+    assert {member["node_id"] for member in told["members"]} <= {
+        validator.node_id.hex() for validator in world.state.table.validators
+    }
+    assert -40 < told["log10_unsafe"] < told["log10_unsafe_chosen"] <= 0
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == told
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert f"seats         40 of {world.state.table.total} units of stake" in out
+    assert main([*words[:-1], "1024", "--faulty", "0.3"]) == 0
+    assert "unsafe        never, if 30% of the stake is faulty" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["committee", "--seats", "0"], "1 to 1024 seats, got 0"),
+        (["committee", "--faulty", "0.4"], "--faulty must be in"),
+        (["show", "--seats", "3"], "go with committee"),
+    ],
+)
+def test_committees_that_cannot_be(chain, words, message, capsys):
+    assert main(["ledger", words[0], str(chain[1]), *words[1:]]) == 2
+    assert message in capsys.readouterr().err
