@@ -40,13 +40,14 @@ def run_ranks(ranks: int, words: Sequence[str]) -> None:
         )
 
 
-def measured(where: int | Lab, program: str, *words: object) -> Any:
+def measured(where: int | Lab, program: str, *words: object, flags: Sequence[str] = ()) -> Any:
     """What a program of this folder writes.
 
     Args:
         where: ranks on this machine, or hosts with one rank each.
         program: its file; its last word names the JSON file that rank 0 writes.
         words: those before.
+        flags: for the mpirun of a lab.
 
     Raises:
         RuntimeError: as ``run_ranks``.
@@ -57,7 +58,7 @@ def measured(where: int | Lab, program: str, *words: object) -> Any:
         if isinstance(where, int):
             run_ranks(where, command)
         else:
-            where.run(command, timeout_s=_LIMIT_S)
+            where.run(command, timeout_s=_LIMIT_S, flags=flags)
         return json.loads(result.read_text())
 
 

@@ -213,14 +213,20 @@ class Lab:
         }
 
     def run(
-        self, command: Sequence[str], *, timeout_s: float, ranks_per_host: int = 1, threads: int = 1
+        self,
+        command: Sequence[str],
+        *,
+        timeout_s: float,
+        ranks_per_host: int = 1,
+        threads: int = 1,
+        flags: Sequence[str] = (),
     ) -> str:
-        """Run a command on all hosts and return what it wrote to standard output.
+        """Run a command on all hosts, with more flags for mpirun, and return its standard output.
 
         Raises:
             RuntimeError: it failed or took too long; shows the end of what it wrote. Nothing is left running.
         """
-        words = self.mpirun(command, ranks_per_host=ranks_per_host)
+        words = self.mpirun(command, ranks_per_host=ranks_per_host, flags=flags)
         job = subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment(threads),
             start_new_session=True, cwd=self._folder,

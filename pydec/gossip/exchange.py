@@ -153,7 +153,7 @@ class Exchange:
         self._in_background = True
 
     def _advance(self) -> bool:
-        if self.pending:
+        if self.pending or self._sends:  # a neighbour may still wait for what has not left
             self.transport.advance()
         return False
 
