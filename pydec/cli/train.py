@@ -346,6 +346,8 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "aggregate": args.aggregate,
         "byzantine": args.byzantine,
         "attack": args.attack,
+        "accountable": args.accountable,
+        "audit": args.audit,
         "dp_noise": args.dp_noise,
         "dp_epsilon": args.dp_epsilon,
         "dp_clip": args.dp_clip,

@@ -20,6 +20,21 @@ def add_robust(parser: argparse.ArgumentParser) -> None:
         "--byzantine", metavar="N|RANKS", help="for tests: so many ranks lie, or those named, such as 1,5"
     )
     robust.add_argument("--attack", metavar="SPEC", help="what they send; pydec list attacks (alie)")
+    robust.add_argument(
+        "--accountable",
+        choices=("on", "off", "auto"),
+        help="sign what is sent, compare it among those who heard it, and take the stake of who sends "
+        "different things; auto: in robust runs with --ledger (auto)",
+    )
+    robust.add_argument(
+        "--audit",
+        type=positive,
+        nargs="?",
+        const=0.01,
+        metavar="SHARE",
+        help="run steps that the ledger draws again, with so much of the computation, and take the stake of "
+        "whose steps are wrong (with --ledger; 0.01 if no SHARE is given)",
+    )
 
 
 def add_metrics(parser: argparse.ArgumentParser) -> None:

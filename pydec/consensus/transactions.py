@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from pydec.codec import fields
 from pydec.codec.fields import DIGEST, SIGNATURE, U8, U32, U64, Codec
 from pydec.consensus.attestation import ATTESTATION, Attestation
+from pydec.consensus.equivocation import Equivocation
 from pydec.consensus.evidence import MAX_EVIDENCE_BYTES
 from pydec.consensus.roles import ALL_ROLES
 from pydec.consensus.validators import MAX_VALIDATORS
@@ -232,7 +233,7 @@ class Dead:
 
 Body: TypeAlias = (
     Join | Leave | Stake | Transfer | Key | Dataset | Grant | Revoke | Config | Beacon | Begin
-    | EvidenceOf | Evict | Checkpoint | Audit | End | Dead | Forgery
+    | EvidenceOf | Evict | Checkpoint | Audit | End | Dead | Forgery | Equivocation
 )  # fmt: skip
 Attested: TypeAlias = Checkpoint | Audit | End
 
@@ -269,6 +270,10 @@ KINDS: dict[int, tuple[type[Body], Codec[Any]]] = {
     37: (Dead, fields.record(
         Dead, epoch=U64, node=DIGEST, rounds=fields.many(fields.ROUND, MAX_VALIDATORS),
         attestation=ATTESTATION
+    )),
+    38: (Equivocation, fields.record(
+        Equivocation, node=DIGEST, run_id=DIGEST, epoch=U64, round=U64, number=U32, first=DIGEST,
+        first_signature=SIGNATURE, second=DIGEST, second_signature=SIGNATURE
     )),
     39: (Forgery, fields.record(
         Forgery, node=DIGEST, asker=U32, request=U32, name=DIGEST, digest=DIGEST, signature=SIGNATURE

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -17,19 +17,18 @@ from pydec.comm.frames import HEADER_BYTES, Kind, Template
 from pydec.comm.transport import Background, Pending, Transport
 from pydec.compress import draw_key
 from pydec.compress.base import Bytes
-from pydec.errors import FrameError, PeerLost, PeerTimeout, ProtocolError
+from pydec.errors import FrameError, PeerLost, PeerTimeout
 from pydec.gossip.base import Mixer
 from pydec.gossip.edges import EdgeMixer
 from pydec.gossip.inbox import Inbox
 from pydec.gossip.memory import align, aligned_bytes
 from pydec.gossip.neighbourhood import absent, elsewhere, neighbourhood
-from pydec.gossip.packets import BUCKET_TAG_BITS, Packet, lay_out, malformed, packets_of, read_frame, too_long
+from pydec.gossip.packets import Packet, lay_out, malformed, packet_tag, packets_of, refuse, too_long
 from pydec.topology.base import Topology
 
 Late = Literal["raise", "drop"]
 Lost = Literal["raise", "drop"]
 
-_ROUND_TAGS = 1 << 9  # a quarter million tags and more are left to gossip/asynchronous.py
 _NAP_S = 200e-6  # between looks at packets on their way: 25 kB at 1 Gbit/s
 _RING = 4  # buckets of outbox and inbox of an exchange that does not overlap with computation
 _AHEAD = 2  # buckets encoded before the first is mixed: hides one neighbour's encoding
@@ -62,6 +61,8 @@ class Exchange:
         moved: ||W x - x||^2 of the last finished round and this rank, over the mixers that send their
             vector itself; 0 unless ``measure``.
     """
+
+    trailer: ClassVar[int] = 0  # bytes that ``_seal`` adds to every packet
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class Exchange:
         self._overlap = overlap
         for mixer in self.mixers:
             mixer.place(transport.rank, topology)
-        self._packets = packets_of(self.mixers)
+        self._packets = packets_of(self.mixers, self.trailer)
         self._capacities = [packet.capacity for packet in self._packets]
         self._slot = max((align(HEADER_BYTES + capacity) for capacity in self._capacities), default=0)
         self._offsets, length = lay_out(self._packets, len(self._packets) if overlap else _RING)
@@ -319,7 +320,7 @@ class Exchange:
         self.pending = False
 
     def _tag(self, number: int) -> int:
-        return (self.round % _ROUND_TAGS) << BUCKET_TAG_BITS | number
+        return packet_tag(self.round, number)
 
     def _encode(self, number: int, packet: Packet, peer: int = -1) -> memoryview:
         """The message for all listeners, or for one of those of an ``EdgeMixer``."""
@@ -334,8 +335,13 @@ class Exchange:
         else:
             length = mixer.encode(packet.bucket, room, key)
         self._lengths[number] = length
+        length += self._seal(number, room, length)
         self._outbox[offset:start] = self._headers[number].fill(self.transport.rank, self.round, length)
         return memoryview(self._outbox[offset : start + length])
+
+    def _seal(self, number: int, room: Bytes, length: int) -> int:
+        """Add a trailer to an encoded packet; its length."""
+        return 0
 
     def _post(self, number: int) -> None:
         """Post the receives of one packet from every neighbour."""
@@ -371,7 +377,7 @@ class Exchange:
             if elsewhere(peer, seen, self.epoch, self.round):
                 self._forget(place, peer)
                 return None
-            self._refuse(number, peer, seen)
+            refuse(self._packets[number], peer, seen, self.epoch, self.round)
             self.dropped += 1
             self._listen(number, place, peer)
 
@@ -381,14 +387,6 @@ class Exchange:
         self._missing.add(peer)
         for key in [key for key in self._receives if key[1] == place]:
             self._receives.pop(key).cancel()
-
-    def _refuse(self, number: int, peer: int, message: Bytes) -> None:
-        """Name what is wrong with a header that is not the expected one; an older round is no fault."""
-        frame = read_frame(peer, message)
-        if frame.epoch <= self.epoch and frame.round < self.round:
-            return
-        self._packets[number].check(frame, peer, self.round, self.epoch, Kind.GOSSIP)
-        raise ProtocolError(peer, f"sent a packet with flags {frame.flags} on stream {frame.stream.name}")
 
     def _wait(self, pending: Pending, *, late: bool = False) -> int:
         if pending.done():

@@ -14,6 +14,7 @@ from pydec.gossip.edges import EdgeMixer
 from pydec.gossip.memory import align
 
 BUCKET_TAG_BITS = 13
+_ROUND_TAGS = 1 << 9  # a quarter million tags and more are left to gossip/asynchronous.py
 WINDOW = 1 << 30
 """How far a number may be above the newest that was heard; a billion steps take days."""
 
@@ -27,12 +28,14 @@ class Packet:
         bucket: which of the mixer's buckets.
         number: which of all packets, from 0.
         total: how many packets there are.
+        trailer: bytes that follow what the mixer writes.
     """
 
     mixer: Mixer
     bucket: int
     number: int
     total: int
+    trailer: int = 0
 
     @property
     def span(self) -> tuple[int, int]:
@@ -42,7 +45,7 @@ class Packet:
     @property
     def capacity(self) -> int:
         """Largest payload, in bytes."""
-        return self.mixer.capacity(self.bucket)
+        return self.mixer.capacity(self.bucket) + self.trailer
 
     def frame(self, kind: Kind, epoch: int, sender: int) -> Frame:
         """The header, of round 0 and without a payload; its flags say which algorithm's it is."""
@@ -110,8 +113,12 @@ def too_long(peer: int, error: FrameError) -> ProtocolError:
     )
 
 
-def packets_of(mixers: Sequence[Mixer]) -> list[Packet]:
+def packets_of(mixers: Sequence[Mixer], trailer: int = 0) -> list[Packet]:
     """The packets of all mixers, in order: parameters that come first travel first.
+
+    Args:
+        mixers: one per vector.
+        trailer: see ``Packet``.
 
     Raises:
         ValueError: there are more than tags can count.
@@ -119,7 +126,7 @@ def packets_of(mixers: Sequence[Mixer]) -> list[Packet]:
     parts = [(mixer, bucket) for mixer in mixers for bucket in range(len(mixer.buckets))]
     if len(parts) >= 1 << BUCKET_TAG_BITS:
         raise ValueError(f"{len(parts)} buckets do not fit in {BUCKET_TAG_BITS} tag bits")
-    return [Packet(mixer, bucket, number, len(parts)) for number, (mixer, bucket) in enumerate(parts)]
+    return [Packet(*part, number, len(parts), trailer) for number, part in enumerate(parts)]
 
 
 def read_frame(peer: int, message: Bytes) -> Frame:
@@ -132,6 +139,30 @@ def read_frame(peer: int, message: Bytes) -> Frame:
         return unpack(message)
     except FrameError as error:
         raise ProtocolError(peer, f"sent bytes that are no frame: {error}") from error
+
+
+def packet_tag(round: int, number: int) -> int:
+    """Under which tag a packet of a round travels."""
+    return (round % _ROUND_TAGS) << BUCKET_TAG_BITS | number
+
+
+def refuse(packet: Packet, peer: int, message: Bytes, epoch: int, round: int) -> None:
+    """Name what is wrong with a header that is not the expected one; an older round is no fault.
+
+    Args:
+        packet: that was expected.
+        peer: who has sent it.
+        message: what arrived.
+        epoch, round: of the exchange.
+
+    Raises:
+        ProtocolError: it is not of an older round.
+    """
+    frame = read_frame(peer, message)
+    if frame.epoch <= epoch and frame.round < round:
+        return
+    packet.check(frame, peer, round, epoch, Kind.GOSSIP)
+    raise ProtocolError(peer, f"sent a packet with flags {frame.flags} on stream {frame.stream.name}")
 
 
 def malformed(

@@ -8,15 +8,17 @@ from typing import cast
 
 from pydec.comm.transport import Stream
 from pydec.errors import ConfigError
-from pydec.gossip import Algorithm, Asynchronous, Exchange, Mixer
-from pydec.gossip.exchange import Late, Lost
+from pydec.gossip import Asynchronous, Exchange, Mixer
+from pydec.gossip.accountable import accountable
 from pydec.gossip.gpu import GpuExchange
 from pydec.gossip.packets import name_of
 from pydec.gossip.place import Place
 from pydec.gossip.robust.exchange import tolerant
 from pydec.gossip.switch import exchange_of
 from pydec.gossip.two_level import LeaderExchange, can_lead
+from pydec.gossip.witness import Witness
 from pydec.optim.facts import PeerLike
+from pydec.optim.plan import Plan
 from pydec.topology.base import Topology
 from pydec.topology.hierarchical import Hierarchical
 
@@ -25,33 +27,27 @@ AnyExchange = Exchange | LeaderExchange | Asynchronous
 
 def make_exchange(
     peer: PeerLike,
-    algorithm: Algorithm,
+    plan: Plan,
     topology: Topology,
     mixers: Sequence[Mixer],
-    *,
-    late: Late,
-    lost: Lost,
-    measure: bool,
-    background: bool,
     place: Place | None = None,
+    witness: Witness | None = None,
 ) -> AnyExchange:
     """The exchange of checked parts, on the peer's GOSSIP stream.
 
     Args:
         peer: this rank.
-        algorithm, topology: of the plan.
+        plan: how the ranks gossip.
+        topology: of the plan, or of the members of a view.
         mixers: one per vector.
-        late: what to do when a neighbour misses the deadline of a round.
-        lost: what to do when a neighbour is dead.
-        measure: whether mixing is measured.
-        background: whether packets move beside the program between two steps; those of asynchronous
-            algorithms do in any case.
         place: the GPU that the vectors lie on; None for host memory.
+        witness: signs packets and compares those of others, where ``check_accountable`` allows it.
 
     Raises:
         ConfigError: mixing is to be measured, and no packet holds a model.
     """
     link, epoch, seed = peer.transport.stream(Stream.GOSSIP), peer.view.epoch, peer.view.seed
+    algorithm, late, lost, measure = plan.algorithm, plan.late, plan.losing, plan.measures
     for mixer in mixers:
         mixer.algorithm = name_of(algorithm)
     if algorithm.asynchronous:
@@ -64,7 +60,21 @@ def make_exchange(
         )
     budget, overlap = algorithm.budget, algorithm.order == "cta"
     exchange: Exchange | LeaderExchange
-    if place is not None:
+    if witness is not None:
+        exchange = accountable(tolerant(exchange_of(mixers), mixers))(
+            link,
+            topology,
+            mixers,
+            witness=witness,
+            budget=budget,
+            late=late,
+            lost=lost,
+            epoch=epoch,
+            seed=seed,
+            overlap=overlap,
+            measure=measure,
+        )
+    elif place is not None:
         exchange = GpuExchange(
             link,
             topology,
@@ -97,7 +107,7 @@ def make_exchange(
             overlap=overlap,
             measure=measure,
         )
-    if background:
+    if plan.background:
         exchange.move_in_background()
     return exchange
 

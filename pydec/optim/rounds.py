@@ -12,12 +12,13 @@ from pydec import compress, gossip
 from pydec.aggregate import Counts
 from pydec.comm.view import View
 from pydec.errors import ConfigError
-from pydec.gossip import Asynchronous
+from pydec.gossip import Asynchronous, Exchange
 from pydec.gossip.consensus import Estimator, NumbersMixer
 from pydec.gossip.control import Adaptive, Controller
 from pydec.gossip.robust import RobustMixer
 from pydec.gossip.streaming import HeldMixer
 from pydec.gossip.switch import Switch
+from pydec.gossip.witness import Witness
 from pydec.optim.arena import Arena
 from pydec.optim.exchanges import AnyExchange, end, leave, make_exchange, quiet
 from pydec.optim.facts import PeerLike
@@ -57,7 +58,7 @@ class Rounds:
         """Rounds begun."""
         self._peer, self._views = peer, views
         self._waited_s = 0.0
-        self._arenas, self._buffer_arenas = [*arenas, *buffers], list(buffers)
+        self._arenas, self._buffer_arenas, self.place = [*arenas, *buffers], list(buffers), arenas[0].place
         self._versioned = [span.tensor for arena in arenas for span in arena.spans]
         for arena in self._arenas:
             arena.load()
@@ -70,6 +71,7 @@ class Rounds:
             self._buffers.append(plan.algorithm.beside(*of) or kind(*of))
         for mixer in self._buffers:
             mixer.move_scale = 0.0  # the consensus distance is that of the parameters
+        self._witness: Witness | None = None
         self._numbers = NumbersMixer() if plan.measures else None
         self.estimator: Estimator | None = None
         self.controller: Controller | None = None
@@ -86,21 +88,26 @@ class Rounds:
 
     def _connect(self, topology: Topology) -> AnyExchange:
         """An exchange of all mixers in the peer's view."""
-        mixers = [mixer for part in self.parts for mixer in part.rule.mixers] + self._buffers
+        mixers = self.mixers
         if self._numbers is not None:
             mixers.append(self._numbers)
-        plan = self.plan
-        return make_exchange(
-            self._peer,
-            plan.algorithm,
-            topology,
-            mixers,
-            late=plan.late,
-            lost=plan.losing,
-            measure=plan.measures,
-            background=plan.background,
-            place=self._arenas[0].place,
-        )
+        return make_exchange(self._peer, self.plan, topology, mixers, self.place, self._witness)
+
+    def hold_to_account(self, witness: Witness) -> None:
+        """Sign from now on; see ``accountable.hold_to_account``."""
+        before, begun = self.exchange, self.exchange.pending
+        assert isinstance(before, Exchange)
+        leave(before)
+        before.close()
+        self._witness = witness
+        self.exchange = self._connect(before.topology)
+        if begun:
+            self.exchange.begin(self.rounds - 1)
+
+    @property
+    def mixers(self) -> list[gossip.Mixer]:
+        """Of all vectors."""
+        return [mixer for part in self.parts for mixer in part.rule.mixers] + self._buffers
 
     @property
     def wait_s(self) -> float:
@@ -163,7 +170,7 @@ class Rounds:
     def counts(self) -> Counts:
         """What robust rules have left out so far."""
         total = Counts()
-        for mixer in [*(mixer for part in self.parts for mixer in part.rule.mixers), *self._buffers]:
+        for mixer in self.mixers:
             if isinstance(mixer, RobustMixer):
                 total.add(mixer.counts)
         return total

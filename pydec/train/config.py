@@ -19,7 +19,7 @@ from pydec.consensus.rules import ADMISSIONS
 from pydec.errors import ConfigError
 from pydec.gossip import algorithms
 from pydec.train import exporters, private
-from pydec.train.robust_options import check_words, with_momentum
+from pydec.train.robust_options import check_accountable, check_words, with_momentum
 from pydec.train.task import Task
 
 Schedule = Literal["constant", "cosine"]
@@ -76,6 +76,8 @@ class TrainConfig:
         aggregate: robust rule in place of an algorithm: of ``pydec list robust`` or ``aggregators``, "auto".
         byzantine: how many ranks lie, or which, with commas.
         attack: what they send; "" is alie.
+        audit: share of the computation that goes into running others' steps again, with a ledger; 0: none.
+        accountable: whether ranks sign what they send: "on", "off", or "auto": robust runs with a ledger.
         tensorboard: whether rank 0 writes its metrics as TensorBoard's events, too.
         prometheus: where rank 0 serves them, see ``train.exporters.address``; "" nowhere.
         threads: threads of a rank's computations; 0 divides the machine's cores.
@@ -129,6 +131,8 @@ class TrainConfig:
     aggregate: str = ""
     byzantine: str = ""
     attack: str = ""
+    accountable: str = "auto"
+    audit: float = 0.0
     dp_noise: float = 0.0
     dp_epsilon: float = 0.0
     dp_clip: float = 0.0
@@ -184,6 +188,7 @@ class TrainConfig:
         if self.roles and not self.ledger:
             raise ConfigError("--roles are kept by the ledger; name its directory with --ledger DIR")
         check_words(self.byzantine, self.attack, self.aggregate, self.algorithm)
+        check_accountable(self.accountable, self.audit, self.ledger, self.private)
         Sealing(self.secure, self.key, self.peers, self.passphrase_from, self.pad)
         if self.key and self.ledger:
             raise ConfigError(

@@ -20,7 +20,8 @@ from pydec.train.checkpoint_files import Store
 from pydec.train.config import TrainConfig, document
 from pydec.train.evaluate import worst
 from pydec.train.exporters import Sink, exporting
-from pydec.train.ledger import RunLedger, keep
+from pydec.train.final_model import keep
+from pydec.train.ledger import RunLedger
 from pydec.train.loop import Loop, train_solo
 from pydec.train.membership import Minority
 from pydec.train.observers import attend
@@ -141,7 +142,7 @@ def _run(
             facts = {key: value for key, value in setup.task.facts.items() if key != "data"}
             registered = None if data is None else data.transaction
             on_ledger.begin(ledger, setup.config, directory, {**facts, "split": setup.split}, registered)
-            certify = on_ledger.follow(peer, ledger, loop, directory, setup.vault)
+            certify = on_ledger.follow(peer, ledger, loop, directory, setup)
             metrics.also.append(ledger.feed.tell)
         saver = saver_of(peer, setup.config, loop, Store(directory, setup.vault), setup.point, certify)
         for words in setup.point.said if setup.point is not None else ():

@@ -11,7 +11,6 @@ model, which each has computed from its own copy.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
@@ -20,9 +19,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import nn
 
 from pydec.comm.living import living
 from pydec.comm.team import rank_of
@@ -48,17 +44,19 @@ from pydec.consensus.transactions import (
     statement,
 )
 from pydec.consensus.validators import ValidatorTable
-from pydec.crypto.hashing import DIGEST_BYTES, bytes_root, file_root, sha256
+from pydec.crypto.hashing import DIGEST_BYTES, sha256
 from pydec.crypto.signing import SigningKey
 from pydec.errors import AccessDenied, LedgerError, PeerError, SignatureError, Stopped, TransactionError
+from pydec.gossip.witness import Witness
 from pydec.optim.optimizer import DecentralizedOptimizer
 from pydec.store.serving import Proof, Seal
+from pydec.train.accountability import Accountability
 from pydec.train.admission import Admission
-from pydec.train.checkpoint_vault import SEALED, Vault, seal_model
+from pydec.train.audit import Audits, Court
+from pydec.train.court import LedgerCourt
 from pydec.train.membership import Membership, Minority
 from pydec.train.observers import Feed
 from pydec.train.roster import PART_S, Roster
-from pydec.train.rundir import RunDir
 from pydec.train.together import Member, SharedError, everyone, jointly, speaks, table, text
 
 _NAME_CHARACTERS = 64
@@ -104,6 +102,8 @@ class RunLedger:
         self._accusations: list[Future[Receipt]] = []
         self._submitted = 0
         self._membership: Membership | None = None
+        self._accounts: Accountability | None = None
+        self._audits: Audits | None = None
 
     def follow(self, optimizer: DecentralizedOptimizer) -> None:
         """From now on the optimiser's members are the ledger's; see ``Membership``."""
@@ -133,8 +133,24 @@ class RunLedger:
         keys = {place: self.admission.keys[rank_of(transport, place)] for place in range(transport.size)}
         return Seal(transport.rank, self._key, keys, self.state.chain_id, accuse)
 
+    def hold_to_account(self, optimizer: DecentralizedOptimizer) -> None:
+        """From now on the ranks sign what they send; see ``Accountability``. All ranks together."""
+        self._accounts = Accountability(
+            self._peer.transport, self._key, self._run_id, self.driver, self.admission, optimizer
+        )
+
+    def audit(self, make: Callable[[Court, Witness], Audits]) -> None:
+        """From now on steps are run again, after ``hold_to_account``; see ``Audits``. All ranks together."""
+        assert self._accounts is not None
+        court = LedgerCourt(
+            self._peer, self._key, self.driver, self.admission, self._timeout_s, self._find, self._level
+        )
+        self._audits = make(court, self._accounts.witness)
+
     def align(self) -> None:
         """All that take part are at one step: go on without those whose roles have changed since."""
+        if self._audits is not None:
+            self._audits.meet()
         if self._membership is not None:
             self._membership.align()
 
@@ -150,6 +166,8 @@ class RunLedger:
     def _beside(self) -> None:
         """Hand over what was laid into this rank's inbox, now and then."""
         self._inbox.look(self.driver, self.admission.whole.now())
+        if self._accounts is not None:
+            self._accounts.look()
 
     def part(self, ranks: int) -> None:
         """Have the ranks from ``ranks`` on leave the ledger before the job ends; all ranks together.
@@ -255,6 +273,13 @@ class RunLedger:
         for future in list(self._accusations):
             with suppress(TransactionError):  # another rank has proved it already
                 self.driver.wait([future], self._timeout_s, self._peer.check)
+        accountable: dict[str, Any] = {}
+        if self._accounts is not None:
+            self._accounts.settle(self._timeout_s, self._peer.check)
+            self._level()
+            accountable = {"accountable": self._accounts.summary(self._peer)}
+            if self._audits is not None:
+                accountable["audits"] = self._audits.summary()
         if self._membership is not None:
             self._membership.settle()
         self.checkpoint(round, root)
@@ -273,6 +298,7 @@ class RunLedger:
             "denied": self.driver.gate.summary(),
             "outside": sorted(self.admission.outside),
             **(self._membership.summary() if self._membership else {}),
+            **accountable,
         }
 
     def __enter__(self) -> RunLedger:
@@ -310,6 +336,14 @@ class RunLedger:
             self._futures.append(self.driver.submit(prove(body(epoch, collect(voters, shares)))))
         return True
 
+    def _find(self, body: Callable[[int, Attestation], Attested], root: bytes) -> bool:
+        """As ``_certify``, of what may be void once it is decided, because of other evidence."""
+        before = len(self._futures)
+        said = self._certify(body, root)
+        self._accusations += self._futures[before:]
+        del self._futures[before:]
+        return said
+
     def _index(self, voters: ValidatorTable, rank: int) -> int | None:
         address = f"rank:{rank_of(self._peer.transport, rank)}"
         for index, validator in enumerate(voters.validators):
@@ -342,37 +376,3 @@ class RunLedger:
 def digest(facts: Mapping[str, Any]) -> bytes:
     """SHA-256 of facts as canonical JSON, 32 bytes."""
     return sha256(json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str).encode())
-
-
-def keep(directory: RunDir, name: str, model: nn.Module, rank: int, vault: Vault | None = None) -> bytes:
-    """Write a model's state on rank 0; the Merkle root of the bytes, which every rank makes of its own copy.
-
-    Args:
-        directory: of the run.
-        name: of the file, in ``checkpoints``.
-        model: the same on all ranks.
-        rank: of this one.
-        vault: seals the file, whose name then ends in ``SEALED``; the root is that of the bytes in the clear.
-
-    Raises:
-        SetupError: rank 0 cannot write it.
-    """
-    if rank:
-        return model_root(model)
-    if vault is not None:
-        content = _saved(model).getbuffer()
-        directory.write_with(f"checkpoints/{name}{SEALED}", lambda file: seal_model(file, content, vault))
-        return bytes_root(content)
-    directory.write_with(f"checkpoints/{name}", lambda file: torch.save(model.state_dict(), file))
-    return file_root(directory.path / "checkpoints" / name)
-
-
-def model_root(model: nn.Module) -> bytes:
-    """Merkle root of the bytes that ``torch.save`` makes of the model's state, as ``keep`` writes them."""
-    return bytes_root(_saved(model).getbuffer())
-
-
-def _saved(model: nn.Module) -> io.BytesIO:
-    file = io.BytesIO()
-    torch.save(model.state_dict(), file)
-    return file

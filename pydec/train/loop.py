@@ -107,6 +107,7 @@ class Loop:
         self.saver: Saver | None = None
         self.parting: Callable[[], None] | None = None  # called when all ranks end at one step, by a signal
         self.align: Callable[[], None] | None = None  # called where all living ranks report
+        self.between: Callable[[int], None] | None = None  # called before the first step and after each
         self.under_way = 0  # step that this rank is in
         self.survivors = Survivors(peer, config.min_ranks)
         self.successor: Callable[[], Display] | None = None  # shows progress once rank 0 is dead
@@ -130,10 +131,14 @@ class Loop:
         done = self.progress.step
         self.under_way = done + 1
         alone = self.optimizer.algorithm.asynchronous
+        if self.between is not None:
+            self.between(done)
         taken = self._batches, self.gradients, self.optimizer, self.traffic.counted, done
         for step, loss, rate in steps(self.config, self.task, *taken):
             self.peer.check()
             self.progress.step = self.under_way = step
+            if self.between is not None:
+                self.between(step)
             if step == done + 1:
                 say_stepped(self.peer.rank)
             now_s, wait_s = time.perf_counter(), self.optimizer.wait_s

@@ -6,8 +6,8 @@ the dead in its round. Otherwise they pause at theirs; if the living are no quor
 time, training stops with one error, because nobody could tell it from the smaller part of two. Where it makes
 checkpoints, the living that are no quorum end at one step and save it first.
 
-Nobody promises a round for what an admin changes: whose role was taken, or who has left, is left out at the
-next report, which all ranks make at one step (``align``).
+Nobody promises a round for what an admin or evidence changes: whose role or stake was taken, or who has left,
+is left out at the next report, which all ranks make at one step (``align``).
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from pydec.train.together import Member, table
 _AHEAD_S = 0.25  # what a decision may take before anybody pauses for it: some blocks
 _FEWEST, _MOST = 8, 1 << 16  # rounds ahead, at least and at most
 _UNPROMISED = {  # whose senders ask no trainer
-    "JOIN", "LEAVE", "STAKE", "KEY", "GRANT", "REVOKE", "CONFIG", "FORGERY",
+    "JOIN", "LEAVE", "STAKE", "KEY", "GRANT", "REVOKE", "CONFIG", "EVIDENCE", "FORGERY", "EQUIVOCATION",
+    "AUDIT",
 }  # fmt: skip
 _NEVER = 1 << 40  # rounds ahead of ranks that have none in common
 

@@ -13,9 +13,12 @@ from pydec.comm.living import living
 from pydec.comm.orders import Orders
 from pydec.consensus.roles import of_ranks
 from pydec.consensus.transactions import Dataset
+from pydec.train.accountability import accountable
+from pydec.train.auditing import auditing, check_auditable
 from pydec.train.checkpoint_vault import SEALED, Vault
 from pydec.train.config import TrainConfig
-from pydec.train.ledger import RunLedger, keep
+from pydec.train.final_model import keep
+from pydec.train.ledger import RunLedger
 from pydec.train.loop import Loop
 from pydec.train.opening import Opening
 from pydec.train.rundir import RunDir
@@ -23,6 +26,7 @@ from pydec.train.together import jointly, speaks, text
 
 if TYPE_CHECKING:
     from pydec.peer import Peer
+    from pydec.train.prepare import Setup
 
 _ORDER_S = 2.0  # that the supervisor's order may come later than its signal
 
@@ -72,10 +76,17 @@ def begin(
 
 
 def follow(
-    peer: Peer, ledger: RunLedger, loop: Loop, directory: RunDir, vault: Vault | None
+    peer: Peer, ledger: RunLedger, loop: Loop, directory: RunDir, setup: Setup
 ) -> Callable[[int, bytes], None]:
     """Put the ledger to work in a loop: members, models, partings; returns what certifies checkpoints."""
+    vault = setup.vault
     ledger.follow(loop.optimizer)
+    if loop.config.audit:
+        jointly(peer, lambda: check_auditable(peer, loop.config, loop.optimizer), settled=False)
+    if loop.config.audit or accountable(loop.config, loop.optimizer):
+        jointly(peer, lambda: ledger.hold_to_account(loop.optimizer), settled=False)
+    if loop.config.audit:
+        ledger.audit(partial(auditing, peer, loop, setup))
     loop.align = ledger.align
     loop.parting = partial(_part, peer, ledger, Orders(ledger.admission.rank))
     if not loop.config.checkpoint_every:

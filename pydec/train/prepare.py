@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -48,6 +49,7 @@ class Setup:
     point: Point | None = None
     byzantine: Byzantine | None = None
     spent: Spent = field(default_factory=dict)
+    batches_of: Callable[[int], Batches] | None = None  # of any rank, from the first step of this start on
 
 
 def prepare(
@@ -73,7 +75,8 @@ def prepare(
         store.vault = vault_of(peer, config)
     point = None if store is None else jointly(peer, lambda: find(peer, store, config, wanted), settled=False)
     built = jointly(peer, lambda: _build(config, peer, point, data))
-    resolved, task, batches, shares = built
+    resolved, task, batches_of, shares = built
+    batches = batches_of(peer.rank)
     spent: Spent = {}
     if resolved.private:
         if store is not None and point is not None:
@@ -97,13 +100,13 @@ def prepare(
     torch.manual_seed(config.seed * 65536 + peer.rank + 1)  # dropout and the like differ between ranks
     if point is not None and store is not None and point.same(peer.size):
         jointly(peer, lambda: restore(store, point, peer.rank, task.model, optimizer))
-    mine, found = shares[peer.rank], (point, byzantine, spent)
+    mine, found = shares[peer.rank], (point, byzantine, spent, batches_of)
     return Setup(resolved, task, batches, optimizer, initial, name, vault, mine, *found)
 
 
 def _build(
     config: TrainConfig, peer: Peer, point: Point | None, data: Stored | None
-) -> tuple[TrainConfig, Task, Batches, list[Indices]]:
+) -> tuple[TrainConfig, Task, Callable[[int], Batches], list[Indices]]:
     make = None if data is None else data.dataset
     with _BUILDING:
         task = tasks.make(config.task, data=config.data or None, seed=config.seed, stored=make)
@@ -121,20 +124,16 @@ def _build(
             return split.dirichlet(labels, size, resolved.alpha, resolved.seed)
         return split.iid(task.samples, size, resolved.seed)
 
-    batches = batches_after(
-        task.train,
-        task.samples,
-        shares,
-        point.history if point else [],
-        resolved.batch_size,
-        resolved.seed,
-        peer.rank,
-        peer.size,
-    )
+    def batches_of(rank: int) -> Batches:
+        history = point.history if point else []
+        facts = resolved.batch_size, resolved.seed, rank, peer.size
+        return batches_after(task.train, task.samples, shares, history, *facts)
+
+    batches_of(peer.rank)  # else its errors would be this rank's alone
     local_optimizer(resolved, task, task.model)
     if point is not None:
         point.check_data(task)
-    return resolved, task, batches, shares(peer.size)
+    return resolved, task, batches_of, shares(peer.size)
 
 
 def _optimizer(

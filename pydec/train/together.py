@@ -79,17 +79,22 @@ def table(peer: Member, values: Sequence[float]) -> NDArray[np.float64]:
 
 def text(peer: Member, mine: str, root: int = 0) -> str:
     """What ``root`` says, on every rank; if it is dead, what the lowest living rank says."""
+    return content(peer, mine.encode(), root).decode()
 
-    def work(group: Group) -> str:
+
+def content(peer: Member, mine: bytes, root: int = 0) -> bytes:
+    """As ``text``, of bytes."""
+
+    def work(group: Group) -> bytes:
         place = group.members.index(root) if root in group.members else 0
         speaks = group.rank == place
-        data = np.frombuffer(mine.encode(), np.uint8).copy() if speaks else np.zeros(0, np.uint8)
+        data = np.frombuffer(mine, np.uint8).copy() if speaks else np.zeros(0, np.uint8)
         length = np.array([data.size], "<i8")
         broadcast(group, length.view(np.uint8), place)
         if not speaks:
             data = np.zeros(int(length[0]), np.uint8)
         broadcast(group, data, place)
-        return data.tobytes().decode()
+        return data.tobytes()
 
     return living(peer.transport).run(work)
 

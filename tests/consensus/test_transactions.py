@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pydec.consensus.attestation import Attestation
+from pydec.consensus.equivocation import Equivocation
 from pydec.consensus.transactions import (
     KINDS,
     NO_DIGEST,
@@ -65,6 +66,7 @@ BODIES = [
     End(1, A, 2, B, SIGNED),
     Dead(1, A, (7, (1 << 62) - 1), SIGNED),
     Forgery(A, 3, 4, A, B, bytes(64)),
+    Equivocation(A, B, 1, 2, 3, A, bytes(64), B, bytes([1]) * 64),
 ]
 IDS = [f"{type(body).__name__}-{number}" for number, body in enumerate(BODIES)]
 

@@ -19,9 +19,11 @@ from pydec.comm.local import LocalCluster, LocalTransport
 from pydec.comm.view import View
 from pydec.errors import ConfigError, Evicted, ProtocolError
 from pydec.gossip import base
+from pydec.gossip.control import controls
 from pydec.gossip.gpu import GpuExchange
 from pydec.kernels.cuda import _module
 from pydec.optim.exchanges import make_exchange
+from pydec.optim.plan import Plan
 from tests.emulated import EmulatedPlace, load_emulated
 
 Run = Callable[..., list[Any]]
@@ -220,10 +222,11 @@ def test_a_damaged_packet_is_refused(
         x += 1.0 + torch.arange(64.0) * (1 + transport.rank)
         packer = compressor_at(place, compress.make(compressor))
         mixer = gossip.make("choco").mixer(x, packer, 1)
-        exchange = make_exchange(
-            peer, gossip.make("choco"), topology.make("ring", size=2), [mixer], late="raise", lost="raise",
-            measure=False, background=False, place=place,
-        )  # fmt: skip
+        ring, choco = topology.make("ring", size=2), gossip.make("choco")
+        plan = Plan(
+            ring, compress.make(compressor), choco, 1, controls.make("fixed"), "raise", False, lost="raise"
+        )
+        exchange = make_exchange(peer, plan, ring, [mixer], place)
         before = x.clone()
         if transport.rank == 0:
             with pytest.raises(ProtocolError, match="rank 1 sent a malformed packet") as caught:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydec.consensus.block import Header, packed_bytes
+from pydec.consensus.equivocation import Equivocation
 from pydec.consensus.state import membership, records
 from pydec.consensus.state.draft import Draft, NotYetError
 from pydec.consensus.transactions import (
@@ -58,6 +59,7 @@ _PROVEN: dict[type, Callable[[Draft, Any], None]] = {
     EvidenceOf: membership.evidence,
     Evict: membership.evict,
     Dead: membership.dead,
+    Equivocation: membership.equivocation,
     Forgery: membership.forgery,
     Checkpoint: records.checkpoint,
     Audit: records.audit,

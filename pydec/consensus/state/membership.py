@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pydec.consensus.access import check_join
 from pydec.consensus.certificate import from_bitmap
+from pydec.consensus.equivocation import Equivocation
 from pydec.consensus.evidence import Evidence, EvidenceError, verify
 from pydec.consensus.puzzle import Puzzle
 from pydec.consensus.roles import Role
@@ -26,6 +27,7 @@ from pydec.consensus.transactions import (
     statements,
 )
 from pydec.consensus.validators import MAX_VALIDATORS, ValidatorTable
+from pydec.crypto.claims import claim_bytes
 from pydec.crypto.runkey import RunCertificate
 from pydec.crypto.serving import serving_bytes
 from pydec.crypto.signing import verify as verify_signature
@@ -317,6 +319,31 @@ def forgery(draft: Draft, body: Forgery) -> None:
         verify_signature(body.node, said, body.signature)
     except SignatureError as error:
         raise TransactionError(f"forgery of {who}: {error}") from None
+    slash(draft, account)
+
+
+def equivocation(draft: Draft, body: Equivocation) -> None:
+    """Take the stake of who signed two digests of one packet: it told its neighbours different things.
+
+    Of the run that began last: what is left of an earlier one is not judged any more.
+    """
+    who = body.node.hex()[:16]
+    if body.run_id == NO_DIGEST or body.run_id != draft.run.run_id:
+        raise TransactionError(
+            f"claims of {who} are of run {body.run_id.hex()[:16]}, not {draft.run.run_id.hex()[:16]}"
+        )
+    if not body.first < body.second:
+        raise TransactionError(f"claims of {who} name no two digests in their order")
+    account = draft.account(body.node)
+    if not account.roles and not account.stake and not account.locked:
+        raise TransactionError(f"{who} has nothing left to lose")
+    context = draft.state.chain_id + body.run_id
+    for digest, signature in ((body.first, body.first_signature), (body.second, body.second_signature)):
+        try:
+            said = claim_bytes(context, body.epoch, body.round, body.number, digest)
+            verify_signature(body.node, said, signature)
+        except SignatureError as error:
+            raise TransactionError(f"claims of {who}: {error}") from None
     slash(draft, account)
 
 
