@@ -49,6 +49,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--store", metavar="DIR", help="of the store; {rank} in it stands for the rank's number"
     )
+    data.add_argument(
+        "--keep-data",
+        choices=["all", "owed"],
+        help="what a rank's store keeps of a data set that others had: all that was read (the default), or "
+        "its share of the replicas",
+    )
     data.add_argument("--batch-size", type=_count, metavar="N", help="samples per rank and step")
     data.add_argument(
         "--alpha",
@@ -343,6 +349,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "pad": args.pad,
         "seal_checkpoints": args.seal_checkpoints,
         "store": args.store,
+        "keep_data": args.keep_data,
         "aggregate": args.aggregate,
         "byzantine": args.byzantine,
         "attack": args.attack,

@@ -59,12 +59,14 @@ class Exchange:
         admit: whether a rank may have an object; it is told that it is not here if not.
         seal: signs what is served, and what comes without a signature that covers it is dropped; None: nobody
             signs.
+        keeps: whether an object that came is put into the store.
 
     Attributes:
         counts: how often: "fetched", "bytes_fetched", "served", "bytes_served", "bad" (something else came
             than was asked for), "unsigned" (of these: no signature covered it), "refused" (a message that is
             none), "denied" (``admit`` said no), "hedged", "unanswered".
         liars: how often each rank sent something else than its name says.
+        withheld: objects that this peer proves to nobody, as it lets go of them.
         lock: held by the thread that moves it on.
     """
 
@@ -75,11 +77,14 @@ class Exchange:
         order: Callable[[bytes], Iterable[int]] = lambda digest: (),
         admit: Callable[[int, bytes], bool] = lambda peer, digest: True,
         seal: Seal | None = None,
+        keeps: Callable[[bytes], bool] = lambda digest: True,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.liars: Counter[int] = Counter()
         self._link, self._store, self._order, self._admit = link, store, order, admit
         self._seal = seal
+        self._keeps = keeps
+        self.withheld: set[bytes] = set()
         self._numbers = 0
         self._asked: dict[tuple[int, int], tuple[Request, Try]] = {}  # by peer and number
         self._open: list[Request] = []
@@ -297,7 +302,7 @@ class Exchange:
         self.counts["bytes_fetched"] += len(data)
         request.data, request.source = data, attempt.peer
         self._end(request)
-        if self._store is not None and request.kind is Kind.OBJECT:
+        if self._store is not None and request.kind is Kind.OBJECT and self._keeps(request.digest):
             request.kept = self._store.objects.submit(self._store.objects.keep, data)
             self._keeping.append(request.kept)
             self._look_at_kept(_KEEPING)
@@ -317,6 +322,8 @@ class Exchange:
         waiting = self._serving.setdefault(peer, deque())
         if not self._admit(peer, message.digest):
             self.counts["denied"] += 1
+        elif message.kind is Kind.CHALLENGE and message.digest in self.withheld:
+            pass
         elif len(waiting) < _SERVED_MOST:
             data = self._found(message)
         if not data:

@@ -1,17 +1,18 @@
 """Hold what a view asks of this peer: after every change of it, get what is missing, within a bandwidth.
 
-Each peer computes from manifests and view alone what it owes; nobody coordinates. It drops nothing here, so a
-view that changes twice finds what was there before.
+Each peer computes from manifests and view alone what it owes; nobody coordinates. What it owes no longer
+stays, so that a view that changes twice finds what was there before, unless a ``Dropper`` lets it go.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pydec.errors import ChunkError, StoreError
+from pydec.store.dropping import Dropper
 from pydec.store.exchange import Exchange, Link
 from pydec.store.manifest import Manifest
 from pydec.store.placement import Holder, Placement
@@ -49,8 +50,8 @@ class Keeper:
         exchange: gets objects; ``turn`` here does not turn it. link: whose clock counts. store: where they
         are put. manifests: of the data sets to hold. me: this peer's identity in the view. bytes_per_s:
         bandwidth that may be used. scrub_bytes_per_s: how much of what it holds this peer reads again and
-        verifies, round and round, once it
-            has all; 0: nothing.
+        verifies, round and round, once it has all; 0: nothing. dropper: lets go of what is not owed, once all
+        that is owed is here. rank_of: where in the job a holder is, for the dropper.
 
     Attributes:
         fetched, fetched_bytes: objects that have come since the start.
@@ -67,6 +68,8 @@ class Keeper:
         me: bytes,
         bytes_per_s: float = math.inf,
         scrub_bytes_per_s: float = 0.0,
+        dropper: Dropper | None = None,
+        rank_of: Callable[[bytes], int] = lambda peer: -1,
     ) -> None:
         if not bytes_per_s > 0 or not 0 <= scrub_bytes_per_s < math.inf:
             raise ValueError(
@@ -76,6 +79,7 @@ class Keeper:
         self._exchange, self._link, self._store, self._me = exchange, link, store, me
         self._manifests, self._rate = list(manifests), bytes_per_s
         self._holders: list[Holder] = []
+        self._placements: dict[int, Placement] = {}  # of this view, by replicas
         self._todo: deque[tuple[Manifest, int]] = deque()  # shards not yet looked at under this view
         self._wanted: deque[tuple[bytes, int]] = deque()
         self._lost: list[tuple[bytes, int]] = []
@@ -85,6 +89,8 @@ class Keeper:
         self._unmade: deque[tuple[bytes, int]] = deque()  # fragments that nobody has
         self._remaking: Remaking | None = None  # the first of them
         self._owed = self._here = 0
+        self._dropper, self._rank_of = dropper, rank_of
+        self._spare: dict[bytes, tuple[int, ...]] | None = None  # with who owes them; None: handed over
         self._room, self._at_s = 0.0, link.now()
         self._scrub_rate, self._scrub_room = scrub_bytes_per_s, 0.0
         self._held: deque[tuple[bytes, int]] = deque()  # what is owed, the next to be verified first
@@ -96,7 +102,7 @@ class Keeper:
         Args:
             holders: the peers of the view.
         """
-        self._holders = list(holders)
+        self._holders, self._placements = list(holders), {}
         self._todo = deque((m, number) for m in self._manifests for number in range(len(m.shards)))
         self._wanted.clear()
         self._lost.clear()
@@ -105,6 +111,9 @@ class Keeper:
         self._unmade.clear()
         self._remaking = None
         self._owed = self._here = 0
+        if self._dropper is not None:
+            self._dropper.stop()
+            self._spare = {}
 
     @property
     def standing(self) -> Standing:
@@ -148,7 +157,18 @@ class Keeper:
             moved |= self._remake()
         if self._scrub_rate and self.done and self._held and self._scrub_room > 0:
             self._scrub()
+        if self._dropper is not None:
+            moved |= self._drop(self._dropper)
         return moved
+
+    def _drop(self, dropper: Dropper) -> bool:
+        """Let go of what is not owed, once all that is owed is here; whether anything moved."""
+        if self._spare is not None and self.done and not self._lost:
+            for name, _ in self._held:  # what is owed
+                self._spare.pop(name, None)
+            dropper.begin(list(self._spare.items()))
+            self._spare = None
+        return dropper.turn()
 
     def _scrub(self) -> None:
         """Verify the next object that is owed, and want it if it is damaged or gone."""
@@ -222,28 +242,38 @@ class Keeper:
             return True
         self._todo.popleft()
         layout = layout_of(manifest, shard, data)
-        placement = Placement(self._holders, manifest.head.policy.replicas)
+        replicas = manifest.head.policy.replicas
+        if replicas not in self._placements:
+            self._placements[replicas] = Placement(self._holders, replicas)
+        placement = self._placements[replicas]
         sizes = dict(zip(layout.index.objects, layout.index.object_lengths(layout.code), strict=True))
         if layout.code is None:
-            owed = placement.owed(self._me, list(sizes))
+            places = dict(zip(sizes, placement.of_all(list(sizes)), strict=True))
         else:
-            mine = _owed_fragments(placement, layout, self._me)
-            self._coded.update({name: (manifest, number, row) for name, row in mine.items()})
-            owed = list(mine)
+            places = _places_of_fragments(placement, layout)
+        owed = [name for name, held in places.items() if any(h.peer == self._me for h in held)]
+        if layout.code is not None:
+            mine = {*owed}
+            for row, names in enumerate(layout.index.fragment_names):
+                self._coded.update({name: (manifest, number, row) for name in names if name in mine})
         self._owed += 1 + len(owed)
         missing = [name for name in owed if not self._store.objects.has(name)]
         self._here += 1 + len(owed) - len(missing)
         self._held.append((shard.index, shard.index_bytes))
         self._held.extend((name, sizes[name]) for name in owed)
         self._wanted.extend((name, sizes[name]) for name in missing)
+        if self._spare is not None:
+            for name, held in places.items():
+                if self._store.objects.has(name):
+                    ranks = {*self._spare.get(name, ()), *(self._rank_of(holder.peer) for holder in held)}
+                    self._spare[name] = tuple(sorted(ranks))
         return True
 
 
-def _owed_fragments(placement: Placement, layout: Layout, peer: bytes) -> dict[bytes, int]:
-    """The fragments of a shard that a peer has to hold, with the rows of their chunks."""
-    return {
-        name: row
-        for row, names in enumerate(layout.index.fragment_names)
-        for name, holder in zip(names, placement.spread(names), strict=False)
-        if holder.peer == peer
-    }
+def _places_of_fragments(placement: Placement, layout: Layout) -> dict[bytes, list[Holder]]:
+    """Who has to hold each fragment of a shard."""
+    places: dict[bytes, list[Holder]] = {}
+    for names in layout.index.fragment_names:
+        for name, holder in zip(names, placement.spread(names), strict=False):
+            places.setdefault(name, []).append(holder)
+    return places

@@ -385,10 +385,8 @@ def _of_another(temporary: str) -> bool:
         return False
     try:
         os.kill(int(owner), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # another user's
+    except OSError as error:
+        return isinstance(error, PermissionError)  # another user's
     return True
 
 

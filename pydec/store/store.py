@@ -4,6 +4,7 @@
     DIR/lock             held by who adds or removes
     DIR/gate             shared by who writes objects of a manifest to come, and held alone by who collects
     DIR/uses/ROOT        shared by jobs that read a data set
+    DIR/parts/ROOT       this store came to a data set as a peer's in a job: it has to hold what it owes alone
     DIR/ledgers          paths of the ledgers of such jobs, see ``collecting.py``
     DIR/objects          see ``objects.py``
     DIR/manifests/ROOT   canonical bytes; a data set is in the store once this file is
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydec.disk import DISK, Closing, Disk, create_whole, naming
@@ -30,7 +31,7 @@ _FORMAT = b"pydec store 1\n"
 _PARTS = frozenset(
     {
         "format", ".format.tmp", "lock", "gate", "objects", "manifests", "adding", "quarantine", "keys",
-        "uses", "ledgers",
+        "uses", "parts", "ledgers",
     }
 )  # fmt: skip
 
@@ -243,6 +244,22 @@ class Store(Closing):
         with naming(path, "written", StoreError):
             create_whole(self.disk, path, manifest.encode())
 
+    def note_part(self, root: bytes) -> None:
+        """Remember that a data set that is about to be here came from peers.
+
+        Raises:
+            StoreError: the disk is full or fails.
+        """
+        path = self._part(root)
+        with naming(path, "written", StoreError), contextlib.suppress(FileExistsError):
+            self.disk.make_directory(path.parent)
+            self.disk.close(self.disk.open(path, create=True))
+            self.disk.sync_directory(path.parent)
+
+    def is_part(self, root: bytes) -> bool:
+        """Whether a data set came from peers, so that nobody here counts on having all of it."""
+        return self.disk.exists(self._part(root))
+
     def forget(self, root: bytes) -> None:
         """Let a data set no longer be in the store; ``collect`` then frees its objects.
 
@@ -257,6 +274,7 @@ class Store(Closing):
             with naming(path, "removed", StoreError):
                 self.disk.remove(path)
                 self.disk.sync_directory(path.parent)
+                self.disk.remove(self._part(root))
 
     def layout(self, manifest: Manifest, number: int, reader: Reader | None = None) -> Layout:
         """Where the samples of a shard are.
@@ -273,14 +291,18 @@ class Store(Closing):
         shard = manifest.shards[number]
         return layout_of(manifest, shard, (reader or self.objects).get(shard.index))
 
-    def named(self, keep: Iterator[Shard] | None = None) -> set[bytes]:
+    def named(self, keep: Iterator[Shard] | None = None, roots: Sequence[bytes] | None = None) -> set[bytes]:
         """Names of all objects that some manifest, or one of these shards, needs.
+
+        Args:
+            keep: shards without a manifest.
+            roots: of the manifests that are asked; None asks all.
 
         Raises:
             StoreError: a manifest or index is damaged, so that nobody can say.
         """
         needed: set[bytes] = set()
-        for root in self.roots():
+        for root in self.roots() if roots is None else roots:
             manifest = self.manifest(root)
             for number, shard in enumerate(manifest.shards):
                 needed.add(shard.index)
@@ -329,6 +351,9 @@ class Store(Closing):
 
     def _manifest(self, root: bytes) -> Path:
         return self.directory / "manifests" / root.hex()
+
+    def _part(self, root: bytes) -> Path:
+        return self.directory / "parts" / root.hex()
 
     def _use(self, root: bytes) -> Path:
         return self.directory / "uses" / root.hex()

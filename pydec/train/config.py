@@ -24,6 +24,7 @@ from pydec.train.task import Task
 
 Schedule = Literal["constant", "cosine"]
 NanPolicy = Literal["raise", "skip", "continue"]
+KEEPS = ("all", "owed")
 
 _LOG_STEPS = 10  # between reports, where nobody knows how many steps there will be
 _LEAST_WARM = 0.01  # of the learning rate, at the first step of a run that is timed
@@ -37,6 +38,8 @@ class TrainConfig:
         task: registered name or ``module:function``, with options.
         data: directory of the task's data, or a data set of the store, see ``stored``.
         store: directory of the store; {rank} in it stands for the rank's number; "" is the user's.
+        keep_data: what a rank's store keeps of a data set that it got from peers: "all" that it read, or
+            what it has to hold, "owed".
         steps: steps of every rank; excludes ``epochs``.
         epochs: passes of every rank over its share.
         duration_s: seconds of training, in which every rank takes as many steps as it can; asynchronous
@@ -128,6 +131,7 @@ class TrainConfig:
     pad: bool = False
     seal_checkpoints: bool = False
     store: str = ""
+    keep_data: str = "all"
     aggregate: str = ""
     byzantine: str = ""
     attack: str = ""
@@ -196,6 +200,8 @@ class TrainConfig:
             )
         if self.seal_checkpoints:
             self._check_keys()
+        if self.keep_data not in KEEPS:
+            raise ConfigError(f"--keep-data must be one of {', '.join(KEEPS)}, got {self.keep_data!r}")
         if self.seed >= 2**32:
             raise ConfigError(f"--seed must be below 2**32, got {self.seed}")
         private.check(self)

@@ -56,6 +56,7 @@ FREE = frozenset(
         "passphrase_from",
         "pad",
         "seal_checkpoints",
+        "keep_data",
         "ledger",
     }
 )

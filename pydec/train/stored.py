@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +19,12 @@ from pydec.comm.team import rank_of
 from pydec.comm.transport import Stream
 from pydec.consensus.transactions import Dataset as Registration
 from pydec.crypto.keyring import Keyring
-from pydec.errors import ChunkError, ConfigError, PydecError, SetupError, StoreError
+from pydec.errors import ChunkError, ConfigError, PydecError, StoreError
 from pydec.peer import Peer
 from pydec.store import keys
 from pydec.store.challenges import Challenges
-from pydec.store.collecting import note_ledger
 from pydec.store.dataset import Dataset
+from pydec.store.dropping import Dropper
 from pydec.store.exchange import Exchange
 from pydec.store.keeper import Keeper
 from pydec.store.manifest import Manifest
@@ -33,6 +32,7 @@ from pydec.store.messages import Kind
 from pydec.store.placement import Holder, Placement
 from pydec.store.serving import Proof
 from pydec.store.store import Store
+from pydec.train import stores
 from pydec.train.checkpoint_keys import own_identity
 from pydec.train.config import TrainConfig
 from pydec.train.together import jointly, table, texts
@@ -46,7 +46,6 @@ CHALLENGE_S = 1.0
 """Between two challenges of a rank to another one, to prove that it holds what it owes."""
 SCRUB_BYTES_PER_S = 10e6
 """What a rank reads again and verifies of what it holds: a thousandth of what one core hashes."""
-_PATH = "a path"
 _NAP_S = 0.0005
 _TRIES = 40  # to write a manifest while another rank of this disk does
 
@@ -62,6 +61,7 @@ class Stored:
         sources: ranks that had the data set before.
         node: of every rank, see ``node_layout``.
         key: what this rank opens it with, if the data set is private.
+        owed_only: whether this rank's store keeps what it owes alone; nobody else writes into it then.
 
     Attributes:
         repaired: chunks that were damaged on this disk and came back.
@@ -79,14 +79,19 @@ class Stored:
         node: list[int],
         key: Keyring | None,
         proofs: list[Proof],
+        *,
+        owed_only: bool = False,
     ) -> None:
         self._key, self.proofs = key, proofs
         self.manifest, self.exchange, self.repaired = manifest, exchange, 0
         self._peer, self._store, self._sources, self._node = peer, store, sources, node
         link = peer.transport.stream(Stream.DATA)
+        self._indices = {shard.index for shard in manifest.shards} if owed_only else None
+        self.dropper = Dropper(exchange, link, store, [manifest.root]) if owed_only else None
         self.keeper = Keeper(
             exchange, link, store, [manifest], _name(peer.rank), bytes_per_s=REPAIR_BYTES_PER_S,
             scrub_bytes_per_s=SCRUB_BYTES_PER_S if peer.size > 1 else 0.0,
+            dropper=self.dropper, rank_of=_rank_of,
         )  # fmt: skip
         self.challenges = Challenges(exchange, link, store.objects, self._draw, CHALLENGE_S)
         self._challenged = np.random.default_rng()
@@ -146,6 +151,12 @@ class Stored:
                 self._failure = error
         return moved
 
+    def keeps(self, digest: bytes) -> bool:
+        """Whether an object that came goes into this rank's store."""
+        if self._indices is None or digest in self._indices:
+            return True
+        return any(_rank(holder) == self._peer.rank for holder in self._placement.of(digest))
+
     def order(self, digest: bytes) -> list[int]:
         """Ranks to ask for an object: who has to hold it, near ones first, then who had everything."""
         held = [_rank(holder) for holder in self._placement.of(digest)]
@@ -200,6 +211,7 @@ class Stored:
             "objects_repaired": self.repaired + self.keeper.damaged,
             "objects_scrubbed": self.keeper.scrubbed,
             "fragments_remade": self.keeper.remade,
+            "objects_dropped": 0 if self.dropper is None else self.dropper.dropped,
             "objects_owed": standing.owed,
             "objects_held": standing.here,
             "bytes_to_hold": standing.missing_bytes,
@@ -245,16 +257,19 @@ def stored(peer: Peer, config: TrainConfig, ledger: RunLedger | None = None) -> 
         yield None
         return
     admission = None if ledger is None else ledger.admission
-    said = texts(peer, jointly(peer, lambda: _look(config, peer)))
-    roots = sorted({words for words in said if words not in ("", _PATH)})
-    if _PATH in said or not roots:
+    said = texts(peer, jointly(peer, lambda: stores.look(peer, config)))
+    roots = sorted({words for words in said if words not in ("", stores.PATH)})
+    if stores.PATH in said or not roots:
         yield None
         return
-    jointly(peer, lambda: _one(config.data, roots, said), settled=False)
+    jointly(peer, lambda: stores.check_one(config.data, roots, said), settled=False)
     if admission is not None:
         jointly(peer, admission.check_reader)
     root, sources = bytes.fromhex(roots[0]), [rank for rank, words in enumerate(said) if words == roots[0]]
-    store = jointly(peer, lambda: _opened(config, peer))
+    store = jointly(peer, lambda: stores.opened(peer, config))
+    owed_only = config.keep_data == "owed" and peer.size > 1
+    if owed_only:
+        jointly(peer, lambda: stores.check_apart(peer, store), settled=False)
     node = node_layout(peer.transport) if peer.size > 1 else [0]
     link = peer.transport.stream(Stream.DATA)
     found: list[Stored] = []
@@ -265,6 +280,7 @@ def stored(peer: Peer, config: TrainConfig, ledger: RunLedger | None = None) -> 
         lambda digest: found[0].order(digest) if found else sources,
         lambda place, _: admission is None or admission.may_have(place, _sealed(store, root, found)),
         None if ledger is None else ledger.seal(proofs.append),
+        lambda digest: not found or found[0].keeps(digest),
     )
 
     def tick() -> bool:
@@ -273,11 +289,13 @@ def stored(peer: Peer, config: TrainConfig, ledger: RunLedger | None = None) -> 
     background = link.background(tick) if peer.size > 1 else None
     use = ExitStack()
     try:
-        jointly(peer, lambda: _threads(peer, background))
+        jointly(peer, lambda: stores.check_threads(peer, background))
         jointly(peer, lambda: use.enter_context(store.using(root)))
         manifest = jointly(peer, lambda: _manifest(peer, store, exchange, root))
         key = _reader(peer, config, store, manifest, ledger)
-        found.append(Stored(peer, store, manifest, exchange, sources, node, key, proofs))
+        lets_go = owed_only and store.is_part(root)
+        who = sources, node, key, proofs
+        found.append(Stored(peer, store, manifest, exchange, *who, owed_only=lets_go))
         yield found[0]
     finally:
         if background is not None:
@@ -286,44 +304,12 @@ def stored(peer: Peer, config: TrainConfig, ledger: RunLedger | None = None) -> 
         store.close()
 
 
-def _opened(config: TrainConfig, peer: Peer) -> Store:
-    """This rank's store, which remembers the ledger that will know its data."""
-    store = Store(_directory(config, peer), create=True)
-    if config.ledger:
-        note_ledger(store, Path(config.ledger) / f"rank-{rank_of(peer.transport, peer.rank)}")
-    return store
-
-
 def _sealed(store: Store, root: bytes, found: list[Stored]) -> bool:
     """Whether a data set is private; False while it is not here."""
     if not found and root not in store.roots():
         return False
     manifest = found[0].manifest if found else store.manifest(root)
     return bool(manifest.head.policy.encryption)
-
-
-def _look(config: TrainConfig, peer: Peer) -> str:
-    """What ``--data`` is on this rank: a path, the root of a data set, or nothing."""
-    if Path(config.data).exists():
-        return _PATH
-    try:
-        with Store(_directory(config, peer)) as store:
-            return store.find(config.data).root.hex()
-    except ConfigError:
-        return ""
-
-
-def _directory(config: TrainConfig, peer: Peer) -> Path | None:
-    rank = rank_of(peer.transport, peer.rank)
-    return Path(config.store.replace("{rank}", str(rank))) if config.store else None
-
-
-def _one(name: str, roots: list[str], said: list[str]) -> None:
-    if len(roots) > 1:
-        words = ", ".join(f"rank {said.index(root)} has {root[:16]}" for root in roots)
-        raise ConfigError(
-            f"--data {name}: ranks have different data sets of this name: {words}; name one by its root"
-        )
 
 
 def _reader(
@@ -357,19 +343,11 @@ def _reader(
     return jointly(peer, take)
 
 
-def _threads(peer: Peer, background: object) -> None:
-    if peer.size > 1 and background is None:
-        raise SetupError(
-            "data from peers needs an MPI with MPI_THREAD_MULTIPLE; or copy the data set to every host, and "
-            "name "
-            "the folder that pydec data export makes of it"
-        )
-
-
 def _manifest(peer: Peer, store: Store, exchange: Exchange, root: bytes) -> Manifest:
     if root not in store.roots():
         data = exchange.get(root, Kind.MANIFEST, lambda: _nap(peer))
         manifest = Manifest.decode(data)
+        store.note_part(root)
         for left in reversed(range(_TRIES)):
             try:
                 store.add_manifest(manifest)
@@ -392,7 +370,11 @@ def _nap(peer: Peer) -> None:
 
 
 def _rank(holder: Holder) -> int:
-    return int(holder.peer[5:])
+    return _rank_of(holder.peer)
+
+
+def _rank_of(name: bytes) -> int:
+    return int(name.removeprefix(b"rank "))
 
 
 def _name(rank: int) -> bytes:

@@ -18,6 +18,7 @@ from pydec.errors import ChunkError, FrameError, PeerTimeout
 from pydec.store import adding
 from pydec.store.adding import add
 from pydec.store.exchange import DEADLINE_S, Exchange, possession
+from pydec.store.inputs.base import Sample
 from pydec.store.keeper import Keeper
 from pydec.store.manifest import Manifest, Policy
 from pydec.store.messages import NONCE_BYTES, PIECE_BYTES, Kind, Message
@@ -329,11 +330,31 @@ def held_by(place: Placement, source: Store, manifest: Manifest) -> list[dict[by
     return found
 
 
-def churn(count: int, rounds: int, seed: int, share: float = 0.05, policy: Policy = COPIES) -> list[Peer]:
+class Many(Given):
+    """So many samples."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def blocks(self, start):
+        for number in range(start, self.count):
+            yield Sample((b"%d" % number, number.to_bytes(2, "big") * 1500))
+
+
+def churn(
+    count: int,
+    rounds: int,
+    seed: int,
+    share: float = 0.05,
+    policy: Policy = COPIES,
+    samples: int = 6,
+    kind: type[Peer] = Peer,
+) -> list[Peer]:
     rng, net = random.Random(seed), Network()
     source = Store(AT, create=True, disk=LossyDisk(), syncs=1)
-    manifest = add(source, Given(), "d", chunk_bytes=6 * CHUNK if policy.parity else CHUNK, policy=policy)
-    peers = [Peer(net, rank, manifest) for rank in range(count)]
+    chunk_bytes = 6 * CHUNK if policy.parity else CHUNK
+    manifest = add(source, Many(samples), "d", chunk_bytes=chunk_bytes, policy=policy)
+    peers = [kind(net, rank, manifest) for rank in range(count)]
     for name in objects_of(source, manifest):
         peers[0].store.objects.adopt(name, source.objects.get(name))
     old: Placement | None = None
@@ -359,7 +380,7 @@ def churn(count: int, rounds: int, seed: int, share: float = 0.05, policy: Polic
                 break
         net.dead |= {peers[n].rank for n in dead}
         peers = [peer for n, peer in enumerate(peers) if n not in dead]
-        peers += [Peer(net, len(net.boxes), manifest) for _ in dead]
+        peers += [kind(net, len(net.boxes), manifest) for _ in dead]
         old = new
     last = peers[rng.randrange(len(peers))]
     for name in objects_of(source, manifest):
@@ -391,9 +412,8 @@ def test_nothing_is_lost_while_peers_come_and_go(seed):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.usefixtures("small_shards")
 def test_nothing_is_lost_while_a_twentieth_of_1000_peers_goes_each_round():
-    churn(1000, 4, 0)
+    churn(1000, 11, 0, samples=100)
 
 
 @pytest.mark.usefixtures("small_shards")

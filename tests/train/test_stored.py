@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import textwrap
 from pathlib import Path
@@ -23,7 +24,7 @@ from pydec.store.messages import Kind
 from pydec.store.objects import digest_of
 from pydec.store.serving import Seal
 from pydec.store.store import Store
-from pydec.store.upkeep import verify
+from pydec.store.upkeep import objects_of, verify
 from pydec.train import job, stored
 from pydec.train.config import TrainConfig
 
@@ -99,6 +100,28 @@ def test_the_bits_are_those_of_a_folder_and_all_hold_what_they_owe(arrays):
     before = data["objects_fetched"]
     again = together(3, TrainConfig("held_task:held", data=root.hex()[:10], store="store-{rank}"), "again")[0]
     assert again["data"]["objects_fetched"] < before
+
+
+def test_ranks_that_keep_what_they_owe_alone_share_the_data_and_learn_the_same(arrays):
+    put(0)
+    held = TrainConfig("held_task:held", data="d", store="store-{rank}", steps=60)
+    together(3, held, "all")
+    data = together(3, dataclasses.replace(held, keep_data="owed"), "owed")[0]["data"]
+    assert all(
+        torch.equal(a, b) for a, b in zip(trained("all").values(), trained("owed").values(), strict=True)
+    )
+    assert data["objects_dropped"] > 0
+    held_by = []
+    for rank in range(3):
+        with Store(Path(f"store-{rank}")) as store:
+            manifest = store.find("d")
+            held_by.append({name for name in objects_of(store, manifest) if store.objects.has(name)})
+            assert store.is_part(manifest.root) == (rank > 0)
+    indices = {shard.index for shard in manifest.shards}
+    assert held_by[0] >= held_by[1] | held_by[2]  # it was added there, so all of it stays
+    assert held_by[1] & held_by[2] == indices
+    with pytest.raises(job.SharedError, match="ranks 0 and 1 have one store"):
+        together(2, dataclasses.replace(held, keep_data="owed", store="store-0"), "shared")
 
 
 def test_damage_is_repaired_from_a_peer_while_training_goes_on(arrays):
