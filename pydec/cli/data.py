@@ -1,6 +1,7 @@
 """What data is in my store, is it whole, and how does more get in?
 
     pydec data add PATH --name N      cut files, arrays, tables or text into chunks; begun again, it goes on
+    pydec data add PATH --name N2 --append N    all of N, and what is at PATH after it
     pydec data add MODULE:FUNCTION --name N     what a function returns, such as a torch Dataset
     pydec data list                   data sets, and adds that were interrupted
     pydec data status [N]             how much of each is here
@@ -22,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,11 +30,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydec.cli import data_access, data_garbage
+from pydec.cli import data_access, data_adding, data_garbage
 from pydec.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
-    from pydec.store.manifest import Manifest, Policy
+    from pydec.store.manifest import Manifest
     from pydec.store.store import Store
     from pydec.store.upkeep import Report
 
@@ -53,23 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="export: a folder that does not exist; grant, revoke: a public key, or rank:N of the ledger",
     )
     parser.add_argument("--store", metavar="DIR", type=Path, help="the store's directory")
-    parser.add_argument("--name", metavar="N", help="add: name of the data set")
-    parser.add_argument(
-        "--format",
-        metavar="FORMAT",
-        default="",
-        help="add: files, images, idx, numpy, parquet, arrow, text or python; found out without it",
-    )
-    parser.add_argument("--replicas", metavar="R", type=int, help="add: copies to keep, on as many nodes (3)")
-    parser.add_argument(
-        "--erasure",
-        metavar="K+M",
-        help="add: no copies, but K+M fragments of each chunk, of which K do",
-    )
-    parser.add_argument("--chunk-bytes", metavar="N", type=int, help="add: most bytes of a chunk (1 MiB)")
-    parser.add_argument(
-        "--ragged", action="store_true", help="add MODULE:FUNCTION: the first dimension of arrays differs"
-    )
+    data_adding.configure(parser)
     parser.add_argument(
         "--from", dest="others", metavar="DIR", type=Path, action="append", default=[],
         help="repair: a store that may have what is missing; several are asked in order",
@@ -95,14 +79,11 @@ def run(args: argparse.Namespace) -> int:
     if (args.target is not None) != (args.action in ("export", "grant", "revoke")):
         missing = "DIR is missing" if args.action == "export" else "the public key is missing"
         raise ConfigError(f"data {args.action}: " + (missing if args.target is None else "too many words"))
-    if (args.name is not None) != (args.action == "add"):
-        raise ConfigError("data add needs --name N, and nothing else takes it")
+    data_adding.check(args)
     if args.others and args.action != "repair":
         raise ConfigError("--from DIR is for data repair; nothing else takes it")
     data_access.check(args)
     data_garbage.check(args)
-    if args.replicas is not None and not 1 <= args.replicas <= 255:
-        raise ConfigError(f"--replicas must be in [1, 255], got {args.replicas}")
     with Store(args.store, create=args.action == "add" or bool(args.others)) as store:
         action: Callable[[argparse.Namespace, Store], tuple[dict[str, Any], int]] = globals()[
             f"_{args.action}"
@@ -120,7 +101,7 @@ def _add(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
 
     if args.format and args.format not in FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, got {args.format!r}")
-    policy, began_s = _policy(args), time.perf_counter()
+    policy, began_s = data_adding.policy(args), time.perf_counter()
     key = data_access.identity(args) if args.private else None
     owner = None if key is None else data_access.Owner(args, store, key)
     extends = None if owner is None else owner.extended()
@@ -130,7 +111,7 @@ def _add(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
             manifest = add(
                 store, given, args.name, policy=policy,
                 chunk_bytes=args.chunk_bytes or CHUNK_BYTES, progress=shown,
-                private=key, extends=extends,
+                private=key, extends=extends, onto=store.find(args.append) if args.append else None,
             )  # fmt: skip
     except StoreError as error:
         raise StoreError(f"{error}; nothing was added") from error
@@ -145,23 +126,6 @@ def _add(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
     if not args.json:
         _show(found)
     return found, 0
-
-
-def _policy(args: argparse.Namespace) -> Policy:
-    """What ``--replicas`` or ``--erasure`` ask for."""
-    from pydec.store.manifest import Policy
-
-    if args.erasure is None:
-        return Policy(replicas=3 if args.replicas is None else args.replicas)
-    if args.replicas is not None:
-        raise ConfigError("--replicas and --erasure say the same thing; name one of them")
-    words = re.fullmatch(r"([1-9]\d?)\+([1-9]\d?)", args.erasure)
-    if words is None:
-        raise ConfigError(f"--erasure must be like 4+2, data and parity fragments, got {args.erasure!r}")
-    try:
-        return Policy(replicas=int(words[1]), parity=int(words[2]))
-    except ValueError as error:
-        raise ConfigError(f"--erasure {args.erasure}: {error}") from None
 
 
 def _list(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
@@ -336,6 +300,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "replicas": head.policy.replicas if not head.policy.parity else 1,
         **({"erasure": str(head.policy.code)} if head.policy.parity else {}),
         "private": bool(head.policy.encryption),
+        **({"parent": head.policy.parent.hex()} if any(head.policy.parent) else {}),
     }
 
 

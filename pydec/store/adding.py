@@ -21,6 +21,7 @@ from pydec.crypto.vault import OVERHEAD_BYTES, DatasetKey
 from pydec.disk import Buffer
 from pydec.errors import ConfigError, FrameError, StoreError
 from pydec.store import keys
+from pydec.store.appending import joined, policy_of
 from pydec.store.erasure import Code
 from pydec.store.inputs.base import Input, Run, Sample, Stream
 from pydec.store.journal import Journal
@@ -208,6 +209,7 @@ def add(
     chunk_bytes: int = CHUNK_BYTES,
     private: SigningKey | None = None,
     extends: tuple[Manifest, DatasetKey] | None = None,
+    onto: Manifest | None = None,
     progress: Callable[[int], None] = lambda n_bytes: None,
 ) -> Manifest:
     """Add a data set to a store.
@@ -222,6 +224,7 @@ def add(
         chunk_bytes: most bytes of a chunk; samples are not cut unless they are larger.
         private: seal the chunks for this identity, the owner; see ``keys.py``.
         extends: a private data set of this owner, whose readers are to read this one too, and its newest key.
+        onto: data set of this store that the new one begins with, in its chunk size; see ``appending.py``.
         progress: called now and then with the bytes that were added so far.
 
     Returns:
@@ -236,6 +239,8 @@ def add(
         check_name(name)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if onto is not None:
+        policy, chunk_bytes = policy_of(onto, given, policy, private), onto.head.chunk_bytes
     most = MOST_BYTES - (OVERHEAD_BYTES if private is not None else 0)
     if not LEAST_CHUNK_BYTES <= chunk_bytes <= most:
         raise ConfigError(f"--chunk-bytes must be in [{LEAST_CHUNK_BYTES}, {most}], got {chunk_bytes}")
@@ -262,7 +267,8 @@ def add(
         done = sum(shard.samples for shard in journal.shards)
         n_bytes = sum(shard.n_bytes for shard in journal.shards)
         progress(n_bytes)
-        chunks = sum(shard.chunks for shard in journal.shards)
+        before = () if onto is None else onto.shards
+        chunks = sum(shard.chunks for shard in (*before, *journal.shards))
         packer = Packer(store, given.fields, chunk_bytes, journal.note, key, chunks, code)
         try:
             for block in given.blocks(done):
@@ -290,7 +296,7 @@ def add(
             head = Head(
                 name, given.kind, given.fields, given.classes, *totals, chunk_bytes, given.sources(), policy
             )
-            manifest = Manifest(head, shards)
+            manifest = Manifest(head, shards) if onto is None else joined(onto, head, shards)
             manifest.encode()
         except (ValueError, FrameError) as error:
             raise StoreError(f"it cannot be described: {error}") from None

@@ -13,7 +13,7 @@ import numpy as np
 from pydec.disk import Buffer, naming
 from pydec.errors import ConfigError, StoreError
 from pydec.store.inputs.base import Tee
-from pydec.store.manifest import DTYPES, Field, Kind, Source
+from pydec.store.manifest import DTYPES, NO_DIGEST, Field, Kind, Source
 from pydec.store.reading import Samples, decode
 
 Progress = Callable[[int], None]
@@ -69,11 +69,12 @@ def export(samples: Samples, target: Path, *, progress: Progress = lambda n_byte
 
 
 def _files(samples: Samples, base: Path, progress: Progress) -> int:
-    done = 0
+    done, extended = 0, samples.manifest.head.policy.parent != NO_DIGEST
+    mode = "wb" if extended else "xb"  # what was appended under the same path came later
     for number in range(len(samples)):
         path = base / _inside(b"".join(bytes(piece) for piece in samples.pieces(number, 0)))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "xb") as file:
+        with open(path, mode) as file:
             for piece in samples.pieces(number, 1):
                 file.write(piece)
                 done += len(piece)

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +235,7 @@ class RunLedger:
         if root not in self.state.datasets:
             bodies.append((Action.REGISTER_DATA, Dataset(root, name[:_NAME_CHARACTERS], 1, 0, 0)))
         if data is not None and data.root not in self.state.datasets:
-            bodies.append((Action.REGISTER_DATA, data))
+            bodies.append((Action.REGISTER_DATA, self._known_parent(data)))
         try:
             speakers = [self.admission.who_may(action) for action, _ in bodies]
         except AccessDenied as denied:  # on all ranks
@@ -249,6 +250,13 @@ class RunLedger:
             raise LedgerError(
                 f"rank {speakers[0]} died before it had begun the run on the ledger; start again"
             )
+
+    def _known_parent(self, data: Dataset) -> Dataset:
+        """The same without the data set that it extends, unless who registers it has registered that one."""
+        parent = self.state.datasets.get(data.parent)
+        may = [rank for rank in self.admission.inside if self.admission.may(rank, Action.REGISTER_DATA)]
+        known = parent is not None and may and parent.owner == self.admission.keys[may[0]]
+        return data if known else replace(data, parent=NO_DIGEST)
 
     def checkpoint(self, round: int, root: bytes) -> None:
         """Certify the averaged model of a round; all ranks together. Nobody waits for the commit.

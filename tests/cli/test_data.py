@@ -72,6 +72,15 @@ def test_copies_are_not_made_again_without_another_store(data, tmp_path):
     assert "needs --from DIR" in data("repair", "x", status=2, json_=False)
 
 
+def test_data_is_appended_to_a_data_set(data, tmp_path):
+    data("add", tmp_path / "x.npy", "--name", "x", "--chunk-bytes", 4096, "--replicas", 2)
+    both = data("add", tmp_path / "x.npy", "--name", "both", "--append", "x")
+    (first, second) = data("list")["data"]
+    assert (both["samples"], both["replicas"], both["parent"]) == (2000, 2, second["root"])
+    assert (first["name"], second["name"]) == ("both", "x")
+    assert data("verify", "both")["data"][0]["whole"]
+
+
 def test_garbage_is_counted_then_removed(data, tmp_path):
     data("add", tmp_path / "x.npy", "--name", "x", "--chunk-bytes", 4096)
     junk = tmp_path / "store" / "objects" / "ab" / ("ab" + "0" * 62)
@@ -114,6 +123,11 @@ def test_what_is_said_to_people(data, tmp_path):
         (["verify", "x", "--ledger", "L"], "--ledger needs data add --private, export, grant, revoke"),
         (["verify", "x"], "there is no store in"),
         (["remove", "x"], "there is no store in"),
+        (["list", "--append", "x"], "--append needs data add"),
+        (
+            ["add", "x.npy", "--name", "x", "--append", "y", "--chunk-bytes", "9999"],
+            "leave --chunk-bytes out",
+        ),
         (["gc", "x"], "data gc: too many words"),
         (["list", "--dry-run"], "--dry-run needs data gc"),
         (["gc", "--force"], "--force needs data remove"),
