@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydec.cli.main import COMMANDS
+from pydec.cli.values import saved_options
 from pydec.comm.detect import launch
 from pydec.comm.words import VARIABLE
 from pydec.errors import ConfigError, SetupError
@@ -216,7 +217,7 @@ class Again:
         while onward and Path(self._beside()).exists():
             self._run_dir = self._beside()
         if option(command, "--resume"):
-            self._command = with_sealing(command, _saved(Path(self._run_dir)))
+            self._command = with_sealing(command, saved_options(Path(self._run_dir)))
 
     @property
     def run_dir(self) -> str:
@@ -256,14 +257,6 @@ class Again:
         store = Store(RunDir(Path(self._run_dir)))
         whole = (step for step in store.steps() if {*store.members(step)} <= {*store.ranks(step)})
         return max(next(whole, -1), self.counted) + 1
-
-
-def _saved(run_dir: Path) -> Mapping[str, object]:
-    """The options in a run's ``config.json``; none if it is not on this host or cannot be read."""
-    try:
-        return dict(json.loads((run_dir / "config.json").read_bytes())["options"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}  # the ranks say so, if they need it
 
 
 def _secured(command: Sequence[str], mode: str) -> tuple[str, ...]:

@@ -164,6 +164,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="disks that each rank's checkpoint must be on before it counts; other nodes' first (1)",
     )
     run_.add_argument(
+        "--store-checkpoints",
+        action="store_true",
+        default=None,
+        help="tensors of checkpoints go into --store, where equal ones are there once",
+    )
+    run_.add_argument(
         "--ledger",
         metavar="DIR",
         help="commit the run to a ledger that all ranks agree on, each in DIR/rank-N; pydec ledger shows it",
@@ -350,6 +356,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "seal_checkpoints": args.seal_checkpoints,
         "store": args.store,
         "keep_data": args.keep_data,
+        "store_checkpoints": args.store_checkpoints,
         "aggregate": args.aggregate,
         "byzantine": args.byzantine,
         "attack": args.attack,

@@ -1,8 +1,11 @@
-"""Types of options: what a word must be, said in one line where it is not."""
+"""Options: what a word must be, said in one line where it is not, and those that a run was given."""
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
 
 from pydec.errors import ConfigError
 
@@ -39,6 +42,14 @@ def positive(word: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0 and finite, got {word}")
     return value
+
+
+def saved_options(run_dir: Path) -> Mapping[str, object]:
+    """The options in a run's ``config.json``; none if it is not on this host or cannot be read."""
+    try:
+        return dict(json.loads((run_dir / "config.json").read_bytes())["options"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}  # who needs it says so
 
 
 count.__name__ = whole.__name__ = "integer"  # argparse names the type in its messages

@@ -23,6 +23,7 @@ class Stream(IntEnum):
     STORE = 3
     COLLECT = 4
     DATA = 5
+    CHUNKS = 6
 
 
 class Pending(Protocol):

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from pydec.disk import DISK, Closing, Disk, create_whole, naming
@@ -34,6 +35,7 @@ _PARTS = frozenset(
         "uses", "parts", "ledgers",
     }
 )  # fmt: skip
+_NAP_S = 0.01
 
 
 def default_directory() -> Path:
@@ -94,36 +96,45 @@ class Store(Closing):
             create_whole(self.disk, self.directory / "format", _FORMAT)
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, wait_s: float = 0.0) -> Iterator[None]:
         """Hold the right to add and remove.
+
+        Args:
+            wait_s: how long to wait for another process to let go of it.
 
         Raises:
             StoreError: another process has it.
         """
         words = f"{self.directory} is in use: another process adds or removes data; wait for it to end"
-        with self._locked(self.directory / "lock", words):
+        with self._locked(self.directory / "lock", words, wait_s=wait_s):
             yield
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self, wait_s: float = 0.0) -> Iterator[None]:
         """Within, nobody removes an object that no manifest names yet; many may be in it at once.
+
+        Args:
+            wait_s: how long to wait for another process to end.
 
         Raises:
             StoreError: another process is removing some.
         """
         words = f"{self.directory} is in use: another process collects garbage; wait for it to end"
-        with self._locked(self.directory / "gate", words, shared=True):
+        with self._locked(self.directory / "gate", words, shared=True, wait_s=wait_s):
             yield
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self, wait_s: float = 0.0) -> Iterator[None]:
         """Within, nobody is in ``writing``: every object is named by a manifest, or by none that will be.
+
+        Args:
+            wait_s: how long to wait for others to leave it.
 
         Raises:
             StoreError: another process is in it.
         """
         words = f"{self.directory} is in use: another process writes into it; wait for it to end"
-        with self._locked(self.directory / "gate", words):
+        with self._locked(self.directory / "gate", words, wait_s=wait_s):
             yield
 
     @contextlib.contextmanager
@@ -140,18 +151,21 @@ class Store(Closing):
             yield
 
     @contextlib.contextmanager
-    def _locked(self, path: Path, words: str, *, shared: bool = False) -> Iterator[None]:
+    def _locked(self, path: Path, words: str, *, shared: bool = False, wait_s: float = 0.0) -> Iterator[None]:
         with naming(path, "opened", StoreError):
             try:
                 descriptor = self.disk.open(path, create=True)
             except FileExistsError:
                 descriptor = self.disk.open(path)
         try:
-            with naming(path, "locked", StoreError):
-                try:
+            until_s = time.monotonic() + wait_s
+            while True:
+                with naming(path, "locked", StoreError), contextlib.suppress(BlockingIOError):
                     self.disk.lock(descriptor, shared=shared)
-                except BlockingIOError:
-                    raise StoreError(words) from None
+                    break
+                if time.monotonic() >= until_s:
+                    raise StoreError(words)
+                time.sleep(_NAP_S)
             yield
         finally:
             self.disk.close(descriptor)
@@ -313,17 +327,21 @@ class Store(Closing):
                 needed.update(Index.decode(self.objects.get(shard.index)).objects)
         return needed
 
-    def unnamed(self, keep: Iterator[Shard] | None = None) -> list[bytes]:
+    def unnamed(
+        self, keep: Iterator[Shard] | None = None, among: Collection[bytes] | None = None
+    ) -> list[bytes]:
         """Names of the objects here that no manifest needs.
 
         Args:
             keep: shards without a manifest whose objects count as needed.
+            among: look at these objects alone.
 
         Raises:
             StoreError: nobody can say what is needed.
         """
         needed = self.named(keep)
-        return [digest for digest in self.objects.names() if digest not in needed]
+        looked_at = self.objects.names() if among is None else filter(self.objects.has, among)
+        return [digest for digest in looked_at if digest not in needed]
 
     def collect(self, keep: Iterator[Shard] | None = None) -> int:
         """Remove objects that no manifest needs; who calls holds the lock.

@@ -109,6 +109,7 @@ class Saver:
         self._thread.shutdown(wait=True)
         if self._replicas is not None:
             self._replicas.__exit__(kind, error, trace)
+        self._store.close()
 
     def go_on(self, step: int) -> None:
         """The run goes on from this step's checkpoint, which counts; what came later is removed."""
@@ -269,8 +270,9 @@ class Saver:
         try:
             for rank in mine | {self._peer.rank}:
                 self._store.remove(old, rank)
-        except OSError as error:
-            _warn(self._peer.rank, f"cannot remove the checkpoint of step {old}: {error.strerror}")
+        except (OSError, PydecError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            _warn(self._peer.rank, f"cannot remove the checkpoint of step {old}: {why}")
 
     def _look(self) -> None:
         """See what came of the one that is being written, and of its copies."""

@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -40,6 +40,9 @@ from pydec.train.checkpoint_vault import (
 )
 from pydec.train.rundir import RunDir
 
+if TYPE_CHECKING:
+    from pydec.train.checkpoint_chunks import Chunks
+
 FORMAT = 1
 OWN = "pydec/"
 """How names begin that are not the model's."""
@@ -57,7 +60,12 @@ class Store:
     Args:
         directory: of the run.
         vault: seals what is written, and opens what is sealed; None writes in the clear.
+
+    Attributes:
+        chunks: a store that tensors may lie in, see ``checkpoint_stored``; None: all are files here.
     """
+
+    chunks: Chunks | None = None
 
     def __init__(self, directory: RunDir, vault: Vault | None = None) -> None:
         self.directory, self.vault = directory, vault
@@ -71,6 +79,18 @@ class Store:
         """Ranks whose manifest of a step is here."""
         found = [_MANIFEST.fullmatch(path.name) for path in _listed(self._folder(step))]
         return sorted(int(match[1]) for match in found if match)
+
+    @property
+    def home(self) -> Path:
+        """A folder on the disk that tensors are written to."""
+        return self.directory.path
+
+    def stored(self, step: int, rank: int) -> bytes:
+        """The root of a part that lies in a store, as its manifest says; empty: it is a file, or not here."""
+        try:
+            return bytes.fromhex(json.loads(self.path(step, rank, "json").read_bytes())["stored"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return b""
 
     def members(self, step: int) -> list[int]:
         """The ranks that a step's checkpoint is of, as the first whole manifest here says; or none."""
@@ -163,6 +183,8 @@ class Store:
         """
         manifest = self.manifest(step, rank)
         path, said = self.path(step, rank), manifest["tensors"]
+        if "stored" in manifest:
+            raise ConfigError(f"{path} lies in a store that is not here; name it with --store DIR")
         if not path.exists():
             raise SetupError(f"{path} is missing, and its manifest is there")
         if path.stat().st_size != said["bytes"]:
@@ -318,17 +340,26 @@ class Store:
         state = {"state": seal_state(body["state"], key)} if "state" in body else {}
         return self._seal(step, rank, root, sealed_bytes(size), {**body, **state, "sealed": said})
 
+    def close(self) -> None:
+        """Give back what is held, and what removed parts still take; idempotent."""
+
     def _write(self, step: int, rank: int, fill: Any) -> None:
+        self._make_folder(step, rank)
+        self.directory.write_with(f"checkpoints/step-{step}/rank-{rank}.safetensors", fill)
+
+    def _make_folder(self, step: int, rank: int) -> None:
         folder = self._folder(step)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.path(step, rank, "json").unlink(missing_ok=True)  # of an earlier try, with other bytes
         except OSError as error:
             raise SetupError(f"{folder} cannot be made: {error.strerror}") from error
-        self.directory.write_with(f"checkpoints/step-{step}/rank-{rank}.safetensors", fill)
 
     def _seal(self, step: int, rank: int, root: bytes, size: int, body: Mapping[str, Any]) -> bytes:
-        manifest = {
+        return self._write_manifest(step, rank, self._said(step, rank, root, size, body))
+
+    def _said(self, step: int, rank: int, root: bytes, size: int, body: Mapping[str, Any]) -> dict[str, Any]:
+        return {
             "pydec_checkpoint": FORMAT,
             "pydec": __version__,
             "step": step,
@@ -336,6 +367,8 @@ class Store:
             "tensors": {"file": f"rank-{rank}.safetensors", "bytes": size, "blake3": root.hex()},
             **body,
         }
+
+    def _write_manifest(self, step: int, rank: int, manifest: Mapping[str, Any]) -> bytes:
         digest = digest_of(manifest)
         self.directory.write(f"checkpoints/step-{step}/rank-{rank}.json", {**manifest, "digest": digest})
         return bytes.fromhex(digest)

@@ -76,6 +76,7 @@ class TrainConfig:
         key, peers, passphrase_from: whose keys seal them, see ``comm.identity.given``; with a ledger, its.
         pad: whether sealed messages hide their lengths.
         seal_checkpoints: whether checkpoints and models on disk open with the ranks' identity keys alone.
+        store_checkpoints: whether tensors of checkpoints go into the store, where equal ones are there once.
         aggregate: robust rule in place of an algorithm: of ``pydec list robust`` or ``aggregators``, "auto".
         byzantine: how many ranks lie, or which, with commas.
         attack: what they send; "" is alie.
@@ -132,6 +133,7 @@ class TrainConfig:
     seal_checkpoints: bool = False
     store: str = ""
     keep_data: str = "all"
+    store_checkpoints: bool = False
     aggregate: str = ""
     byzantine: str = ""
     attack: str = ""
@@ -200,6 +202,10 @@ class TrainConfig:
             )
         if self.seal_checkpoints:
             self._check_keys()
+        if self.store_checkpoints and (self.seal_checkpoints or not self.keep_last):
+            other = "--seal-checkpoints" if self.seal_checkpoints else "--keep-last 0"
+            why = "sealed tensors are never equal" if self.seal_checkpoints else "there are none"
+            raise ConfigError(f"--store-checkpoints with {other}: {why}; leave one of them out")
         if self.keep_data not in KEEPS:
             raise ConfigError(f"--keep-data must be one of {', '.join(KEEPS)}, got {self.keep_data!r}")
         if self.seed >= 2**32:

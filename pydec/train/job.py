@@ -16,7 +16,7 @@ from pydec.comm.sealing import protected, protection
 from pydec.errors import AccessDenied, CutOff, Evicted, LeftOut, SetupError, Stopped
 from pydec.peer import Peer
 from pydec.train import display, on_ledger
-from pydec.train.checkpoint_files import Store
+from pydec.train.checkpoint_stored import store_of
 from pydec.train.config import TrainConfig, document
 from pydec.train.evaluate import worst
 from pydec.train.exporters import Sink, exporting
@@ -119,8 +119,16 @@ def _run(
     """Train one job with the ranks that take part."""
     path, quiet = Path(run_dir), options.quiet
     older = wanted(path, None if ledger is None else ledger.state.run, options.resume_step)
-    setup = prepare(peer, config, Store(RunDir(path)) if options.resume else None, data, older)
+    before = None
+    if options.resume:
+        before = jointly(peer, lambda: store_of(peer, config, RunDir(path), going_on=True))
+    try:
+        setup = prepare(peer, config, before, data, older)
+    finally:
+        if before is not None:
+            before.close()
     directory = _directory(peer, setup, run_dir, started)
+    store = jointly(peer, lambda: store_of(peer, setup.config, directory, setup.vault))
     shown = display.make(_title(setup.config.task), setup.config.steps, quiet=quiet or peer.rank > 0)
     if peer.size > 1:
         shown.say(f"faults          {fault_tolerance(peer)}\nmessages        {protection(peer.transport)}")
@@ -144,7 +152,7 @@ def _run(
             on_ledger.begin(ledger, setup.config, directory, {**facts, "split": setup.split}, registered)
             certify = on_ledger.follow(peer, ledger, loop, directory, setup)
             metrics.also.append(ledger.feed.tell)
-        saver = saver_of(peer, setup.config, loop, Store(directory, setup.vault), setup.point, certify)
+        saver = saver_of(peer, setup.config, loop, store, setup.point, certify)
         for words in setup.point.said if setup.point is not None else ():
             shown.say(words)
         started_s = time.perf_counter()

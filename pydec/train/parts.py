@@ -34,6 +34,7 @@ from pydec.crypto.hashing import merkle_root, sha256
 from pydec.errors import PydecError, SetupError
 from pydec.train.checkpoint_files import Store, digest_of
 from pydec.train.replicas import Replicas, disks, holders
+from pydec.train.replicas_chunks import replicas as made
 from pydec.train.together import Member, settle, table, texts
 
 Roots = Mapping[int, frozenset[str]]
@@ -80,7 +81,7 @@ class Parts:
     def __init__(self, peer: Member, store: Store, copies: int) -> None:
         self.said: list[str] = []
         self._peer, self._store, self._copies = peer, store, copies
-        self._disk = disks(peer, store.directory.path) if peer.size > 1 else [0]
+        self._disk = disks(peer, store.home) if peer.size > 1 else [0]
         self._mates = [rank for rank in range(peer.size) if self._disk[rank] == self._disk[peer.rank]]
         self._claims: dict[Line, dict[int, dict[str, set[int]]]] = {}  # disks by line, rank and digest
         self._damage: dict[tuple[int, int], str] = {}
@@ -158,7 +159,7 @@ class Parts:
         full: set[tuple[int, int]] = set()  # parts, and ranks whose disks cannot take them
         fetched: set[int] = set()
         copied = 0
-        with Replicas(self._peer, self._store, self._copies, self._disk) as replicas:
+        with made(self._peer, self._store, self._copies, self._disk) as replicas:
             replicas.expected = {(line.step, m): d for m, d in zip(line.members, digests, strict=True)}
             while True:
                 moves = self._moves(line, whole, replicas.node, full)

@@ -57,6 +57,7 @@ FREE = frozenset(
         "pad",
         "seal_checkpoints",
         "keep_data",
+        "store_checkpoints",
         "ledger",
     }
 )

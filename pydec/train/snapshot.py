@@ -12,7 +12,8 @@ from pydec.train.checkpoint_files import OWN, Store
 from pydec.train.checkpoint_state import flatten, model_tensors, random_state
 from pydec.train.config import TrainConfig, versions
 from pydec.train.loop import Loop
-from pydec.train.replicas import Replicas, disks
+from pydec.train.replicas import disks
+from pydec.train.replicas_chunks import replicas as made
 from pydec.train.resume import Point, data_facts, decided
 from pydec.train.together import Member
 
@@ -37,14 +38,14 @@ def saver_of(
     """
     replicas = None
     if config.replicas > 1:
-        disk = disks(peer, store.directory.path)
+        disk = disks(peer, store.home)
         there = len(set(disk))
         if there < config.replicas:
             loop.display.say(
                 f"replicas        {there} of the {config.replicas} asked for: the ranks write to {there} "
                 f"disk{'s' if there > 1 else ''} (a shared file system counts as one)"
             )
-        replicas = Replicas(peer, store, config.replicas, disk)
+        replicas = made(peer, store, config.replicas, disk)
     saver = Saver(
         peer,
         store,
