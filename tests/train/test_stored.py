@@ -195,6 +195,17 @@ def test_the_root_is_registered_on_the_ledger_and_kept_until_told_otherwise(arra
         assert (store.roots(), list(store.objects.names())) == ([], [])
 
 
+def test_a_data_set_that_extends_another_one_is_registered_as_its_child(arrays):
+    parent = put(0)
+    with Store(Path("store-0")) as store:
+        child = add(store, open_input("in"), "longer", onto=store.manifest(parent)).root
+    options = {"store": "store-{rank}", "steps": 4, "ledger": "ledger"}
+    together(2, TrainConfig("held_task:held", data="d", **options), "first")
+    together(2, TrainConfig("held_task:held", data="longer", **options), "second")
+    registered = replayed(Path("ledger/rank-0")).state.datasets
+    assert (registered[parent].parent, registered[child].parent) == (bytes(32), parent)
+
+
 def test_a_rank_without_a_role_for_it_reads_no_data(arrays):
     put(0)
     roles = "0=admin+data-owner+trainer+validator,1=validator"
