@@ -41,7 +41,7 @@ def test_version(capsys):
     [
         (
             ["trian"],
-            "unknown command 'trian'; known: train, run, scale, list, topology, checkpoint, keys, data,",
+            f"unknown command 'trian'; known: {', '.join(cli.COMMANDS)}\n",
         ),
         (["--fast"], "unrecognized arguments: --fast; see pydec --help"),
         (["train"], "train: a TASK is needed, or --resume DIR; pydec list names tasks"),
