@@ -155,6 +155,9 @@ HEADLINES = (
     Headline("the ledger's next epoch without it, worst of 6", "recover", "kill to the epoch .*"),
     Headline("a checkpoint's stall, per step", "recover", "stall of a checkpoint.*"),
     Headline("a host lost under mpirun, 40 MB: to the next step", "recover", "host lost under mpirun .*"),
+    Headline("samples through a DataLoader, verified, 2 workers", "store", "samples, 2 workers", best="most"),
+    Headline("its first batch", "store", "first batch, 2 workers"),
+    Headline("repair from another host over 1 Gbit/s", "store", "repair from another host", best="most"),
     Headline("two ranks more, 40 MB: request to first step", "recover", "request for more ranks .*40 MB"),
 )
 """In README's order; those that no file holds are left out."""
