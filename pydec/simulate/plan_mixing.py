@@ -30,6 +30,7 @@ _COLUMNS = 16
 _STARTS = 8  # rounds of a period from which decay is followed
 _SETTLED = 1e-9  # of the squared distance that there was: the rest of the sum is below what is shown
 _ROUNDS = 3000
+_WORK = 1 << 28  # products of one start, a second or two; at least 64 rounds, which graphs that mix well need
 _SPECTRAL_ROUNDS = 100  # the rest follows from the spectrum
 
 
@@ -114,7 +115,7 @@ def mixing(topology: Topology, most_rounds: int = _ROUNDS) -> Mixing:
 
     Args:
         topology: of any number of peers.
-        most_rounds: that are followed from each start.
+        most_rounds: that are followed from each start; fewer of many peers.
 
     Raises:
         ConfigError: see ``rounds_of``.
@@ -130,6 +131,8 @@ def mixing(topology: Topology, most_rounds: int = _ROUNDS) -> Mixing:
     if topology.is_static and topology.is_symmetric and n <= DENSE_SIZES:
         spectrum = tuple(np.linalg.eigvalsh(topology.weights(0))[:-1].tolist())
         most_rounds = min(most_rounds, _SPECTRAL_ROUNDS)
+    products = (1 + topology.messages_per_round) * n * min(n, _COLUMNS)
+    most_rounds = min(most_rounds, max(64, int(_WORK / products)))
     starts = _starts(topology)
     rounds = rounds_of(topology)
     known: list[SparseRound] = []
