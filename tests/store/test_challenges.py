@@ -7,7 +7,8 @@ import pytest
 from pydec.store.challenges import Challenges
 from pydec.store.exchange import DEADLINE_S, Exchange
 from pydec.store.objects import digest_of
-from tests.store.test_exchange import BLOBS, Network, store_of
+from tests.store.test_churn import Network
+from tests.store.test_exchange import BLOBS, store_of
 
 
 def run(owes: tuple[bytes, ...], seconds: float, *, silent: bool = False, dies: bool = False) -> Challenges:

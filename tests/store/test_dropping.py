@@ -15,7 +15,7 @@ from pydec.store.placement import Holder, Placement
 from pydec.store.store import Store
 from pydec.store.upkeep import objects_of
 from tests.consensus.lossy_disk import LossyDisk
-from tests.store.test_exchange import Network, Peer, churn
+from tests.store.test_churn import Network, Peer, churn
 from tests.store.test_upkeep import AT, CHUNK, Given
 
 
