@@ -27,6 +27,7 @@ COMMANDS = {
     "list": "every topology, compressor, algorithm, mixing, optimizer and task, with its options",
     "topology": "facts and a picture of a graph",
     "plan": "what a run of a given size would cost, and how to gossip in it",
+    "simulate": "thousands of virtual peers: what they would learn, send and wait for",
     "checkpoint": "show a run's checkpoints, and open sealed ones",
     "keys": "make and show the key files that name nodes",
     "data": "add, list, verify, repair, export and remove data sets of the store",

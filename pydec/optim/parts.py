@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydec.gossip import Rule
-from pydec.optim.arena import Arena
+from pydec.compress.base import Compressor, Vector
+from pydec.gossip import Gradients, Rule
+from pydec.optim.arena import Arena, Span
 from pydec.optim.gradients import FlatGradients
 from pydec.optim.places import compressor_at
 from pydec.optim.plan import Plan
@@ -21,7 +22,7 @@ class Part:
     rule: Rule
     number: int
     group: dict[str, Any]
-    gradients: FlatGradients
+    gradients: Gradients
 
     @property
     def lr(self) -> float:
@@ -36,18 +37,48 @@ class Part:
 
 def make_parts(plan: Plan, arenas: Sequence[Arena], groups: Sequence[dict[str, Any]]) -> list[Part]:
     """A rule for every arena; for every group's part of it if the equations hold a learning rate."""
-    owner = {id(p): g for g, group in enumerate(groups) for p in group["params"]}
     parts: list[Part] = []
     for arena in arenas:
-        of = [owner[id(span.tensor)] if plan.algorithm.needs_lr else 0 for span in arena.spans]
-        cuts = [i for i in range(len(of)) if i == 0 or of[i] != of[i - 1]] + [len(of)]
-        for first, last in itertools.pairwise(cuts):
-            spans, start = arena.spans[first:last], arena.spans[first].start
-            stop = arena.spans[last].start if last < len(of) else len(arena.vector)
-            x = arena.vector[start:stop]
-            compressor = compressor_at(arena.place, plan.compressor)
-            rule = plan.algorithm.rule(x, compressor, plan.topology.degree, plan.local_steps)
-            rule.arrange([(span.start - start, *span.matrix) for span in spans])
-            gradients = FlatGradients(spans, start, arena.place)
-            parts.append(Part(rule, of[first], groups[of[first]], gradients))
+        compressor = compressor_at(arena.place, plan.compressor)
+        for piece in pieces_of(arena, groups, by_group=plan.algorithm.needs_lr):
+            rule = rule_of(plan, piece, arena.vector[piece.start : piece.stop], compressor)
+            gradients = FlatGradients(piece.spans, piece.start, arena.place)
+            parts.append(Part(rule, piece.group, groups[piece.group], gradients))
     return parts
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Neighbouring tensors of an arena that one rule works on.
+
+    Args:
+        spans: the tensors.
+        start, stop: where they lie, in elements of the arena.
+        group: number of their parameter group; 0 where groups make no difference.
+    """
+
+    spans: Sequence[Span]
+    start: int
+    stop: int
+    group: int
+
+
+def pieces_of(arena: Arena, groups: Sequence[dict[str, Any]], *, by_group: bool) -> list[Piece]:
+    """The whole arena, or with ``by_group`` every run of tensors of one parameter group."""
+    owner = {id(p): g for g, group in enumerate(groups) for p in group["params"]}
+    of = [owner[id(span.tensor)] if by_group else 0 for span in arena.spans]
+    cuts = [i for i in range(len(of)) if i == 0 or of[i] != of[i - 1]] + [len(of)]
+    starts = [arena.spans[i].start for i in cuts[:-1]] + [len(arena.vector)]
+    return [
+        Piece(arena.spans[first:last], start, stop, of[first])
+        for (first, last), (start, stop) in zip(
+            itertools.pairwise(cuts), itertools.pairwise(starts), strict=True
+        )
+    ]
+
+
+def rule_of(plan: Plan, piece: Piece, x: Vector, compressor: Compressor) -> Rule:
+    """The algorithm's rule for a piece, whose numbers are ``x``."""
+    rule = plan.algorithm.rule(x, compressor, plan.topology.degree, plan.local_steps)
+    rule.arrange([(span.start - piece.start, *span.matrix) for span in piece.spans])
+    return rule

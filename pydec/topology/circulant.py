@@ -37,6 +37,11 @@ class Circulant(Topology):
         self._identity = identity
         self._rounds = [dict(sorted(round.items())) for round in rounds]
 
+    def offsets(self, round: int) -> tuple[list[int], list[float]]:
+        """Whom rank 0 hears in that round and with which weights, itself first."""
+        weights = {0: 0.0, **self._rounds[self._slot(round)]}
+        return list(weights), list(weights.values())
+
     def _row(self, rank: int, slot: int) -> tuple[float, dict[int, float]]:
         n, weights = self.size, self._rounds[slot]
         heard = sorted(((rank + offset) % n, weight) for offset, weight in weights.items() if offset)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydec.topology.base import Matrix, Topology
+from pydec.topology.circulant import Circulant
 from pydec.topology.spectrum import DENSE_SIZES, ritz_values
 
 
@@ -109,6 +110,23 @@ class SparseRound:
         )
 
 
+def sparse_round(topology: Topology, round: int) -> SparseRound:
+    """One round of any topology in compressed rows; without a loop over the ranks where that can be."""
+    if isinstance(topology, Schedule):
+        return topology.sparse(round)
+    if isinstance(topology, Circulant):
+        offsets, weights = topology.offsets(round)
+        n, k = topology.size, len(offsets) - 1
+        heard = (np.arange(n)[:, None] + np.array(offsets[1:], np.int64)) % n
+        order = np.argsort(heard, axis=1)
+        ranks = np.take_along_axis(heard, order, axis=1).astype(np.int32).ravel()
+        return SparseRound(
+            np.full(n, weights[0]), np.arange(n + 1) * k, ranks, np.array(weights[1:])[order].ravel()
+        )
+    rows = [topology.row(rank, round) for rank in range(topology.size)]
+    return SparseRound.from_rows([own for own, _ in rows], [heard for _, heard in rows])
+
+
 class Schedule(Topology):
     """A period of explicit rounds.
 
@@ -130,6 +148,10 @@ class Schedule(Topology):
         super().__init__(name, rounds[0].own.size, len(rounds), finite_time)
         self._rounds = tuple(rounds)
         self._doubly = doubly_stochastic
+
+    def sparse(self, round: int) -> SparseRound:
+        """That round's matrix."""
+        return self._rounds[self._slot(round)]
 
     def _row(self, rank: int, slot: int) -> tuple[float, dict[int, float]]:
         return self._rounds[slot].row(rank)

@@ -79,11 +79,16 @@ class Batches:
         return np.concatenate([self._left_out, self._order[: self._at]])
 
     def __iter__(self) -> Iterator[Batch]:
+        for rows in self.rows():
+            inputs, target = fetch(self._dataset, rows)
+            yield inputs, (self.flipped - 1 - target if self.flipped else target)
+
+    def rows(self) -> Iterator[Indices]:
+        """The numbers of every batch's samples."""
         epoch, order, at = self.epoch, self._order, self._at
         while True:
             for start in range(at, len(order) - self._batch_size + 1, self._batch_size):
-                inputs, target = fetch(self._dataset, order[start : start + self._batch_size])
-                yield inputs, (self.flipped - 1 - target if self.flipped else target)
+                yield order[start : start + self._batch_size]
             epoch += 1
             order, at = self._permutation(epoch), 0
 

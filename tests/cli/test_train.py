@@ -121,7 +121,7 @@ def test_quiet_prints_nothing(line, capsys):
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["nosuch"], 2, "unknown task 'nosuch'; known: fashion-mnist, stdlib-lm"),
+        (["nosuch"], 2, "unknown task 'nosuch'; known: fashion-mnist, fashion-mnist-linear, stdlib-lm"),
         (["pydec_line:line", "--topology", "rings"], 2, "unknown topology 'rings'"),
         (["fashion-mnist", "--data", "nowhere"], 1, "apt-get install dataset-fashion-mnist"),
         (

@@ -1,0 +1,396 @@
+"""The events of a simulation: who computes, sends, waits, dies and joins, in the order of the virtual clock.
+
+Every peer is a generator that does what a rank of ``pydec train`` does, in that order (``optim.Rounds`` in
+``train.Loop``): it yields how long it computes, or None where it waits for its neighbours. No thread runs and
+no clock of the machine is read, so equal seeds give equal bits.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from pydec.gossip.streaming import HeldMixer
+from pydec.optim.plan import Plan
+from pydec.simulate.crowd import Crowd, Era
+from pydec.simulate.learner import Learner, Learners
+from pydec.simulate.network import Network
+from pydec.simulate.observer import Observer
+from pydec.simulate.paces import Paces
+from pydec.simulate.rounds import Bodies, PeerRounds
+
+_FOREVER = math.inf
+
+
+@dataclass(eq=False)
+class VirtualPeer:
+    """One peer, from its start to its end; who comes in its place later is another one.
+
+    Attributes:
+        rank: its place.
+        learner: what it learns with.
+        era: whose members it gossips with.
+        rounds: its part in them.
+        steps: local steps taken.
+        begun: rounds begun.
+        waiting: whether it waits for neighbours; since when.
+        died_s: when it died.
+        early: packets of rounds that it has not begun, by era and round, then by sender.
+    """
+
+    rank: int
+    learner: Learner
+    era: Era
+    steps: int = 0
+    begun: int = 0
+    waiting: bool = False
+    waits_since_s: float = 0.0
+    waited_s: float = 0.0
+    died_s: float = _FOREVER
+    over: bool = False
+    newcomer: bool = False
+    rounds: PeerRounds = field(init=False)
+    life: Iterator[float | None] = field(init=False)
+    early: dict[tuple[int, int], dict[int, Bodies]] = field(default_factory=dict)
+    pose: Callable[[], None] | None = None
+
+    @property
+    def living(self) -> bool:
+        """Whether it has not died."""
+        return self.died_s == _FOREVER
+
+
+Pose = Callable[["Engine", VirtualPeer], Callable[[], None] | None]
+"""What replaces a peer's model whenever it encodes; None where nothing does."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What holds for all peers.
+
+    Args:
+        steps: of every peer.
+        rate: learning rate of a step, as a share of the peak.
+        late_s: after which a round goes on without a neighbour; infinite where all are waited for.
+        detect_s: after which the others know that a peer is dead.
+        handover_s: how long a newcomer takes to get a model.
+        seed: of everything that peers draw.
+    """
+
+    steps: int
+    rate: Callable[[int], float]
+    late_s: float = math.inf
+    detect_s: float = 0.0
+    handover_s: float = 0.0
+    seed: int = 0
+
+
+class Engine:
+    """Runs all peers to their end.
+
+    Args:
+        plan_of: how a peer gossips, by its number.
+        learners: what they learn with; allocated.
+        rules: what holds for all.
+        crowd: who is there, and who leaves.
+        network: the links.
+        paces: how long steps take.
+        observer: is told what happens.
+        pose: makes a peer lie where its packets are not the model itself; None where nobody does so.
+    """
+
+    def __init__(
+        self,
+        plan_of: Callable[[int], Plan],
+        learners: Learners,
+        rules: Rules,
+        crowd: Crowd,
+        network: Network,
+        paces: Paces,
+        observer: Observer,
+        pose: Pose = lambda engine, peer: None,
+    ) -> None:
+        self.plan_of, self.learners, self.rules, self.crowd = plan_of, learners, rules, crowd
+        self.network, self.paces, self.observer = network, paces, observer
+        self.now_s = 0.0
+        self.peers: dict[int, VirtualPeer] = {}
+        """The latest to take each place, dead or not."""
+        self._pose = pose
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+
+    def run(self) -> None:
+        """Until every living peer has taken its steps, and its last round is over.
+
+        Raises:
+            NonFiniteError: a gradient.
+            PeerLost: the algorithm cannot go on without a peer that died.
+        """
+        era = self.crowd.first
+        for rank in era.members:
+            peer = VirtualPeer(rank, self.learners.make(rank), era)
+            self._settle_in(peer)
+        for peer in list(self.peers.values()):
+            self._resume(peer)
+        while self._events:
+            self.now_s, _, event = heapq.heappop(self._events)
+            event()
+            self.observer.look(self.now_s)
+
+    def at(self, time_s: float, event: Callable[[], None]) -> None:
+        """Do something at a time; what is for the same time happens in the order in which it was asked."""
+        heapq.heappush(self._events, (time_s, next(self._order), event))
+
+    def _settle_in(self, peer: VirtualPeer) -> None:
+        """A peer takes its place."""
+        self.peers[peer.rank] = peer
+        self._connect(peer)
+        peer.life = self._life(peer)
+        peer.pose = self._pose(self, peer)
+        self.observer.came(peer.steps)
+
+    def _connect(self, peer: VirtualPeer) -> None:
+        mixers = [mixer for part in peer.learner.parts for mixer in part.rule.mixers]
+        peer.rounds = PeerRounds(peer.rank, peer.era.topology, [*mixers, *peer.learner.beside], peer.era.seed)
+
+    def _resume(self, peer: VirtualPeer) -> None:
+        while True:
+            wait = next(peer.life, _FOREVER)
+            if wait is _FOREVER:
+                peer.over = True
+                return
+            if wait is not None:
+                self.at(self.now_s + wait, lambda: self._wake(peer))
+                return
+            if peer.rounds.missing:
+                peer.waiting, peer.waits_since_s = True, self.now_s
+                if self.rules.late_s < math.inf:
+                    late = partial(self._late, peer, (self.now_s, peer.rounds.round))
+                    self.at(self.now_s + self.rules.late_s, late)
+                return
+
+    def _wake(self, peer: VirtualPeer) -> None:
+        if peer.living:
+            self._resume(peer)
+
+    def _heard_all(self, peer: VirtualPeer) -> None:
+        """Go on if nobody is missing any more."""
+        if peer.waiting and not peer.rounds.missing:
+            peer.waiting = False
+            peer.waited_s += self.now_s - peer.waits_since_s
+            self._resume(peer)
+
+    def _late(self, peer: VirtualPeer, since: tuple[float, int]) -> None:
+        if peer.living and peer.waiting and since == (peer.waits_since_s, peer.rounds.round):
+            for other in sorted(peer.rounds.missing):
+                peer.rounds.give_up(other, dead=False)
+                self.observer.dropped += 1
+            self._heard_all(peer)
+
+    # What a rank of a job does, from its first step to its last round.
+
+    def _life(self, peer: VirtualPeer) -> Iterator[float | None]:
+        plan, learner = self.plan_of(peer.rank), peer.learner
+        algorithm = plan.algorithm
+        if peer.newcomer:
+            yield from self._send(peer, plan)
+        while peer.steps < self.rules.steps:
+            learner.ask(self.rules.rate(peer.steps))
+            yield self._compute(peer)
+            usable = learner.gradient()
+            if algorithm.order == "cta" and not algorithm.windowed:
+                if not peer.rounds.pending and peer.steps % plan.local_steps == 0:
+                    self._begin(peer)
+                if peer.rounds.pending:
+                    if usable and algorithm.takes_step:
+                        for part in learner.parts:
+                            part.rule.arm(part.gradients, part.lr, part.weight_decay)
+                    yield from self._finish(peer)
+            self._local(peer, plan, usable)
+            yield from self._send(peer, plan)
+            learner.end_step()
+            self.observer.stepped(peer.rank, peer.steps, learner)
+        if peer.rounds.pending:
+            yield from self._finish(peer)
+        self.observer.ended(peer.rank, learner)
+
+    def _local(self, peer: VirtualPeer, plan: Plan, usable: bool) -> None:
+        learner, algorithm = peer.learner, plan.algorithm
+        learner.load()
+        for part in learner.parts:
+            part.rule.before(part.lr)
+        if usable:
+            if algorithm.takes_step:
+                for part in learner.parts:
+                    part.rule.take_step(part.gradients, part.lr, part.weight_decay)
+                learner.store()
+            else:
+                if algorithm.needs_gradient:
+                    for part in learner.parts:
+                        part.rule.gradient(part.gradients)
+                learner.step()
+                learner.load()
+            for part in learner.parts:
+                part.rule.after(part.lr)
+        peer.steps += 1
+
+    def _send(self, peer: VirtualPeer, plan: Plan) -> Iterator[None]:
+        learner, algorithm = peer.learner, plan.algorithm
+        rules = [part.rule for part in learner.parts]
+        if peer.steps % plan.local_steps:
+            for rule in rules:
+                rule.rest()
+        else:
+            if algorithm.windowed and peer.rounds.pending:
+                yield from self._finish(peer)
+            for rule in rules:
+                rule.depart()
+            if algorithm.order == "cta":
+                learner.store()
+                for mixer in learner.beside:
+                    if isinstance(mixer, HeldMixer):
+                        mixer.hold()
+                self._begin(peer)
+                return
+            self._enter_era(peer)
+            for _ in range(max(plan.control.most, algorithm.rounds(peer.era.topology))):
+                self._open(peer)
+                yield None
+                peer.rounds.finish()
+                peer.begun += 1
+            for rule in rules:
+                rule.arrive()
+        learner.store()
+
+    def _begin(self, peer: VirtualPeer) -> None:
+        self._enter_era(peer)
+        peer.learner.load()
+        self._open(peer)
+        peer.begun += 1
+
+    def _finish(self, peer: VirtualPeer) -> Iterator[None]:
+        yield None
+        peer.learner.load_beside()
+        peer.rounds.finish()
+        for part in peer.learner.parts:
+            part.rule.arrive()
+        peer.learner.store()
+
+    def _open(self, peer: VirtualPeer) -> None:
+        rounds, key = peer.rounds, (peer.era.number, peer.begun)
+        rounds.open(peer.begun, peer.era.gone, peer.early.pop(key, {}))
+        if peer.pose is None:
+            packets = rounds.encode()
+        else:
+            packets = self._posing(peer)
+        for listener, bodies in packets.items():
+            self._dispatch(peer, listener, bodies)
+
+    def _posing(self, peer: VirtualPeer) -> dict[int, Bodies]:
+        """Encode what a liar makes of its models, which are as before afterwards."""
+        assert peer.pose is not None
+        own = [part.rule.x.copy() for part in peer.learner.parts]
+        peer.pose()
+        try:
+            return peer.rounds.encode()
+        finally:
+            for part, x in zip(peer.learner.parts, own, strict=True):
+                part.rule.x[:] = x
+
+    def _compute(self, peer: VirtualPeer) -> float:
+        """How long the coming step takes; whoever dies in it is told when."""
+        seconds = float(self.paces.seconds(peer.steps)[peer.rank])
+        when = self.crowd.dies(peer.rank, peer.steps)
+        if when is not None:
+            self.at(self.now_s + when * seconds, lambda: self._die(peer))
+        return seconds
+
+    # Messages.
+
+    def _dispatch(self, peer: VirtualPeer, listener: int, bodies: Bodies) -> None:
+        n_bytes = PeerRounds.wire_bytes(bodies)
+        self.observer.bytes_sent += n_bytes
+        message = self.network.send(peer.rank, n_bytes, self.now_s)
+        era, round = peer.era, peer.rounds.round
+
+        def arrive() -> None:
+            if peer.died_s < message.gone_s:
+                return  # it died before it had sent all of it
+            self._deliver(listener, era, round, peer.rank, bodies)
+
+        if self.network.link.down_bytes_per_s == math.inf:
+            self.at(message.tail_s, arrive)
+        else:
+            self.at(
+                message.head_s,
+                lambda: self.at(self.network.receive(listener, n_bytes, message), arrive),
+            )
+
+    def _deliver(self, listener: int, era: Era, round: int, sender: int, bodies: Bodies) -> None:
+        peer = self.peers.get(listener)
+        if peer is None or not peer.living:
+            if era.expects(listener):
+                era.mail.setdefault((listener, round), {})[sender] = bodies  # for who takes the place
+            return
+        rounds = peer.rounds
+        if era is peer.era and round == rounds.round and rounds.pending:
+            if rounds.take(sender, bodies):
+                self._heard_all(peer)
+        elif not peer.over and (era.number > peer.era.number or (era is peer.era and round >= peer.begun)):
+            peer.early.setdefault((era.number, round), {})[sender] = bodies
+
+    # Deaths and newcomers.
+
+    def _die(self, peer: VirtualPeer) -> None:
+        if not peer.living or peer.over:
+            return
+        peer.died_s = self.now_s
+        peer.early.clear()
+        self.learners.leave(peer.learner)
+        self.observer.left(peer.steps)
+        lost = self.crowd.lost(peer.rank, peer.era)
+        eras = list(peer.era.later())
+        self.at(self.now_s + self.rules.detect_s, lambda: self._notice(lost, eras))
+
+    def _notice(self, lost: list[int], eras: list[Era]) -> None:
+        """All others know that places are empty, in the eras of who was to be there."""
+        for era in eras:
+            era.gone.update(era.places.intersection(lost))
+        for peer in list(self.peers.values()):
+            if peer.waiting and peer.living and peer.era in eras:
+                for rank in lost:
+                    peer.rounds.give_up(rank, dead=True)
+                self._heard_all(peer)
+
+    def _enter_era(self, peer: VirtualPeer) -> None:
+        """Before a round: go on with the members that are there from it on."""
+        era = self.crowd.era_at(peer.begun, peer.era)
+        if era is peer.era:
+            return
+        peer.era = era
+        for part in peer.learner.parts:
+            part.rule.restart()
+        self._connect(peer)
+        for key in [key for key in peer.early if key[0] < era.number]:
+            del peer.early[key]
+        for rank in era.guests.pop(peer.rank, []):
+            self._welcome(rank, peer)
+
+    def _welcome(self, rank: int, sponsor: VirtualPeer) -> None:
+        """A newcomer takes the model of a member, and its place when it has all of it."""
+        learner = self.learners.make(rank, like=sponsor.learner, steps=sponsor.steps)
+        peer = VirtualPeer(
+            rank, learner, sponsor.era, steps=sponsor.steps, begun=sponsor.begun, newcomer=True
+        )
+        for part in learner.parts:
+            part.rule.rebase()
+        for where in [where for where in sponsor.era.mail if where[0] == rank]:
+            peer.early[sponsor.era.number, where[1]] = sponsor.era.mail.pop(where)
+        self.network.reset(rank, self.now_s)
+        self._settle_in(peer)
+        self.observer.joined += 1
+        self.at(self.now_s + self.rules.handover_s, lambda: self._wake(peer))
