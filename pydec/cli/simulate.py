@@ -297,8 +297,8 @@ def _opening(args: argparse.Namespace, scenario: Scenario, memory: str) -> str:
     if scenario.liars:
         assert scenario.byzantine is not None
         lines.append(
-            f"byzantine       {len(scenario.liars)} peers send {scenario.byzantine.spec}; an honest one hears "
-            f"at most {scenario.byzantine.f}"
+            f"byzantine       {len(scenario.liars)} peers send {scenario.byzantine.spec}; an honest one "
+            f"hears at most {scenario.byzantine.f}"
         )
         if not scenario.plan.algorithm.robust:
             lines.append(f"warning         {asked} bounds nothing of what liars do; --aggregate does")
