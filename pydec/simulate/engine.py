@@ -116,7 +116,8 @@ class Engine:
     ) -> None:
         self.plan_of, self.learners, self.rules, self.crowd = plan_of, learners, rules, crowd
         self.network, self.paces, self.observer = network, paces, observer
-        self.now_s = 0.0
+        self.now_s = self.ended_s = 0.0
+        """Now, and when the latest peer to come to its end has done so."""
         self.peers: dict[int, VirtualPeer] = {}
         """The latest to take each place, dead or not."""
         self._pose = pose
@@ -161,11 +162,13 @@ class Engine:
         while True:
             wait = next(peer.life, _FOREVER)
             if wait is _FOREVER:
-                peer.over = True
+                peer.over, self.ended_s = True, self.now_s
                 return
             if wait is not None:
                 self.at(self.now_s + wait, lambda: self._wake(peer))
                 return
+            for rank in sorted(peer.era.gone & peer.rounds.missing):  # known while it computed
+                peer.rounds.give_up(rank, dead=True)
             if peer.rounds.missing:
                 peer.waiting, peer.waits_since_s = True, self.now_s
                 if self.rules.late_s < math.inf:

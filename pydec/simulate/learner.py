@@ -69,8 +69,6 @@ class Learners(Protocol):
     def parameters(self) -> int:
         """How many numbers of a model are parameters; ``Learner.numbers`` begins with them."""
 
-    parameters: int
-
     def allocate(self) -> None:
         """Take the memory of all peers, before any is made."""
 

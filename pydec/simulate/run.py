@@ -231,7 +231,7 @@ class Simulation:
         found = {
             **outcome,
             "train_loss": losses[-1] if losses else math.nan,
-            "virtual_s": engine.now_s,
+            "virtual_s": engine.ended_s,
             "waited_s": float(np.mean(waited)) if waited else 0.0,
             "bytes_sent": observer.bytes_sent,
             "finished": observer.finished,

@@ -8,9 +8,12 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from pydec import compress, gossip
 from pydec.comm.view import View
-from pydec.errors import ConfigError
+from pydec.compress.base import Compressor
+from pydec.errors import ConfigError, PeerLost
 from pydec.gossip.base import Algorithm
 from pydec.gossip.control import controls
 from pydec.gossip.dpsgd import DPSGD
@@ -107,10 +110,21 @@ class Scenario:
         self.plan.check_change()
         if self.peers < 2:
             raise ConfigError("--churn needs at least 2 peers, one to go and one to stay")
+        for mixer in self.plan.algorithm.rule(np.zeros(64, np.float32), *self._of_mixers).mixers:
+            mixer.place(0, self.plan.topology)
+            try:
+                for peer in self.plan.topology.neighbors(0, 0)[:1]:
+                    mixer.lose(peer)
+            except PeerLost as error:
+                raise ConfigError(f"--churn: {error}") from None
         try:
             self.topology_of(self.peers - 1, self.train.seed)
         except ConfigError as error:
             raise ConfigError(f"--churn changes the number of peers: {error}") from None
+
+    @property
+    def _of_mixers(self) -> tuple[Compressor, int, int]:
+        return self.plan.compressor, self.plan.topology.degree, self.plan.local_steps
 
     @cached_property
     def parts(self) -> tuple[Link, paces.Stragglers, Churn]:

@@ -82,14 +82,14 @@ def sweep(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        found = {cell.key: _read(folder, cell) for cell in cells}
+        found: dict[str, Result | None] = {cell.key: _read(folder, cell) for cell in cells}
         todo = [cell for cell in cells if found[cell.key] is None]
         show(len(cells) - len(todo), None)
-        for cell, result in _done(todo, jobs):
-            found[cell.key] = result
-            if "error" not in result.summary:
-                _write(folder / f"{cell.key}.json", result)
-            show(sum(each is not None for each in found.values()), result)
+        for cell, new in _done(todo, jobs):
+            found[cell.key] = new
+            if "error" not in new.summary:
+                _write(folder / f"{cell.key}.json", new)
+            show(sum(each is not None for each in found.values()), new)
     except OSError as error:
         raise SetupError(f"cannot write to {folder}: {error.strerror}; choose another --out DIR") from None
     return [result for cell in cells if (result := found[cell.key]) is not None]

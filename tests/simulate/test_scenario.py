@@ -43,7 +43,14 @@ def scenario(peers=8, *, train=None, **world):
         ({"train": {"mixing": "adaptive", "algorithm": "dpsgd:order=atc"}}, "fixed:rounds=N"),
         ({"train": {"topology": "hierarchical"}}, "made of nodes, which virtual peers are not on"),
         ({"train": {"topology": "hypercube"}, "churn": "0.1"}, "--churn changes the number of peers"),
-        ({"train": {"algorithm": "relaysgd", "topology": "chain"}, "churn": "0.1"}, "needs every peer"),
+        (
+            {"train": {"algorithm": "sparseloco", "topology": "complete", "local_steps": 2}, "churn": "0.1"},
+            "needs every peer",
+        ),
+        (
+            {"train": {"algorithm": "choco-peers", "compressor": "topk:fraction=0.1"}, "churn": "0.1"},
+            r"--churn: .*cannot leave it out; use topology base-k:k=1",
+        ),
         ({"train": {"byzantine": "8"}}, "leaves none of 8 ranks honest"),
         ({"train": {"byzantine": "3", "aggregate": "cs-plus:f=1", "topology": "complete"}}, "tolerates f=1"),
         ({"late_s": 1.0, "train": {"algorithm": "choco", "topology": "ring"}}, "late='drop'"),
@@ -74,7 +81,7 @@ def test_liars_are_a_share_or_a_number_or_ranks(text, number):
 
 @pytest.mark.parametrize("text", ["-0.1", "1.5", "some", "-3"])
 def test_liars_that_are_no_number(text):
-    with pytest.raises(ConfigError, match="--byzantine must be a share of the peers such as 0.1"):
+    with pytest.raises(ConfigError, match="--byzantine must be a share of the peers"):
         liars_of(text, 100)
 
 

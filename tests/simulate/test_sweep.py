@@ -36,7 +36,12 @@ def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     assert [result.summary for result in again] == [result.summary for result in first]
 
     done = []
-    monkeypatch.setattr(sweep, "_done", lambda todo, jobs: done.extend(todo) or iter(()))
+
+    def note(todo, jobs):
+        done.extend(todo)
+        return iter(())
+
+    monkeypatch.setattr(sweep, "_done", note)
     sweep.sweep(asked, tmp_path, 2, lambda done, result: None)
     assert done == asked[2:]
     (tmp_path / f"{asked[0].key}.json").write_text("{half")
@@ -47,10 +52,7 @@ def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
 
 def test_a_cell_that_fails_says_why_and_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "_done", lambda todo, jobs: ((cell, sweep.run_cell(cell)) for cell in todo))
-    (bad,) = (
-        Cell({"peers": "8"}, Scenario(8, TrainConfig("", steps=2), vectors=4, memory_bytes=10))
-        for _ in range(1)
-    )
+    bad = Cell({"peers": "8"}, Scenario(8, TrainConfig("", steps=2), vectors=4, memory_bytes=10))
     (result,) = sweep.sweep([bad], tmp_path, 1, lambda done, result: None)
     assert "may be used here" in result.summary["error"]
     assert not list(tmp_path.glob("*.json"))
