@@ -22,6 +22,7 @@ INSTALL = {
     "byzfl": "pip install byzfl",
     "byzpy": "pip install --no-deps byzpy==0.1.4 cloudpickle",
     "fbgemm_gpu": "pip install fbgemm-gpu-cpu==1.8.0",
+    "gossipy": "pip install gossipy-dfl",
     "krum": "Python 3.12 and pip install krum",
     "piquant": "pip install pypiquant",
     "pyeclib": "pip install pyeclib",

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
 from pydec import kernels, topology
 from pydec.simulate.mixing import Mixing
@@ -14,20 +15,25 @@ from pydec.simulate.network import Link
 from pydec.simulate.paces import Paces, make
 from pydec.simulate.run import Simulation
 from pydec.simulate.scenario import Scenario
+from pydec.train import tasks
 from pydec.train.config import TrainConfig
 
 from .harness import Options, Row, interleaved, threads
+from .libraries import library, part
 
 CORES = 2
 LENGTH = 1024
+BATCH = 32
 TASK = "fashion-mnist-linear"
 
 
 def rows(options: Options) -> Iterator[Row]:
     """Rounds a second and memory of gossip alone; rounds a second of training."""
     with threads(CORES):
-        yield from _mixing(options)
-        yield from _exact(options)
+        if options.only in "gossip alone":
+            yield from _mixing(options)
+        if options.only in "linear models":
+            yield from _exact(options)
 
 
 def _mixing(options: Options) -> Iterator[Row]:
@@ -75,14 +81,16 @@ def _resident() -> int:
 
 
 def _exact(options: Options) -> Iterator[Row]:
+    """One step on 32 images and one neighbour a round for every peer, here and in gossipy."""
     peers, steps = (50, 3) if options.quick else (1000, options.rounds or 30)
+    theirs = _gossipy(peers, max(3, steps // 6))
     for algorithm, compressor in (
         ("dpsgd:order=atc", "none"),
         ("dpsgd", "int8"),
         ("choco-peers", "topk:fraction=0.01"),
     ):
         config = TrainConfig(
-            TASK, steps=steps, algorithm=algorithm, compressor=compressor, batch_size=32, threads=CORES,
+            TASK, steps=steps, algorithm=algorithm, compressor=compressor, batch_size=BATCH, threads=CORES,
             log_every=steps, topology="one-peer-exponential",
         )  # fmt: skip
         simulation = Simulation(Scenario(peers, config, gradients="batched"))
@@ -95,7 +103,66 @@ def _exact(options: Options) -> Iterator[Row]:
             "peers": peers,
             "algorithm": algorithm,
             "compressor": compressor,
-            "batch": 32,
+            "batch": BATCH,
             "threads": CORES,
         }
-        yield Row("simulate", "linear models", params, rate, "rounds/s", "target", 10.0, rate / 10.0)
+        if isinstance(theirs, str):
+            yield Row("simulate", "linear models", {**params, "gossipy": theirs}, rate, "rounds/s")
+        else:
+            yield Row(
+                "simulate", "linear models", params, rate, "rounds/s", "gossipy-dfl", theirs, rate / theirs
+            )
+
+
+def _gossipy(peers: int, rounds: int) -> float | str:
+    """Rounds a second of gossipy on the same data, model and batch, without compression; or why not.
+
+    In one of its rounds every node sends its model to a random one, which averages and takes a step. The
+    first rounds are not counted.
+    """
+    found = library("gossipy")
+    if isinstance(found, str):
+        return found
+    core, data, handler, model, node, simul = (
+        part(f"gossipy.{name}")
+        for name in ("core", "data.handler", "model.handler", "model", "node", "simul")
+    )
+    dispatcher = part("gossipy.data").DataDispatcher
+    task = tasks.make(TASK)
+    x, y = task.train.tensors
+
+    class Linear(model.TorchModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(784, 10)
+
+        def init_weights(self) -> None:
+            torch.nn.init.zeros_(self.layer.weight)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.layer(images)
+
+    part("gossipy").set_seed(0)
+    held = data.ClassificationDataHandler(x.flatten(1), y, x[:20].flatten(1), y[:20])
+    shares = dispatcher(held, n=peers, eval_on_user=False, auto_assign=True)
+    net = core.StaticP2PNetwork(peers, None)
+    sgd = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.0005}
+    made = handler.TorchModelHandler(
+        net=Linear(), optimizer=torch.optim.SGD, optimizer_params=sgd, criterion=torch.nn.CrossEntropyLoss(),
+        local_epochs=0, batch_size=BATCH, create_model_mode=core.CreateModelMode.MERGE_UPDATE,
+    )  # fmt: skip
+    nodes = node.GossipNode.generate(
+        data_dispatcher=shares, p2p_net=net, model_proto=made, round_len=1, sync=True
+    )
+    simulator = simul.GossipSimulator(
+        nodes=nodes,
+        data_dispatcher=shares,
+        delta=1,
+        protocol=core.AntiEntropyProtocol.PUSH,
+        sampling_eval=1e-9,
+    )
+    simulator.init_nodes(seed=0)
+    simulator.start(n_rounds=max(1, rounds // 2))
+    began = time.perf_counter()
+    simulator.start(n_rounds=rounds)
+    return rounds / (time.perf_counter() - began)
