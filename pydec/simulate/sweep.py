@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,11 @@ def _done(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Result]]:
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise SetupError(
+                "the system has ended a process of the sweep, perhaps for want of memory; the same command "
+                "goes on with what is left: use fewer --jobs"
+            ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -82,7 +82,7 @@ def test_a_sweep_writes_a_table_and_pictures_and_goes_on(capsys, tmp_path):
     assert len(before) == 4
     assert main([*words, "--quiet"]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
-    assert "consensus_dist" in capsys.readouterr().out
+    assert "base-k" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_sweep_writes_a_table_and_pictures_and_goes_on(capsys, tmp_path):
         ([*VECTORS, "--step-time", "5"], 2, "--step-time must be a time"),
         ([*VECTORS, "--byzantine", "-0.1"], 2, "--byzantine"),
         ([*VECTORS, "--out", "x"], 2, "are of sweeps"),
-        ([*VECTORS, "--sweep", "nosuch", "1"], 2, "--sweep nosuch: no such option; known: algorithm"),
+        ([*VECTORS, "--sweep", "nosuch", "1"], 2, "--sweep nosuch: no such option; known: aggregate"),
         ([*VECTORS, "--sweep", "peers"], 2, "--sweep peers needs values"),
         ([*VECTORS, "--sweep", "peers", "8", "0"], 2, "sweep at peers 0: --peers must be in"),
         ([*VECTORS, "--sweep", "peers", "8", "--json", "x"], 2, "leave --json and --plot out"),

@@ -64,6 +64,6 @@ def main(folder: Path, configs: dict[str, dict]) -> None:
     os.chdir(folder)
     with reproducible(threads=1):
         for name, options in configs.items():
-            transport = open_mpi(deadline_s=60.0)  # closed with the peer
+            transport = open_mpi(deadline_s=300.0)  # closed with the peer
             bits = trained(transport, TrainConfig(BLOBS, **options), folder / name)
             (folder / f"{name}-{transport.rank}").write_text(bits)
