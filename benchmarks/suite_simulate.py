@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,15 +124,15 @@ def _gossipy(peers: int, rounds: int) -> float | str:
     found = library("gossipy")
     if isinstance(found, str):
         return found
-    core, data, handler, model, node, simul = (
-        part(f"gossipy.{name}")
-        for name in ("core", "data.handler", "model.handler", "model", "node", "simul")
-    )
+    names = ("core", "data.handler", "model.handler", "node", "simul")
+    core, data, handler, node, simul = (part(f"gossipy.{name}") for name in names)
     dispatcher = part("gossipy.data").DataDispatcher
     task = tasks.make(TASK)
     x, y = task.train.tensors
 
-    class Linear(model.TorchModel):
+    base: Any = part("gossipy.model").TorchModel
+
+    class Linear(base):
         def __init__(self) -> None:
             super().__init__()
             self.layer = torch.nn.Linear(784, 10)
