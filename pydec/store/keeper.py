@@ -115,6 +115,10 @@ class Keeper:
             self._dropper.stop()
             self._spare = {}
 
+    def owes_fragment(self, name: bytes) -> bool:
+        """Whether a fragment is among those to hold, as far as this view's shards were looked at."""
+        return name in self._coded
+
     @property
     def standing(self) -> Standing:
         """How far this peer is; complete once ``done``."""

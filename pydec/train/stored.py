@@ -155,6 +155,8 @@ class Stored:
         """Whether an object that came goes into this rank's store."""
         if self._indices is None or digest in self._indices:
             return True
+        if self.manifest.head.policy.parity:
+            return self.keeper.owes_fragment(digest)
         return any(_rank(holder) == self._peer.rank for holder in self._placement.of(digest))
 
     def order(self, digest: bytes) -> list[int]:

@@ -22,6 +22,7 @@ from pydec.store.inputs import open_input
 from pydec.store.manifest import Policy
 from pydec.store.messages import Kind
 from pydec.store.objects import digest_of
+from pydec.store.placement import Holder, Placement
 from pydec.store.serving import Seal
 from pydec.store.store import Store
 from pydec.store.upkeep import objects_of, verify
@@ -165,6 +166,25 @@ def test_fragments_are_spread_over_ranks_and_give_the_same_bits(arrays):
     assert all(
         torch.equal(a, b) for a, b in zip(trained("held").values(), trained("again").values(), strict=True)
     )
+
+
+def test_a_rank_keeps_its_own_fragments_alone_where_that_is_asked_for(arrays):
+    with Store(Path("store-0"), create=True) as store:
+        manifest = add(store, open_input("in"), "d", chunk_bytes=16384, policy=Policy(replicas=2, parity=1))
+        index = store.layout(manifest, 0).index
+    config = TrainConfig("held_task:held", data="d", store="store-{rank}", keep_data="owed")
+    assert together(4, config, "run")[0]["status"] == "done"
+    holders = [Holder(b"rank %d" % rank, f"node {rank}") for rank in range(4)]
+    place = Placement(holders, 3)
+    for rank in range(1, 4):
+        owed = {
+            name
+            for names in index.fragment_names
+            for name, holder in zip(names, place.spread(names), strict=True)
+            if holder.peer == b"rank %d" % rank
+        }
+        with Store(Path(f"store-{rank}")) as store:
+            assert set(store.objects.names()) <= owed | {manifest.shards[0].index}
 
 
 def test_one_rank_alone_reads_its_store(arrays):
