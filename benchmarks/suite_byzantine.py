@@ -14,7 +14,7 @@ the number of seeds of the defaults.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,13 @@ from .byzantine_run import Cell, run
 from .harness import Options, Row, threads
 
 RANKS = 16
-GRAPHS = {"complete": 3, "random-regular:degree=6": 2, "ring": 1}
-"""Liars on each; a ring allows few rules any."""
+GRAPHS = {
+    "complete": ("complete", 3),
+    "random-regular:degree=6": ("random-regular:degree=6", 2),
+    "random-regular:degree=6, 3 liars": ("random-regular:degree=6", 3),
+    "ring": ("ring", 1),
+}
+"""And how many lie: so few, on the second, that an honest rank hears one of them, on the third two."""
 SPLITS = {"iid": 0.0, "Dirichlet 1": 1.0, "Dirichlet 0.1": 0.1}
 DEFAULTS = ("cs-plus", "gts")
 RULES = (
@@ -53,7 +58,8 @@ SAME = {
     "nnm+trimmed-mean": "ByzFL and byzpy nnm+trimmed-mean",
 }
 """Rules of ours that are other libraries' as well, answer for answer; see ``suite_aggregate``."""
-PEERS_SPLIT = "Dirichlet 1"
+WHOLE = ("complete, Dirichlet 1", "random-regular:degree=6, Dirichlet 1")
+"""Where all rules run, other libraries' too; elsewhere only the defaults, and plain gossip without attack."""
 ATTACKS = (
     "none",
     "sign-flip",
@@ -115,13 +121,13 @@ class Cells:
                     file.write(json.dumps({"cell": cell.key, "found": self._known[cell.key]}) + "\n")
         return self._known[cell.key]
 
-    def rule(self, base: Cell, rule: str, seeds: int) -> Found | None:
-        """A rule under every attack; None where it refuses f or the graph."""
+    def rule(self, base: Cell, rule: str, seeds: int, attacks: Sequence[str] = ATTACKS) -> Found | None:
+        """A rule under attacks; None where it refuses f or the graph."""
         cells = [replace(base, rule=rule, seed=seed) for seed in range(seeds)]
         if not all(map(_fits, cells)):
             return None
         averaged, worst = {}, {}
-        for attack in ATTACKS:
+        for attack in attacks:
             found = [self(replace(cell, attack=attack)) for cell in cells]
             averaged[attack] = float(np.mean([each["averaged"] for each in found]))
             worst[attack] = float(np.mean([each["worst"] for each in found]))
@@ -131,34 +137,35 @@ class Cells:
 def rows(options: Options) -> Iterator[Row]:
     """One row for each graph, split and rule, without those that the rule refuses; what they come to."""
     cells = Cells(options)
-    for graph, liars in GRAPHS.items():
+    for name, (graph, liars) in GRAPHS.items():
         for words, alpha in SPLITS.items():
             base = Cell("dpsgd", "none", graph, RANKS, liars, alpha, 0)
             if options.quick:
                 base = replace(base, ranks=8, liars=1, steps=3, images=1000)
-            yield from _setting(f"{graph}, {words}", base, words == PEERS_SPLIT, cells, options)
+            yield from _setting(f"{name}, {words}", base, cells, options)
     yield from byzantine_published.rows(cells, options)
     yield from cost(options)
 
 
-def _setting(name: str, base: Cell, with_peers: bool, cells: Cells, options: Options) -> Iterator[Row]:
+def _setting(name: str, base: Cell, cells: Cells, options: Options) -> Iterator[Row]:
+    whole = name in WHOLE
+    rules = (*RULES, *byzantine_peers.RULES) if whole else ("dpsgd", *DEFAULTS)
+    shown = [rule for rule in rules if options.only in f"{name}: {rule}"]
     found: dict[str, Found] = {}
-    rules = [*RULES, *(byzantine_peers.RULES if with_peers else ())]
-    for rule in rules:
-        title = f"{name}: {rule}"
-        if options.only and options.only not in title:
-            continue
+    for rule in dict.fromkeys(("dpsgd", *shown)) if shown else ():
         several = rule in ("dpsgd", *DEFAULTS) and not options.quick
         seeds = (options.rounds or SEEDS) if several else 1
-        made = cells.rule(base, rule, seeds)
+        alone = rule == "dpsgd" and not (whole and rule in shown)
+        made = cells.rule(base, rule, seeds, ("none",) if alone else ATTACKS)
         if made is not None:
             found[rule] = made
-            yield _row(title, base, made, found.get("dpsgd"))
-    if "dpsgd" in found:
+            if not alone:
+                yield _row(f"{name}: {rule}", base, made, found["dpsgd"])
+    if not options.only:
         yield from _summary(name, base, found)
 
 
-def _row(title: str, cell: Cell, found: Found, gossip: Found | None) -> Row:
+def _row(title: str, cell: Cell, found: Found, gossip: Found) -> Row:
     value, _ = found.worst_case
     params = {
         "ranks": cell.ranks,
@@ -170,9 +177,7 @@ def _row(title: str, cell: Cell, found: Found, gossip: Found | None) -> Row:
             for attack, averaged in found.averaged.items()
         },
     }
-    reference = None if gossip is None else gossip.averaged["none"]
-    peer = None if gossip is None else "gossip, no attack"
-    return Row("byzantine", title, params, value, "%", peer, reference)
+    return Row("byzantine", title, params, value, "%", "gossip, no attack", gossip.averaged["none"])
 
 
 def _summary(name: str, base: Cell, found: dict[str, Found]) -> Iterator[Row]:
@@ -189,6 +194,7 @@ def _summary(name: str, base: Cell, found: dict[str, Found]) -> Iterator[Row]:
             "f": f,
             "connectivity": round(mu, 2),
             "seeds": found[rule].seeds,
+            "gossip": round(reference, 2),
             "without_attack": round(found[rule].averaged["none"], 2),
             "worst_attack": attack,
         }

@@ -100,9 +100,13 @@ def ran(monkeypatch, tmp_path):
         }
 
     monkeypatch.setattr(suite, "run", found)
-    monkeypatch.setattr(suite, "GRAPHS", {"complete": 2})
-    monkeypatch.setattr(suite, "SPLITS", {"iid": 0.0})
+    monkeypatch.setattr(suite, "GRAPHS", {"complete": ("complete", 2)})
+    monkeypatch.setattr(suite, "SPLITS", {"iid": 0.0, "Dirichlet 1": 1.0})
+    monkeypatch.setattr(suite, "WHOLE", ("complete, iid",))
+    monkeypatch.setattr(suite, "SEEDS", 3)
     monkeypatch.setattr(suite, "RULES", ("dpsgd", "gts", "median"))
+    monkeypatch.setattr(suite, "DEFAULTS", ("gts",))
+    monkeypatch.setattr(suite.byzantine_peers, "RULES", ())
     monkeypatch.setattr(suite, "cost", lambda options: iter(()))
     monkeypatch.setattr(suite.byzantine_published, "rows", lambda run, options: iter(()))
     return cells
@@ -110,10 +114,11 @@ def ran(monkeypatch, tmp_path):
 
 def test_cells_are_written_and_not_run_again(ran):
     first = [row.as_dict() for row in suite.rows(harness.Options())]
-    assert len(ran) == (3 + 3 + 1) * len(suite.ATTACKS)
+    attacks = len(suite.ATTACKS)
+    assert len(ran) == (3 + 3 + 1) * attacks + 3 + 3 * attacks  # of plain gossip, elsewhere, no attack
     again = [row.as_dict() for row in suite.rows(harness.Options())]
     assert again == first
-    assert len(ran) == 7 * len(suite.ATTACKS)
+    assert len(ran) == 10 * attacks + 3
 
 
 def test_a_row_is_a_rule_and_the_summary_says_what_the_worst_attack_costs(ran):
@@ -127,12 +132,15 @@ def test_a_row_is_a_rule_and_the_summary_says_what_the_worst_attack_costs(ran):
     assert (lost.params["default"], lost.params["worst_attack"], lost.params["f"]) == (True, "alie", 2)
     beside = rows["complete, iid: worst case, gts"]
     assert (beside.peer, beside.peer_value) == ("ByzFL median, best of other libraries", 62.0)
-    assert "complete, iid: worst case, cs-plus" not in rows
+    assert "complete, Dirichlet 1: dpsgd" not in rows
+    assert "complete, Dirichlet 1: points lost to the worst attack, gts" in rows
+    assert "complete, Dirichlet 1: worst case, gts" not in rows
 
 
 def test_a_part_can_be_asked_for(ran):
-    assert [row.name for row in suite.rows(harness.Options(only="iid: gts"))] == ["complete, iid: gts"]
-    assert {case.rule for case in ran} == {"gts"}
+    (row,) = suite.rows(harness.Options(only="iid: gts"))
+    assert (row.name, row.peer_value) == ("complete, iid: gts", 81.0)
+    assert {(case.rule, case.attack) for case in ran if case.rule != "gts"} == {("dpsgd", "none")}
 
 
 @pytest.mark.parametrize("graph", list(graphs.GRAPHS))
