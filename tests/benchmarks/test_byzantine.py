@@ -102,11 +102,10 @@ def ran(monkeypatch, tmp_path):
     monkeypatch.setattr(suite, "run", found)
     monkeypatch.setattr(suite, "GRAPHS", {"complete": ("complete", 2)})
     monkeypatch.setattr(suite, "SPLITS", {"iid": 0.0, "Dirichlet 1": 1.0})
-    monkeypatch.setattr(suite, "WHOLE", ("complete, iid",))
+    monkeypatch.setattr(suite, "WHOLE", {"complete, iid": ("dpsgd", "gts", "median")})
     monkeypatch.setattr(suite, "SEEDS", 3)
-    monkeypatch.setattr(suite, "RULES", ("dpsgd", "gts", "median"))
     monkeypatch.setattr(suite, "DEFAULTS", ("gts",))
-    monkeypatch.setattr(suite.byzantine_peers, "RULES", ())
+    monkeypatch.setattr(suite, "PEERS_SETTING", "")
     monkeypatch.setattr(suite, "cost", lambda options: iter(()))
     monkeypatch.setattr(suite.byzantine_published, "rows", lambda run, options: iter(()))
     return cells
