@@ -208,7 +208,6 @@ def _directory(peer: Peer, setup: Setup, run_dir: str, started: datetime.datetim
         elif speaks(peer):
             directory.create(config.steps * peer.size * ROW_BYTES + 5 * _parameters(setup.task))
         if speaks(peer):
-            (directory.path / "summary.json").unlink(missing_ok=True)
             directory.write("config.json", written)
 
     def join() -> None:

@@ -75,13 +75,14 @@ class RunDir:
             raise self._failure(error) from error
 
     def reopen(self, rank: int, step: int) -> None:
-        """Make what a rank needs to go on, and cut what it recorded of later steps.
+        """Make what a rank needs to go on; cut what it recorded of later steps, and what it said at the end.
 
         Raises:
             SetupError: it cannot be written.
         """
         try:
             (self.path / "metrics").mkdir(parents=True, exist_ok=True)
+            (self.path / "summary.json").unlink(missing_ok=True)
             record = self.path / "metrics" / f"rank-{rank}.jsonl"
             lines = record.read_bytes().splitlines(keepends=True) if record.exists() else []
         except OSError as error:

@@ -158,10 +158,11 @@ class Hosts(Chaos):
         self.restarted(RANKS + 1)
 
     def summary(self) -> dict:
-        """Of the rank that spoke at the end, on whatever disk that is."""
-        found = [path for disk in self.disks() if (path := disk / "run/summary.json").exists()]
-        assert len(found) == 1, found
-        return json.loads(found[0].read_text())
+        """Of the rank that spoke at the end, on whatever disk that is; one that was cut off has failed."""
+        said = [path for disk in self.disks() if (path := disk / "run/summary.json").exists()]
+        found = [each for each in (json.loads(path.read_text()) for path in said) if each["status"] == "done"]
+        assert len(found) == 1, said
+        return found[0]
 
     def ledger(self, rank: int) -> Path:
         return self.disk(self.made.hosts[self.host(rank)]) / f"L/rank-{rank}"
