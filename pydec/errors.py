@@ -5,6 +5,8 @@ Messages name the subject, the fact, the number and the way out. A fault of a pe
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PydecError(Exception):
     """Base class of every error that pydec raises on purpose."""
@@ -156,6 +158,19 @@ class Stopped(PydecError):
         super().__init__(f"stopped by signal {signum}, received by rank {origin}")
         self.signum = signum
         self.origin = origin
+
+
+class Regroup(Stopped):
+    """All ranks have come to one step, from which the job goes on with other ranks.
+
+    Args:
+        carried: what this rank takes along.
+    """
+
+    def __init__(self, carried: Any) -> None:
+        PydecError.__init__(self, "the ranks of the job change")
+        self.signum, self.origin = 0, 0
+        self.carried = carried
 
 
 class PeerError(PydecError):

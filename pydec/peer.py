@@ -14,7 +14,7 @@ from pydec.comm.failing import fail_job
 from pydec.comm.living import living
 from pydec.comm.local import solo
 from pydec.comm.sealing import Sealing, sealed
-from pydec.comm.stop import StopGuard
+from pydec.comm.stop import MEET, StopGuard
 from pydec.comm.team import Team
 from pydec.comm.transport import Stream, Transport
 from pydec.comm.view import View
@@ -137,6 +137,24 @@ class Peer:
     def ask_to_stop(self) -> bool:
         """Have all ranks end at one step, as at a SIGTERM, if a stop is deferred; whether they will."""
         return self._guard.request_deferred(signal.SIGTERM)
+
+    def ask_to_meet(self) -> bool:
+        """Have all ranks come to one step, to go on with others, where they defer; whether they will."""
+        return self._guard.request_deferred(MEET)
+
+    @property
+    def meets(self) -> bool:
+        """Whether what ``reached`` tells is that: all are at one step, and go on with others."""
+        return self._guard.meets
+
+    @property
+    def unheard(self) -> int | None:
+        """A signal that came while the ranks were about to meet, and has stopped nobody."""
+        return self._guard.unheard
+
+    def heed(self, signum: int) -> None:
+        """Do what the arrival of a signal at this rank does."""
+        self._guard.request(signum)
 
     def agree(self, facts: Mapping[str, str]) -> None:
         """Compare facts that all ranks must share; all living ranks call it together.

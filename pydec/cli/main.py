@@ -57,6 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 failed, 2 wrong arguments, 130 or 143 stopped by a signal.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    status = _status(words)
+    if (mpi := sys.modules.get("pydec.comm.mpi")) is not None:  # this process speaks MPI
+        mpi.leave(status)
+    return status
+
+
+def _status(words: list[str]) -> int:
     try:
         return _dispatch(words)
     except BrokenPipeError:

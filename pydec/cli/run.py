@@ -67,8 +67,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--replace",
         action="store_true",
-        help="start ranks in place of dead ones where there is a slot (pydec train: the others write a "
-        "checkpoint, and all go on from it)",
+        help="start ranks in place of dead ones where there is a slot (pydec train: they join the others, or "
+        "all start again from a checkpoint)",
     )
     add(
         "--no-fault-tolerance",
@@ -171,7 +171,8 @@ def run(args: argparse.Namespace) -> int:
         return answering(asked, signals, args.launch_agent, slurm=slurm)
 
     sys.stdout.flush()
-    desk = _desk(again, answers, replaces=args.replace)
+    joins = tolerance is not None and kind == "Open MPI" and not by_srun
+    desk = _desk(again, answers, replaces=args.replace, joins=joins)
     try:
         status = Relauncher(plan, start, answers, again.progress, desk).run()
         if desk is not None:
@@ -238,6 +239,13 @@ class Again:
         self._run_dir = self._beside()
         return (*self._command, "--run-dir", self._run_dir)
 
+    def joining(self) -> tuple[str, ...]:
+        """The command of newcomers to the run; () if it is not of ``pydec train``."""
+        if not self._run_dir:
+            return ()
+        command = with_sealing(resumed(self._command, self._run_dir), saved_options(Path(self._run_dir)))
+        return (*command, "--joins")
+
     def _beside(self) -> str:
         """The directory after the run's own: R, R-again-1, R-again-2, ..."""
         match = re.fullmatch(r"(.*?)(?:-again-(\d+))?/*", self._run_dir)
@@ -269,7 +277,7 @@ def _secured(command: Sequence[str], mode: str) -> tuple[str, ...]:
 
 
 def _desk(
-    again: Again, answers: Callable[[Sequence[str], Signals], set[str]], *, replaces: bool
+    again: Again, answers: Callable[[Sequence[str], Signals], set[str]], *, replaces: bool, joins: bool
 ) -> Desk | None:
     """Where ``pydec scale`` asks this job; says so where it cannot."""
     from pydec.launch.door import Door
@@ -278,7 +286,8 @@ def _desk(
 
     try:
         permit = Permit(lambda: again.run_dir)
-        return Desk(Door(), lambda: again.run_dir, answers, again.progress, replaces, permit)
+        onward = again.joining if joins else tuple
+        return Desk(Door(), lambda: again.run_dir, answers, again.progress, replaces, permit, onward)
     except SetupError as error:
         print(f"pydec: pydec scale cannot ask this job: {error}", file=sys.stderr, flush=True)
         return None

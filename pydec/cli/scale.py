@@ -1,8 +1,9 @@
 """Give a running job more or fewer ranks: pydec scale +2.
 
-Asks the pydec run of a training job on this machine. Its ranks write a checkpoint and leave, and the new
-number goes on from it: from the mean of the models, with the data that was not seen. With --ledger leavers
-leave it and newcomers join. If the new number does not start, the old one goes on from the same checkpoint.
+Asks the pydec run of a training job on this machine. Newcomers join the running job, where its MPI allows it;
+else, and for fewer ranks, its ranks write a checkpoint and leave, and the new number starts from it. Either
+way they go on from the mean of the models, with the data that was not seen. With --ledger leavers leave it
+and newcomers join. If the new number does not start, the old one goes on from the same step.
 
   pydec scale +2                    # two more
   pydec scale +2 --host node7:2     # two more, on another host

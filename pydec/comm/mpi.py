@@ -24,7 +24,7 @@ from typing import Any
 from pydec.comm import pmix, words
 from pydec.comm.bell import hang
 from pydec.comm.buffers import check_peer, check_post, check_tag, flat
-from pydec.comm.detect import check_world, first_line, launch, no_mpi
+from pydec.comm.detect import Launch, check_world, first_line, launch, no_mpi, regrouped
 from pydec.comm.failing import install_excepthook
 from pydec.comm.gpu import takes_gpu_memory
 from pydec.comm.mpi_posts import Posts
@@ -43,12 +43,14 @@ class Job:
     Args:
         mpi: the ``mpi4py.MPI`` module, initialised.
         owns_mpi: whether MPI was initialised here and is to be finalised here.
+        world: all its ranks; None for those that were launched together.
+        now: what holds of this rank in place of what its launcher said, where ``world`` is given.
     """
 
-    def __init__(self, mpi: Any, owns_mpi: bool) -> None:
+    def __init__(self, mpi: Any, owns_mpi: bool, world: Any = None, now: Launch | None = None) -> None:
         self.mpi = mpi
         self.owns_mpi = owns_mpi
-        self.world = mpi.COMM_WORLD
+        self.world = mpi.COMM_WORLD if world is None else world
         self.rank: int = self.world.Get_rank()
         self.size: int = self.world.Get_size()
         self.library: str = first_line(mpi.Get_library_version())
@@ -59,6 +61,8 @@ class Job:
         self.opened = 0
         self.sealed: Transport | None = None  # what the program uses in place of these streams
         self.clean = True  # whether all peers have said goodbye, each time
+        self.now = now
+        self.enlarged = 0  # how often newcomers were about to join it, see ``enlarge``
         self.transports: dict[Stream, MpiTransport] = {}
         self.engines: list[Engine] = []
         tag_limit = self.world.Get_attr(mpi.TAG_UB)
@@ -90,7 +94,7 @@ class Job:
         """At exit: farewell, then MPI_Finalize, neither of which can hold the process for ever."""
         for transport in tuple(self.transports.values()):
             transport.close()
-        if not self.clean or not self.owns_mpi or self.mpi.Is_finalized():
+        if not self.clean or _abrupt or not self.owns_mpi or self.mpi.Is_finalized():
             return
         watchdog = threading.Timer(_FINALIZE_S, os._exit, [0])
         watchdog.daemon = True
@@ -248,6 +252,7 @@ class MpiTransport:
 
 
 _job: Job | None = None
+_abrupt = False  # whether this process ends without MPI_Finalize
 
 
 def open_mpi(deadline_s: float = 60.0) -> MpiTransport:
@@ -266,18 +271,45 @@ def open_mpi(deadline_s: float = 60.0) -> MpiTransport:
     if not deadline_s > 0.0:
         raise ConfigError(f"deadline_s must be above 0, got {deadline_s}")
     if _job is None:
-        _job = _start()
-    if not _job.transports:
-        _job.opened += 1
-        words.say(_job.rank, begins=True)
+        mpi, owns_mpi = load()
+        check_world(launch(), mpi.COMM_WORLD.Get_size(), mpi.Get_library_version())
+        _job = Job(mpi, owns_mpi)
+    job = _job
+    if not job.transports:
+        job.opened += 1
+        words.say(job.rank, begins=True)
         for stream in Stream:
-            _job.transports[stream] = MpiTransport(_job, stream, deadline_s)
-    return _job.transports[Stream.GOSSIP]
+            job.transports[stream] = MpiTransport(job, stream, deadline_s)
+    return job.transports[Stream.GOSSIP]
 
 
 def current_job() -> Job | None:
     """The MPI job that this process opened, if it did."""
     return _job
+
+
+def adopt(job: Job) -> None:
+    """From now on this process is a rank of this job; the one before keeps its communicators, at rest."""
+    global _job
+    _job = job
+    regrouped(job.now)
+
+
+def end_abruptly() -> None:
+    """From now on this process ends without finalising MPI, which can hang after a spawn."""
+    global _abrupt
+    _abrupt = True
+
+
+def leave(status: int) -> None:
+    """End this process at once if it is to end without finalising MPI; the last thing that a program does."""
+    if not _abrupt:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    _end()
+    os._exit(status)
 
 
 def abort(exit_code: int) -> None:
@@ -291,7 +323,12 @@ def abort(exit_code: int) -> None:
     os._exit(exit_code)
 
 
-def _start() -> Job:
+def load() -> tuple[Any, bool]:
+    """The ``mpi4py.MPI`` module, initialised, and whether it was initialised here.
+
+    Raises:
+        SetupError: no MPI library, or not the one that the launcher belongs to.
+    """
     pmix.prepare()
     try:
         import mpi4py
@@ -308,8 +345,12 @@ def _start() -> Job:
     owns_mpi = not MPI.Is_initialized()
     if owns_mpi:
         MPI.Init_thread(MPI.THREAD_MULTIPLE)
-    check_world(launch(), MPI.COMM_WORLD.Get_size(), MPI.Get_library_version())
-    job = Job(MPI, owns_mpi)
-    atexit.register(job.end)
+    atexit.register(_end)
     install_excepthook()
-    return job
+    return MPI, owns_mpi
+
+
+def _end() -> None:
+    """At exit."""
+    if _job is not None:
+        _job.end()

@@ -7,6 +7,9 @@ A program that counts steps may end at a step instead (``defer``): every rank th
 step it is in when it hears of the stop, and all go on to the latest of these (``last_step``). Nobody waits
 for a rank that waits for it: who is ahead stays where it is, with all that it owes sent, until the others
 have told, and they tell from inside their waits.
+
+In the same way a rank can have all of them come to one step and go on from there with others (``MEET``); that
+raises nothing, and where it is too late for that nothing happens.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ _MEANS = {
     signal.SIGUSR1: signal.SIGTERM,
     signal.SIGUSR2: signal.SIGINT,
 }
+MEET = int(signal.SIGWINCH)
+"""In place of a signal: the ranks come to one step, and the job goes on with others."""
 _NOTE = struct.Struct("<4sBI")  # b"stop", signal, rank that received it
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _FAREWELL_TAG = (1 << 22) + 1_000_000
@@ -92,8 +97,18 @@ class StopGuard:
 
     def request(self, signum: int) -> None:
         """Do what the arrival of signal ``signum`` at this rank does."""
-        if self._received is None:
+        if self._received in (None, MEET):
             self._received = _meaning(signum)
+
+    @property
+    def unheard(self) -> int | None:
+        """A signal that came too late to stop anybody: all were about to meet."""
+        return self._received if self.meets and self._received != MEET else None
+
+    @property
+    def meets(self) -> bool:
+        """Whether what all ranks come to one step for is to go on with others."""
+        return self._stopped is not None and self._stopped.signum == MEET
 
     def request_deferred(self, signum: int) -> bool:
         """Do the same where a stop is deferred, so that all ranks end at one step; whether that is so."""
@@ -109,7 +124,7 @@ class StopGuard:
             LeftOut, CutOff: see ``Watch.check``.
         """
         self._look()
-        if self._stopped is not None and self._step is None:
+        if self._stopped is not None and self._step is None and not self.meets:
             raise self._stopped
 
     @contextmanager
@@ -142,6 +157,8 @@ class StopGuard:
             return False
         last = self._latest()
         if last < 0:
+            if self.meets:
+                return False
             self._step = None
             raise self._stopped
         if step < last:
@@ -256,4 +273,4 @@ def _ends(pending: Pending, left_s: Callable[[], float]) -> bool:
 
 
 def _meaning(signum: int) -> int:
-    return _MEANS.get(signal.Signals(signum), signum)
+    return int(_MEANS.get(signal.Signals(signum), signum))

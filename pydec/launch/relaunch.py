@@ -204,6 +204,8 @@ class Relauncher:
                 self._desk.starts(Place(plan, ranks, hosts))
             outcome = self._start(starts, ranks, hosts, signals)
             starts += 1
+            if self._desk is not None and (there := self._desk.place) is not None:  # others may have joined
+                plan, ranks, hosts = there.plan, there.ranks, there.hosts
             if signals.received:
                 return outcome if outcome.status > 128 else signals.stopped()
             if changed := self._scaled(outcome):

@@ -1,6 +1,7 @@
 """Requests to a running job for more or fewer ranks: what is granted, and the door at which they come in.
 
-The job's ranks write a checkpoint at one step and leave, as at a signal; others go on from it. The door is a
+Where they can, newcomers join while the job runs (see ``train.growth``). Else the job's ranks write a
+checkpoint at one step and leave, as at a signal; others go on from it. The door is a
 Unix socket of the supervisor, in a directory that only its user can enter (see ``door``). A request and each
 answer are one line of JSON.
 """
@@ -18,7 +19,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pydec.comm.orders import growth
+from pydec.comm.words import ALONE, JOINED, NOT_HERE
 from pydec.errors import ConfigError
+from pydec.launch.change import Change, newcomers
 from pydec.launch.door import Door
 from pydec.launch.hosts import known, parse
 from pydec.launch.permit import Permit
@@ -30,6 +34,7 @@ _COUNT = re.compile(r"([+=-])(\d{1,9})")
 _MOST = 65_536  # bytes of a request
 LONG_S = 600.0  # a job that ran for so long begins a new row of replacements
 _PROOF_S = 5.0  # for the proof of who asks, which may have a key file to open
+_JOIN_S = 300.0  # for newcomers to start, load what they need and be set up
 _READ_S = 1.0  # for a request to arrive whole; the job's output waits meanwhile
 
 
@@ -130,25 +135,6 @@ def obstacle(run_dir: str, ranks: int, done: int) -> str:
 
 
 @dataclass
-class Change:
-    """A request that was granted: from where to where, who waits for it, since when (monotonic seconds)."""
-
-    before: Place
-    after: Place
-    client: socket.socket | None  # None: nobody has asked, dead ranks are replaced
-    asked_s: float
-    replaced: tuple[int, ...] = ()
-    step: int = -1  # that it goes on from, once the ranks have left
-
-    @property
-    def words(self) -> str:
-        """What happens."""
-        lost = ", ".join(map(str, self.replaced))
-        why = f"replacing rank{'s' if len(self.replaced) > 1 else ''} {lost}: " if lost else ""
-        return f"{why}{self.before.ranks} -> {self.after.ranks} ranks"
-
-
-@dataclass
 class Desk:
     """Takes requests while the job runs, and sees one at a time through.
 
@@ -159,11 +145,12 @@ class Desk:
         progress: steps up to the newest checkpoint, plus one; 0 without one.
         replaces: whether ranks that died while others go on are replaced, where there is a slot.
         permit: decides who may ask; None: whoever comes in at the door.
+        onward: the command that goes on with the run, where newcomers can join it while it goes on; else ().
 
     Attributes:
         change: what is under way.
         scaled: what was done: step, from, to, time_s (seconds from the request to the first new step),
-            replaced (ranks).
+            restarted (whether all ranks started again), replaced (ranks).
     """
 
     door: Door
@@ -172,6 +159,7 @@ class Desk:
     progress: Callable[[], int]
     replaces: bool = False
     permit: Permit | None = None
+    onward: Callable[[], tuple[str, ...]] = tuple
     change: Change | None = None
     scaled: list[dict[str, Any]] = field(default_factory=list)
     _place: Place | None = None
@@ -189,7 +177,51 @@ class Desk:
     @property
     def leaving(self) -> bool:
         """Whether the ranks are to leave now."""
-        return self.change is not None and self.change.step < 0
+        return self.change is not None and self.change.step < 0 and self.change.newcomers is None
+
+    @property
+    def growing(self) -> bool:
+        """Whether newcomers are to join while the ranks go on."""
+        return self.change is not None and self.change.step < 0 and self.change.newcomers is not None
+
+    @property
+    def place(self) -> Place | None:
+        """Where the job runs."""
+        return self._place
+
+    def order(self) -> bytes:
+        """What the ranks are to know of newcomers now; once, else empty."""
+        change = self.change
+        if change is None or change.newcomers is None or change.ordered:
+            return b""
+        change.ordered = True
+        return growth(change.newcomers)
+
+    def hear(self, what: str, step: int, reason: str) -> None:
+        """What the ranks say of the newcomers, see ``comm.words.say_growth``.
+
+        If none can join while the job runs, its ranks are to leave, and all start from a checkpoint.
+        """
+        change = self.change
+        if change is None or change.newcomers is None or change.step >= 0:
+            return
+        if what == JOINED:
+            change.step, self._place, self._stepped = step, change.after, False
+            self._dead = frozenset()
+            self._say(change, f"{change.words}, continuing from step {step}")
+        elif what == ALONE:
+            self._say(change, change.failed(reason, step))
+            self._replace_at_s = time.monotonic() + MOST_S
+            self.finish("the job goes on as before", failed=True)
+        else:
+            change.newcomers = None
+            self._say(change, f"nobody can join while the ranks train ({reason}); all start again")
+
+    def overdue(self) -> None:
+        """Newcomers that nobody has heard of for too long are not waited for."""
+        change = self.change
+        if self.growing and change is not None and time.monotonic() > change.asked_s + _JOIN_S:
+            self.hear(NOT_HERE, 0, f"they did not join within {_JOIN_S:g} s")
 
     def starts(self, place: Place) -> None:
         """A start of the job follows."""
@@ -205,10 +237,11 @@ class Desk:
         count = self._replacements
         self._replace_at_s = self._stepped_s + (delay_s(count, random.Random(count)) if count else 0.0)
         self.door.tell(self.run_dir())  # it is another one if the run has begun anew
-        if (change := self.change) is not None and not self.leaving:
+        if (change := self.change) is not None and change.step >= 0:
             time_s = time.monotonic() - change.asked_s
             ranks = {"from": change.before.ranks, "to": change.after.ranks}
             row: dict[str, Any] = {"step": change.step, **ranks, "time_s": round(time_s, 3)}
+            row["restarted"] = change.newcomers is None
             self.scaled.append({**row, "replaced": list(change.replaced)} if change.replaced else row)
             self.finish(f"{change.words}: first step {time_s:.1f} s after the request", failed=False)
 
@@ -268,7 +301,9 @@ class Desk:
                 write(f"pydec: rank {who} is not replaced now: {reason}\n".encode())
             return
         self._replacements = self._replacements + 1 if now_s - self._stepped_s < LONG_S else 1
-        self.change = Change(now, Place(where.plan, ranks, slots), None, now_s, tuple(sorted(dead)))
+        after = Place(where.plan, ranks, slots)
+        joining = newcomers(where, self._dead, after, self.onward())
+        self.change = Change(now, after, None, now_s, tuple(sorted(dead)), newcomers=joining)
 
     def left(self) -> Place | None:
         """The ranks have left: where others go on, or None if they left no checkpoint."""
@@ -276,30 +311,29 @@ class Desk:
         if change is None or not done:
             return None
         change.step = done - 1
-        words = f"{change.words}, continuing from step {change.step}"
-        write(f"pydec: {words}\n".encode())
-        _answer(change.client, words, failed=False, last=False)
+        self._say(change, f"{change.words}, continuing from step {change.step}")
         return change.after
 
     def back(self, reason: str) -> Place | None:
         """The start that a change asked for failed: where the ranks of before go on, None if not so."""
         change = self.change
-        if change is None or change.step < 0:
+        if change is None or change.step < 0 or change.newcomers is not None:
             return None
-        before, after = change.before, change.after
-        words = (
-            f"{after.ranks} ranks did not start ({reason.removeprefix('pydec: error: ')}); going on with "
-            f"{before.ranks} from step {change.step}"
-        )
+        words = change.failed(reason.removeprefix("pydec: error: "), change.step)
         write(f"pydec: {words}\n".encode())
         self.finish(words, failed=True)
-        return before
+        return change.before
 
     def finish(self, words: str, *, failed: bool) -> None:
         """Give the last answer to whoever waits."""
         if self.change is not None:
             _answer(self.change.client, words, failed=failed, last=True)
             self.change = None
+
+    @staticmethod
+    def _say(change: Change, words: str) -> None:
+        write(f"pydec: {words}\n".encode())
+        _answer(change.client, words, failed=False, last=False)
 
     def _granted(self, request: Request, client: socket.socket, signals: Signals) -> Change:
         if self.change is not None:
@@ -317,7 +351,8 @@ class Desk:
         added = [host for host in after.hosts if host not in self._place.hosts and host != "localhost"]
         if silent := set(added) - set(self.answering(added, signals) if added else ()):
             raise ConfigError(f"no answer from host {min(silent)}")
-        return Change(now, after, client, time.monotonic())
+        who = newcomers(self._place, self._dead, after, self.onward(), request.hosts)
+        return Change(now, after, client, time.monotonic(), newcomers=who)
 
     def _living(self, where: Place) -> Place:
         return Place(where.plan, where.ranks - len(self._dead), where.hosts)

@@ -132,6 +132,7 @@ class Supervisor:
         self._next_step_s = float("inf")
         self._finished_s = float("inf")  # when only ranks were left that the others had left out
         self._swept = False
+        self._grows = False  # whether newcomers were asked for: those that fail decide mpirun's status, too
         self._steps = 0
         self._signals = Signals()
         self._heard = Listener()
@@ -184,6 +185,7 @@ class Supervisor:
             self._step(mpirun)
             if self._desk is not None:
                 self._desk.replace_lost(self._heard.out, self._signals)
+                self._grow(mpirun, self._desk)
             self._sweep(mpirun)
             ready, _, _ = select.select(open_ends, [], [], 0.2)
             if wake in ready:
@@ -194,12 +196,28 @@ class Supervisor:
                 data = os.read(stderr, 65536)
                 if data:
                     write(noise.feed(self._heard.feed(data)))
+                    if self._desk is not None:
+                        self._hear(self._desk)
                     if self._desk is not None and self._heard.stepped:
                         self._desk.stepped()
                 else:
                     open_ends.remove(stderr)
             elif mpirun.poll() is not None:
                 return  # a process outside the job may hold the other end of standard error
+
+    def _grow(self, mpirun: subprocess.Popen[bytes], desk: Desk) -> None:
+        """Tell the ranks of newcomers."""
+        desk.overdue()
+        line = desk.order()
+        if line and mpirun.stdin is not None:
+            self._grows = True
+            with suppress(OSError):  # it has ended meanwhile
+                os.write(mpirun.stdin.fileno(), line)
+
+    def _hear(self, desk: Desk) -> None:
+        """What the ranks have said of newcomers."""
+        while self._heard.growth:
+            desk.hear(*self._heard.growth.pop(0))
 
     def _step(self, mpirun: subprocess.Popen[bytes]) -> None:
         """Ask the ranks to stop, then mpirun to end them, then end everything."""
@@ -230,7 +248,8 @@ class Supervisor:
     def _sweep(self, mpirun: subprocess.Popen[bytes]) -> None:
         """End ranks that hang when all others have finished without them."""
         heard, now_s = self._heard, time.monotonic()
-        if not heard.out - heard.left or heard.begun - heard.left - heard.out:
+        growing = self._desk is not None and self._desk.growing  # then they leave, and begin again
+        if growing or not heard.out - heard.left or heard.begun - heard.left - heard.out:
             self._finished_s = float("inf")
             return
         self._finished_s = min(self._finished_s, now_s)
@@ -269,7 +288,7 @@ class Supervisor:
         if self._launcher == "srun" and (self._heard.left or codes):
             status = max(codes, default=0)  # srun's own is that of the dead, too
             killed = killed and not codes  # else Slurm has killed them because others failed, or all stopped
-        well = status == 0 or (self._swept and self._heard.left)
+        well = status == 0 or (self._swept and self._heard.left) or (self._grows and self._all_left(noise))
         if well and not noise.node_lost and (self._heard.left or not lost):
             return Outcome(0, lost=tuple(lost))
         what = noise.node_lost or noise.mpirun_reason()

@@ -111,10 +111,20 @@ class Saver:
             self._replicas.__exit__(kind, error, trace)
         self._store.close()
 
-    def go_on(self, step: int) -> None:
-        """The run goes on from this step's checkpoint, which counts; what came later is removed."""
-        self._counts = [step]
-        if speaks(self._peer):
+    @property
+    def counts(self) -> list[int]:
+        """Steps of the checkpoints that count, the newest last."""
+        return list(self._counts)
+
+    def go_on(self, step: int, counts: Sequence[int] | None = None) -> None:
+        """The run goes on from this step; what came later is removed.
+
+        Args:
+            step: of the checkpoint, which counts.
+            counts: what counts in its place, where the ranks had the state of that step in memory.
+        """
+        self._counts = [step] if counts is None else list(counts)
+        if counts is None and speaks(self._peer):
             say_counted(self._peer.rank, step)
         for later in self._store.folders():
             if later > step:

@@ -6,14 +6,15 @@ import datetime
 import re
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pydec.comm.living import agree_who_lives, living
+from pydec.comm.orders import Orders
 from pydec.comm.sealing import protected, protection
-from pydec.errors import AccessDenied, CutOff, Evicted, LeftOut, SetupError, Stopped
+from pydec.errors import AccessDenied, CutOff, Evicted, LeftOut, Regroup, SetupError, Stopped
 from pydec.peer import Peer
 from pydec.train import display, on_ledger
 from pydec.train.checkpoint_stored import store_of
@@ -21,6 +22,7 @@ from pydec.train.config import TrainConfig, document
 from pydec.train.evaluate import worst
 from pydec.train.exporters import Sink, exporting
 from pydec.train.final_model import keep
+from pydec.train.growth import Carried, growth_of, heed
 from pydec.train.ledger import RunLedger
 from pydec.train.loop import Loop, train_solo
 from pydec.train.membership import Minority
@@ -46,6 +48,7 @@ class _Options(NamedTuple):
     quiet: bool
     resume: bool
     resume_step: int | None
+    carried: Carried | None
 
 
 def run(
@@ -56,6 +59,7 @@ def run(
     quiet: bool = False,
     resume: bool = False,
     resume_step: int | None = None,
+    carried: Carried | None = None,
 ) -> dict[str, Any]:
     """Train one job to its end; every rank calls it with the same arguments.
 
@@ -67,6 +71,7 @@ def run(
         resume: go on from the newest checkpoint in ``run_dir``; ``config`` is then what
             ``resume.configuration`` made of it.
         resume_step: go on from the checkpoint of this step, although there may be newer ones.
+        carried: with ``resume``: what takes the checkpoint's place, where the ranks have changed under way.
 
     Returns:
         On rank 0, or the lowest that lives, what ``summary.json`` holds; elsewhere an empty dictionary.
@@ -74,10 +79,11 @@ def run(
     Raises:
         SharedError: an error that all ranks have noticed; nobody waits for anybody.
         Stopped: a signal stopped the job; what is there has been written.
+        Regroup: the ranks of the job change; each goes on with what it carries.
         PydecError: this rank failed and the others do not know it yet.
     """
     started = datetime.datetime.now(datetime.timezone.utc)
-    options = _Options(quiet, resume, resume_step)
+    options = _Options(quiet, resume, resume_step, carried)
     with on_ledger.opened(peer, config) as ledger:
         if ledger is None:
             return _with_data(peer, config, run_dir, started, None, options)
@@ -117,13 +123,13 @@ def _run(
     options: _Options,
 ) -> dict[str, Any]:
     """Train one job with the ranks that take part."""
-    path, quiet = Path(run_dir), options.quiet
+    path, quiet, carried = Path(run_dir), options.quiet, options.carried
     older = wanted(path, None if ledger is None else ledger.state.run, options.resume_step)
     before = None
-    if options.resume:
+    if options.resume and not carried:
         before = jointly(peer, lambda: store_of(peer, config, RunDir(path), going_on=True))
     try:
-        setup = prepare(peer, config, before, data, older)
+        setup = prepare(peer, config, before, data, older, carried)
     finally:
         if before is not None:
             before.close()
@@ -145,20 +151,27 @@ def _run(
             shown.say(private.plan(setup.config.steps - (setup.point.step if setup.point else 0)))
         if not quiet:
             loop.successor = partial(display.Lines, _title(setup.config.task), setup.config.steps)
+        kept = None if carried is None else carried.kept
+        orders = kept.orders if kept else Orders(ledger.admission.rank if ledger else peer.rank)
         certify = None
         if ledger is not None:
             facts = {key: value for key, value in setup.task.facts.items() if key != "data"}
             registered = None if data is None else data.transaction
             on_ledger.begin(ledger, setup.config, directory, {**facts, "split": setup.split}, registered)
-            certify = on_ledger.follow(peer, ledger, loop, directory, setup)
+            certify = on_ledger.follow(peer, ledger, loop, directory, setup, orders)
             metrics.also.append(ledger.feed.tell)
         saver = saver_of(peer, setup.config, loop, store, setup.point, certify)
+        growth = growth_of(peer, setup, loop, saver, orders, ledger, data)
         for words in setup.point.said if setup.point is not None else ():
             shown.say(words)
+        if carried:
+            carried.confirm(setup.config)
+            loop.left_s = carried.left_s
         started_s = time.perf_counter()
         try:
             deferred = peer.defer(lambda: loop.under_way) if loop.saver else nullcontext()
-            with shown, saver, deferred:
+            with shown, saver, deferred, closing(growth):
+                heed(peer, carried)
                 loop.run()
                 train_s = time.perf_counter() - started_s
                 with peer.busy():
@@ -167,7 +180,7 @@ def _run(
             result = _finish(peer, setup, loop, directory, train_s, ledger, data)
             if setup.config.compare_solo and 0 in living(peer.transport).members:
                 result = _compare(peer, setup, directory, result, quiet=quiet)
-        except (AccessDenied, Evicted, LeftOut):
+        except (AccessDenied, Evicted, LeftOut, Regroup):
             raise  # the others go on, and write what comes of it
         except BaseException as caught:
             error = (ledger.minority(caught) if ledger else None) or caught

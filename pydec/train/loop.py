@@ -31,6 +31,7 @@ from pydec.train.traffic import Traffic
 
 if TYPE_CHECKING:
     from pydec.optim import DecentralizedOptimizer
+    from pydec.train.growth import Growth
 
 
 class Optimizer(Protocol):
@@ -105,6 +106,8 @@ class Loop:
             None  # called with the averaged model at evaluations on the way
         )
         self.saver: Saver | None = None
+        self.growth: Growth | None = None
+        self.left_s: float | None = None  # when this rank left its job for the one it is in now
         self.parting: Callable[[], None] | None = None  # called when all ranks end at one step, by a signal
         self.align: Callable[[], None] | None = None  # called where all living ranks report
         self.between: Callable[[int], None] | None = None  # called before the first step and after each
@@ -156,6 +159,8 @@ class Loop:
             }
             if step % self.config.eval_every == 0 or step == self.config.steps:
                 row |= {f"sent_to_{rank}": count for rank, count in self.traffic.sent_to.items()}
+            if self.left_s is not None:
+                row["pause_s"], self.left_s = time.monotonic() - self.left_s, None
             if self.task.loss_is_nats_per_byte:
                 row["bits_per_byte"] = loss / math.log(2.0)
             self._losses.append(loss)
@@ -188,10 +193,14 @@ class Loop:
         The last one waits for a busy disk: a longer run goes on from it as if it had never ended.
         """
         saver.after(step)
+        if self.growth is not None:
+            self.growth.look(step)
         if step == self.config.steps:
             with self.peer.busy():
                 saver.now(step)
         elif self.peer.reached(step):
+            if self.growth is not None:
+                self.growth.meet(step)
             saver.now(step)
             if self.parting is not None:
                 self.parting()

@@ -76,7 +76,7 @@ def begin(
 
 
 def follow(
-    peer: Peer, ledger: RunLedger, loop: Loop, directory: RunDir, setup: Setup
+    peer: Peer, ledger: RunLedger, loop: Loop, directory: RunDir, setup: Setup, orders: Orders
 ) -> Callable[[int, bytes], None]:
     """Put the ledger to work in a loop: members, models, partings; returns what certifies checkpoints."""
     vault = setup.vault
@@ -88,7 +88,7 @@ def follow(
     if loop.config.audit:
         ledger.audit(partial(auditing, peer, loop, setup))
     loop.align = ledger.align
-    loop.parting = partial(_part, peer, ledger, Orders(ledger.admission.rank))
+    loop.parting = partial(_part, peer, ledger, orders)
     if not loop.config.checkpoint_every:
         loop.keep = partial(_keep, peer, loop, directory, ledger, vault)
     return partial(_certify, loop.config, ledger)

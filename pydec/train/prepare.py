@@ -22,8 +22,10 @@ from pydec.train.checkpoint_files import Store
 from pydec.train.checkpoint_keys import vault_of
 from pydec.train.checkpoint_vault import Vault
 from pydec.train.config import TrainConfig, versions
+from pydec.train.growth import Carried, Kept
 from pydec.train.loop import local_optimizer
-from pydec.train.resume import Point, find, read_mean, restore
+from pydec.train.restoring import read_mean, restore
+from pydec.train.resume import Point, find, in_memory
 from pydec.train.rollback import Wanted
 from pydec.train.split import Indices
 from pydec.train.stored import Stored
@@ -58,6 +60,7 @@ def prepare(
     store: Store | None = None,
     data: Stored | None = None,
     wanted: Wanted = Wanted(),  # noqa: B008  # frozen
+    carried: Carried | None = None,
 ) -> Setup:
     """Build the task, this rank's batches and the optimiser, and see that all ranks have the same.
 
@@ -67,14 +70,20 @@ def prepare(
         store: checkpoints to go on from; None begins.
         data: the data set of the store that ``config.data`` names, if it does.
         wanted: which of the checkpoints may be gone on from.
+        carried: in place of checkpoints, where the ranks of the job have changed under way.
 
     Raises:
         SharedError: something of this failed on some rank.
     """
-    if store is not None:
+    point: Point | None = None
+    source: Store | Kept | None = store
+    if carried is not None:
+        source = kept = carried.kept
+        point = jointly(peer, lambda: in_memory(peer, kept, config), settled=False)
+    elif store is not None:
         store.vault = vault_of(peer, config)
-    point = None if store is None else jointly(peer, lambda: find(peer, store, config, wanted), settled=False)
-    built = jointly(peer, lambda: _build(config, peer, point, data))
+        point = jointly(peer, lambda: find(peer, store, config, wanted), settled=False)
+    built = jointly(peer, lambda: _build(config, peer, point, data, carried))
     resolved, task, batches_of, shares = built
     batches = batches_of(peer.rank)
     spent: Spent = {}
@@ -89,27 +98,31 @@ def prepare(
         lambda: peer.agree({**resolved.shared(), "split of the data": name, **_facts(task)}),
         settled=False,
     )
-    vault = vault_of(peer, config) if store is None else store.vault
-    initial = copy.deepcopy(task.model) if resolved.compare_solo and peer.rank == 0 else None
+    vault = vault_of(peer, config) if store is None or carried is not None else store.vault
+    if carried is not None and carried.kept is not None:
+        initial = carried.kept.initial
+    else:
+        initial = copy.deepcopy(task.model) if resolved.compare_solo and peer.rank == 0 else None
     byzantine = jointly(peer, lambda: robustness(resolved, peer))
     optimizer = jointly(
-        peer, lambda: _optimizer(resolved, task, peer, store, point, byzantine), settled=False
+        peer, lambda: _optimizer(resolved, task, peer, source, point, byzantine), settled=False
     )
     if byzantine is not None:
         jointly(peer, lambda: byzantine.mark(optimizer, batches, task, peer.rank))
     torch.manual_seed(config.seed * 65536 + peer.rank + 1)  # dropout and the like differ between ranks
-    if point is not None and store is not None and point.same(peer.size):
-        jointly(peer, lambda: restore(store, point, peer.rank, task.model, optimizer))
+    if point is not None and source is not None and point.same(peer.size):
+        jointly(peer, lambda: restore(source, point, peer.rank, task.model, optimizer))
     mine, found = shares[peer.rank], (point, byzantine, spent, batches_of)
     return Setup(resolved, task, batches, optimizer, initial, name, vault, mine, *found)
 
 
 def _build(
-    config: TrainConfig, peer: Peer, point: Point | None, data: Stored | None
+    config: TrainConfig, peer: Peer, point: Point | None, data: Stored | None, carried: Carried | None
 ) -> tuple[TrainConfig, Task, Callable[[int], Batches], list[Indices]]:
     make = None if data is None else data.dataset
+    had = None if carried is None else carried.kept.task if carried.kept is not None else carried.task
     with _BUILDING:
-        task = tasks.make(config.task, data=config.data or None, seed=config.seed, stored=make)
+        task = had or tasks.make(config.task, data=config.data or None, seed=config.seed, stored=make)
     if data is not None:
         task.facts["data_root"] = data.manifest.root.hex()
     resolved = config.resolve(task, peer.size)
@@ -140,13 +153,13 @@ def _optimizer(
     config: TrainConfig,
     task: Task,
     peer: Peer,
-    store: Store | None,
+    source: Store | Kept | None,
     point: Point | None,
     byzantine: Byzantine | None,
 ) -> DecentralizedOptimizer:
     local = local_optimizer(config, task, task.model)
-    if store is not None and point is not None and not point.same(peer.size):
-        read_mean(peer, store, point, task.model, local)
+    if point is not None and not point.same(peer.size):
+        read_mean(peer, source, point, task.model, local)
     return DecentralizedOptimizer(
         local,
         peer,

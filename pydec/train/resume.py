@@ -15,17 +15,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-
-from pydec.comm.collect import ring_mean
 from pydec.errors import ConfigError, PydecError
 from pydec.train.certified import certified
-from pydec.train.checkpoint_files import OWN, Store
+from pydec.train.checkpoint_files import Store
 from pydec.train.checkpoint_keys import opened
-from pydec.train.checkpoint_layout import difference, shapes
-from pydec.train.checkpoint_state import model_tensors, set_random_state, unflatten
+from pydec.train.checkpoint_state import unflatten
 from pydec.train.config import TrainConfig, flag, versions
 from pydec.train.parts import Parts, Roots
 from pydec.train.rollback import Wanted
@@ -33,7 +27,7 @@ from pydec.train.task import Task
 from pydec.train.together import Member, settle, table, text
 
 if TYPE_CHECKING:
-    from pydec.optim import DecentralizedOptimizer
+    from pydec.train.growth import Kept
 
 FREE = frozenset(
     {
@@ -122,6 +116,7 @@ class Point:
         loop: state of the loop, see ``Loop.load_state``.
         data: facts about the data.
         said: what people should know.
+        counts: steps of the checkpoints that count, where this is not one; else None.
     """
 
     step: int
@@ -132,6 +127,7 @@ class Point:
     loop: dict[str, Any]
     data: dict[str, str]
     said: list[str] = field(default_factory=list)
+    counts: list[int] | None = None
 
     def same(self, size: int) -> bool:
         """Whether that many ranks can go on with the same bits."""
@@ -191,6 +187,43 @@ def find(peer: Member, store: Store, config: TrainConfig, wanted: Wanted = Wante
     if store.vault is not None and plain.any():
         said.append(f"the checkpoint of step {step} is not sealed: nothing proves who wrote it")
     common = json.loads(text(peer, json.dumps(_common(mine[members[0]]) if peer.rank == 0 else None)))
+    point = _point(peer, config, step, members, mine, common, said)
+    if wanted.step is not None:
+        store.set_aside(step)
+        said.append(f"checkpoints that are newer than step {step} were set aside, as checkpoints/aside-*")
+    return point
+
+
+def in_memory(peer: Member, kept: Kept | None, config: TrainConfig) -> Point:
+    """Where ranks go on that have their states in memory, with others; all ranks together, rank 0 an old one.
+
+    Args:
+        peer: this rank.
+        kept: what this rank has; None if it is new.
+        config: of the run.
+    """
+    told: dict[str, Any] = {}
+    if kept is not None:
+        told = {"step": kept.step, "members": list(kept.members), "counts": kept.counts}
+        told |= _common(kept.body)
+    common = json.loads(text(peer, json.dumps(told)))
+    mine = {} if kept is None else {kept.rank: kept.body}
+    step, members = int(common["step"]), list(map(int, common["members"]))
+    point = _point(peer, config, step, members, mine, common, [])
+    point.counts = list(common["counts"])
+    return point
+
+
+def _point(
+    peer: Member,
+    config: TrainConfig,
+    step: int,
+    members: list[int],
+    mine: dict[int, dict[str, Any]],
+    common: dict[str, Any],
+    said: list[str],
+) -> Point:
+    """The point that the manifests which this rank has, and what all know of rank 0's, describe."""
     loop = unflatten(common["loop"], {})
     history = [(int(n), int(taken)) for n, taken in common["history"]]
     point = Point(step, members, int(common["size"]), history, mine, loop, common["data"], said)
@@ -200,13 +233,10 @@ def find(peer: Member, store: Store, config: TrainConfig, wanted: Wanted = Wante
         moved = [unflatten(manifest["state"]["loop"], {})["bytes"] for manifest in mine.values()]
         loop |= {"losses": [], "bytes": [sum(pair[i] for pair in moved) for i in range(2)], "sent_to": {}}
         said.append(
-            f"{_ranks(point)} wrote the checkpoint and {peer.size} go on: they start from the mean of its "
-            "models and of its optimisers' states, gossip starts afresh, and the bits differ from those of a "
-            "run without a break"
+            f"{_ranks(point)} came so far and {peer.size} go on: they start from the mean of the models and "
+            "of the optimisers' states, gossip starts afresh, and the bits differ from those of a run "
+            "without a break"
         )
-    if wanted.step is not None:
-        store.set_aside(step)
-        said.append(f"checkpoints that are newer than step {step} were set aside, as checkpoints/aside-*")
     for name, version in versions().items():
         if common["versions"].get(name) != version:
             before = common["versions"].get(name, "missing")
@@ -288,97 +318,6 @@ def _none(store: Store, said: list[str]) -> str:
         f"{where} holds no checkpoint: the run was killed before its first, wrote none (--keep-last 0, or an "
         "asynchronous algorithm), or its files are on another host; start it anew, with --checkpoint-every N"
     )
-
-
-def check_model(path: Path, tensors: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Raise ConfigError unless the checkpoint's model is one like ``model``."""
-    saved = {name: tensor for name, tensor in tensors.items() if not name.startswith(OWN)}
-    differs = difference(shapes(saved), shapes(model_tensors(model)))
-    if differs:
-        raise ConfigError(
-            f"{path} is of another model: {differs}; use the model that the run was made with, or start anew"
-        )
-
-
-def load_model(tensors: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Put a checked checkpoint's model in place."""
-    model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(OWN)})
-
-
-def restore(
-    store: Store, point: Point, rank: int, model: nn.Module, optimizer: DecentralizedOptimizer
-) -> None:
-    """Put a rank's whole state back; all ranks together.
-
-    Raises:
-        ConfigError: the checkpoint is of another model.
-    """
-    tensors = store.tensors(point.step, rank)
-    path = store.path(point.step, rank)
-    check_model(path, tensors, model)
-    state = {name: unflatten(words, tensors) for name, words in point.mine[rank]["state"].items()}
-    load_model(tensors, model)
-    optimizer.load_state_dict(state["optimizer"])
-    set_random_state(state["random"])
-
-
-def read_mean(
-    peer: Member, store: Store, point: Point, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    """Give the model and the torch optimiser the mean of the saved ones; all ranks together.
-
-    Sums run in float64 and round the ring, so that all ranks get the same bits. Integers and texts are those
-    of the lowest rank.
-
-    Raises:
-        ConfigError: a checkpoint is of another model; all ranks raise.
-    """
-    sums: dict[str, Tensor] = {}
-    said: dict[str, Any] = {}
-    error: PydecError | None = None
-    try:
-        for rank, manifest in sorted(point.mine.items()):
-            tensors = store.tensors(point.step, rank)
-            check_model(store.path(point.step, rank), tensors, model)
-            for name, tensor in tensors.items():
-                if _outlives(name) and (tensor.dtype.is_floating_point or rank == point.members[0]):
-                    sums[name] = sums[name] + tensor.double() if name in sums else tensor.double()
-            if rank == point.members[0]:
-                said["optimizer"] = manifest["state"]["optimizer"]
-                said["tensors"] = {
-                    name: [str(t.dtype).removeprefix("torch."), list(t.shape)]
-                    for name, t in tensors.items()
-                    if _outlives(name)
-                }
-    except PydecError as caught:
-        error = caught
-    settle(peer, error)
-    said = json.loads(text(peer, json.dumps(said)))
-    mean: dict[str, Tensor] = {}
-    for name, (kind, shape) in said["tensors"].items():
-        dtype = getattr(torch, kind)
-        total = np.zeros(int(np.prod(shape, dtype=np.int64)))
-        if name in sums:
-            total[...] = sums.pop(name).reshape(-1).numpy()
-        ring_mean(peer.transport, total)
-        whole = torch.from_numpy(total * peer.size).reshape(shape)
-        mean[name] = (
-            (whole / len(point.members)).to(dtype) if dtype.is_floating_point else whole.round().to(dtype)
-        )
-    load_model(mean, model)
-    optimizer.load_state_dict(unflatten(said["optimizer"], _Lenient(mean))["optimizer"])
-
-
-class _Lenient(dict[str, Tensor]):
-    """Tensors of which some are no longer wanted."""
-
-    def __missing__(self, name: str) -> Tensor:
-        return torch.empty(0)
-
-
-def _outlives(name: str) -> bool:
-    """Whether a tensor outlives a change of the number of ranks."""
-    return not name.startswith(OWN) or name.startswith(f"{OWN}optimizer/optimizer/")
 
 
 def data_facts(task: Task) -> dict[str, str]:

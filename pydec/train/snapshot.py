@@ -59,7 +59,7 @@ def saver_of(
         loop.saver = saver
     if point is not None:
         loop.load_state(point.loop)
-        saver.go_on(point.step)
+        saver.go_on(point.step, point.counts)
     return saver
 
 

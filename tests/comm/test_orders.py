@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from pydec.comm.orders import Orders, order
+from pydec.comm.orders import Newcomers, Orders, growth, order
 from pydec.comm.words import VARIABLE
 
 
@@ -43,3 +43,14 @@ def test_a_supervisor_that_is_gone_gives_no_orders(monkeypatch):
     os.close(writer)
     assert (orders.take(5.0), orders.take(5.0), orders.take()) == (2, None, None)
     os.close(reader)
+
+
+def test_newcomers_are_asked_for_beside_other_orders(pipe):
+    orders = Orders(0, pipe[0])
+    asked = Newcomers(("python", "-m", "pydec", "train"), (1, 4), "h2:2", crowd=True)
+    assert orders.newcomers() is None
+    os.write(pipe[1], growth(asked)[:20])
+    assert orders.newcomers() is None
+    os.write(pipe[1], growth(asked)[20:] + order(3) + growth(asked))
+    assert (orders.take(5.0), orders.newcomers(), orders.newcomers()) == (3, asked, asked)
+    assert orders.newcomers() is None

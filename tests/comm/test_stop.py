@@ -9,7 +9,7 @@ import pytest
 
 from pydec.comm.faults import Death
 from pydec.comm.local import LocalCluster, solo
-from pydec.comm.stop import StopGuard
+from pydec.comm.stop import MEET, StopGuard
 from pydec.comm.transport import Stream
 from pydec.errors import Stopped
 
@@ -158,6 +158,46 @@ def test_a_rank_that_does_not_defer_ends_the_others_at_once():
             return guard.goodbye()
 
     assert LocalCluster(3).run(program) == [True] * 3
+
+
+def meeting(steps: int, asked_at: int, signalled: int):
+    """As ``counting``: a rank asks all to meet, and gets a signal when it is too late to stop anybody."""
+
+    def program(transport):
+        done = 0
+        with StopGuard(transport) as guard, guard.defer(lambda: done + 1):
+            for step in range(1, steps + 1):
+                if transport.rank == signalled and step == asked_at:
+                    guard.request(MEET)
+                transport.sleep(0.01 * (transport.rank + 1))
+                guard.check()
+                done = step
+                if guard.reached(step):
+                    assert guard.meets
+                    guard.request(signal.SIGTERM)
+                    guard.check()
+                    return step, guard.unheard
+        for _ in range(30):  # what comes after training
+            transport.sleep(0.01)
+            guard.check()
+        return done, guard.unheard
+
+    return program
+
+
+@pytest.mark.parametrize("signalled", [0, 3])
+def test_all_ranks_meet_at_one_step_and_nothing_is_raised(signalled):
+    results = LocalCluster(4).run(meeting(40, 10, signalled))
+    assert len(set(results)) == 1
+    step, unheard = results[0]
+    assert 10 <= step <= 40
+    assert unheard == signal.SIGTERM
+
+
+def test_who_is_asked_to_meet_after_its_last_step_goes_on_as_if_nobody_had_asked():
+    """Rank 0 is done long before; the others then have no step in common with it."""
+    results = LocalCluster(4).run(meeting(3, 3, 3))
+    assert [step for step, _ in results] == [3] * 4
 
 
 def _steps_for_ever(transport, guard):

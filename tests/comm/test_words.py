@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydec.comm.words import VARIABLE, Listener, say, say_counted, say_out, say_stepped
+from pydec.comm.words import (
+    ALONE,
+    JOINED,
+    NOT_HERE,
+    VARIABLE,
+    Listener,
+    say,
+    say_counted,
+    say_growth,
+    say_out,
+    say_stepped,
+)
 
 
 def heard(data, size):
@@ -35,6 +46,25 @@ def test_what_is_said_is_heard(monkeypatch):
     os.close(start)
     assert (out, listener.begun, listener.left, listener.lost()) == (b"", {2, 13}, {2}, [13])
     assert (listener.stepped, listener.out, listener.counted) == ({13}, {7}, 400)
+
+
+@pytest.mark.parametrize("size", [1, 50, 9000])
+def test_what_became_of_newcomers_is_heard_and_ends_what_was_before(monkeypatch, size):
+    said = []
+    monkeypatch.setattr(os, "write", lambda _, data: said.append(data))
+    monkeypatch.setenv(VARIABLE, "1")
+    say_growth(0, NOT_HERE, reason="no\nroom \x1e\x1f")
+    say_growth(0, ALONE, 70, "x" * 5000)
+    out, listener = heard(b"a\n" + b"b\n".join(said), size)
+    assert out == b"a\nb\n"
+    assert listener.growth == [(NOT_HERE, 0, "no room  "), (ALONE, 70, "x" * 400)]
+    said.clear()
+    say_stepped(0)
+    say_out(1)
+    say_growth(0, JOINED, 80)
+    say_stepped(2)
+    _, listener = heard(b"".join(said), size)
+    assert (listener.growth, listener.stepped, listener.out) == ([(JOINED, 80, "")], {2}, set())
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])

@@ -10,11 +10,15 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import asdict
 
 import pytest
 
+from pydec.comm.orders import Newcomers
+from pydec.comm.words import ALONE, JOINED, NOT_HERE
 from pydec.errors import ConfigError, SetupError
+from pydec.launch.change import newcomers
 from pydec.launch.door import Door, ask, find
 from pydec.launch.relaunch import Place, Plan, Relauncher
 from pydec.launch.scale import Desk, Request, grant, obstacle
@@ -292,6 +296,84 @@ def test_a_rank_whose_host_is_gone_waits_for_a_slot_and_says_so_once(desk, capfd
         desk.replace_lost({1}, Signals())
     assert desk.change is None
     assert capfd.readouterr().err == "pydec: rank 1 is not replaced now: no slot is free\n"
+
+
+@pytest.fixture
+def growing(desk):
+    """A request for one rank more that is to join the running job, and who waits for it."""
+    desk.onward = lambda: ("python", "-m", "pydec", "train", "--resume", "run", "--joins")
+    desk.starts(Place(Plan(2), 2, {}))
+    desk.stepped()
+    client = Client("+1")
+    serve(desk, Signals(), client)
+    return desk, client
+
+
+def test_newcomers_join_and_the_job_is_of_so_many_ranks(growing, capfd):
+    desk, client = growing
+    assert desk.growing
+    assert not desk.leaving
+    order = json.loads(desk.order().removeprefix(b"pydec growth "))
+    assert (order["numbers"], order["hosts"], order["crowd"]) == ([2], "", True)
+    assert order["command"] == list(desk.onward())
+    assert desk.order() == b""  # once
+    desk.stepped()  # by the ranks of before
+    desk.hear(JOINED, 70, "")
+    assert (desk.place.ranks, desk.growing, desk.leaving) == (3, False, False)
+    desk.stepped()
+    assert client.ended() is True
+    row = desk.scaled[0]
+    assert (row["step"], row["from"], row["to"], row["restarted"]) == (70, 2, 3, False)
+    assert capfd.readouterr().err == "pydec: 2 -> 3 ranks, continuing from step 70\n"
+
+
+def test_where_newcomers_do_not_start_the_others_have_gone_on(growing):
+    desk, client = growing
+    desk.hear(ALONE, 70, "another chain")
+    assert client.ended() is False
+    assert client.said == [
+        "3 ranks did not start (another chain); going on with 2 from step 70",
+        "the job goes on as before",
+    ]
+    assert (desk.place.ranks, desk.growing, desk.leaving, desk.scaled) == (2, False, False, [])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_where_nobody_can_join_the_ranks_leave_as_always(growing, monkeypatch, late):
+    desk, client = growing
+    if late:
+        now_s = time.monotonic() + 1000.0
+        monkeypatch.setattr("pydec.launch.scale.time.monotonic", lambda: now_s)
+        desk.overdue()
+    else:
+        desk.overdue()
+        desk.hear(NOT_HERE, 0, "no slots")
+    assert (desk.growing, desk.leaving) == (False, True)
+    desk.hear(JOINED, 70, "")  # too late
+    desk.starts(desk.left())
+    assert desk.place.ranks == 3
+    desk.stepped()
+    assert client.ended() is True
+    assert desk.scaled[0]["restarted"]
+    assert ("did not join within" in client.said[0]) == late
+
+
+@pytest.mark.parametrize(
+    ("ranks", "dead", "after", "numbers"),
+    [
+        (4, {1}, 4, (1,)),
+        (4, {1}, 6, (1, 4, 5)),
+        (4, set(), 6, (4, 5)),
+        (4, {1, 2}, 3, None),  # rank 3 would have another number
+        (4, {0}, 4, None),  # who takes orders is dead
+        (4, set(), 3, None),
+    ],
+)
+def test_newcomers_take_the_numbers_of_the_dead_first(ranks, dead, after, numbers):
+    places = Place(Plan(ranks), ranks, {}), Place(Plan(after), after, {"a": 9})
+    found = newcomers(places[0], frozenset(dead), places[1], ("python",), "b:2")
+    assert found == (None if numbers is None else Newcomers(("python",), numbers, "b:2", crowd=False))
+    assert newcomers(places[0], frozenset(dead), places[1], ()) is None
 
 
 def test_the_dead_do_not_count_among_the_ranks_that_a_request_adds_to(desk):

@@ -50,6 +50,11 @@ def losses(run: Path) -> list[float]:
     return [row["loss"] for row in map(json.loads, lines) if row["kind"] == "step"]
 
 
+def pauses(run: Path) -> list[float]:
+    rows = map(json.loads, (run / "metrics/rank-0.jsonl").read_text().splitlines())
+    return [row["pause_s"] for row in rows if "pause_s" in row]
+
+
 def command_line(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -115,6 +120,8 @@ def test_two_ranks_then_three_then_one(tmp_path, started, capfd, ledger):
     assert [(row["from"], row["to"]) for row in summary["scaled"]] == [(2, 3), (3, 1)]
     assert 0 < summary["scaled"][0]["step"] < summary["scaled"][1]["step"] < 300
     assert all(row["time_s"] > 0 for row in summary["scaled"])
+    assert [row["restarted"] for row in summary["scaled"]] == [False, True]
+    assert len(pauses(run)) == 1
     assert (summary["status"], summary["steps"], summary["ranks_started"]) == ("done", 300, 1)
     seen = losses(run)
     assert len(seen) == 300
@@ -145,6 +152,7 @@ def test_a_rank_that_is_killed_is_replaced(tmp_path, started):
     assert "pydec: replacing rank 3: 3 -> 4 ranks, continuing from step " in err
     summary = json.loads((run / "summary.json").read_text())
     assert [(row["from"], row["to"], row["replaced"]) for row in summary["scaled"]] == [(3, 4, [3])]
+    assert not summary["scaled"][0]["restarted"]
     assert (summary["status"], summary["ranks_finished"], summary["lost"]) == ("done", 4, [])
     assert sorted(summary["ledger"]["epochs"][-1]["members"]) == [0, 1, 2, 3]
     assert main(["ledger", "verify", str(tmp_path / "ledger")]) == 0

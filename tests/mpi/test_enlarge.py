@@ -1,0 +1,120 @@
+"""Newcomers join an MPI job that runs, or do not, and the others go on either way."""
+
+from __future__ import annotations
+
+import pytest
+
+from pydec.launch.tolerance import Tolerance
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("mpirun")]
+PROGRAM = """
+import os, signal, sys, time
+from pydec.comm.enlarge import Spawning, begin, enlarge, failed, join
+from pydec.comm.mpi import current_job, leave, open_mpi
+from pydec.comm.orders import Newcomers
+NUMBERS, CASE, LIMIT_S = {numbers}, {case!r}, 240.0
+
+def ring(transport, members):
+    place, size = members.index(transport.rank), len(members)
+    into = bytearray(1)
+    send = transport.isend(members[(place + 1) % size], 7, memoryview(bytes([place])))
+    transport.irecv(members[place - 1], 7, memoryview(into)).wait()
+    send.wait()
+    assert into[0] == (place - 1) % size
+    return size
+
+def told(transport, members, word):
+    into = bytearray(1)
+    if transport.rank == 0:
+        for peer in members[1:]:
+            transport.isend(peer, 8, memoryview(bytes([word]))).wait()
+        return word
+    transport.irecv(0, 8, memoryview(into)).wait()
+    return into[0]
+
+def out(words):
+    os.write(1, words.encode() + b"\\n")
+
+def newcomer():
+    begin()
+    if CASE == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    trial = join(fine=CASE != "cannot")
+    if trial is None:
+        return
+    transport = open_mpi(LIMIT_S)
+    if trial.vote(fine=True, timeout_s=LIMIT_S):
+        out(f"newcomer {{transport.rank}} of {{ring(transport, [*range(transport.size)])}}")
+    transport.close()
+
+def old():
+    transport = open_mpi(LIMIT_S)
+    dead = frozenset()
+    if CASE == "replaced":
+        if transport.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        while not (dead := failed(current_job())):
+            transport.advance()
+    members = [rank for rank in range(transport.size) if rank not in dead]
+    spawning, word = None, 0
+    if transport.rank == 0:
+        command = (sys.executable, *sys.argv, "newcomer")
+        spawning = Spawning(current_job(), Newcomers(command, NUMBERS, crowd=True))
+    while not word:
+        ring(transport, members)
+        word = told(transport, members, spawning is not None and (2 if spawning.failure else spawning.ready))
+    if word == 1:
+        transport.close()
+        trial = enlarge(NUMBERS, dead, spawning)
+        assert not trial.failure, trial.failure
+        transport = open_mpi(LIMIT_S)
+        fine = CASE != "refused" or transport.rank != 1
+        if trial.vote(fine=fine, timeout_s=LIMIT_S):
+            members = [*range(transport.size)]
+        else:
+            transport.close()
+            trial.back()
+            transport = open_mpi(LIMIT_S)
+    elif spawning is not None:
+        out(f"failure {{spawning.failure}}")
+    out(f"old {{transport.rank}} of {{ring(transport, members)}}")
+    transport.close()
+
+newcomer() if sys.argv[-1] == "newcomer" else old()
+leave(0)
+"""
+
+
+def run(mpirun, case, ranks=2, numbers=(2, 3)):
+    code = PROGRAM.format(case=case, numbers=numbers)
+    done = mpirun(code, ranks, flags=Tolerance().flags(), timeout_s=280.0)
+    assert done.returncode == 0, done.stderr
+    return sorted(done.stdout.split("\n"))[1:]
+
+
+def test_newcomers_get_the_ranks_after_the_last(mpirun):
+    assert run(mpirun, "joins") == ["newcomer 2 of 4", "newcomer 3 of 4", "old 0 of 4", "old 1 of 4"]
+
+
+def test_newcomers_take_the_places_of_the_dead(mpirun):
+    assert run(mpirun, "replaced", 3, (1, 3)) == [
+        *("newcomer 1 of 4", "newcomer 3 of 4"),
+        *("old 0 of 4", "old 2 of 4"),
+    ]
+
+
+def test_the_old_ranks_go_back_if_one_of_them_cannot_go_on_with_newcomers(mpirun):
+    assert run(mpirun, "refused") == ["old 0 of 2", "old 1 of 2"]
+
+
+def test_newcomers_that_cannot_train_end_nothing(mpirun):
+    failure, *old = run(mpirun, "cannot")
+    assert "cannot train, and says why" in failure
+    assert old == ["old 0 of 2", "old 1 of 2"]
+
+
+@pytest.mark.slow  # MPI does not tell of it, so the others wait for 150 s
+def test_newcomers_that_are_killed_before_they_are_ready_end_nothing(mpirun):
+    failure, *old = run(mpirun, "dies")
+    assert "ended before it was ready" in failure or "not ready after 150 s" in failure
+    assert old == ["old 0 of 2", "old 1 of 2"]
