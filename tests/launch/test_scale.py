@@ -15,10 +15,8 @@ from dataclasses import asdict
 
 import pytest
 
-from pydec.comm.orders import Newcomers
 from pydec.comm.words import ALONE, JOINED, NOT_HERE
 from pydec.errors import ConfigError, SetupError
-from pydec.launch.change import newcomers
 from pydec.launch.door import Door, ask, find
 from pydec.launch.relaunch import Place, Plan, Relauncher
 from pydec.launch.scale import Desk, Request, grant, obstacle
@@ -358,24 +356,6 @@ def test_where_nobody_can_join_the_ranks_leave_as_always(growing, monkeypatch, l
     assert ("did not join within" in client.said[0]) == late
 
 
-@pytest.mark.parametrize(
-    ("ranks", "dead", "after", "numbers"),
-    [
-        (4, {1}, 4, (1,)),
-        (4, {1}, 6, (1, 4, 5)),
-        (4, set(), 6, (4, 5)),
-        (4, {1, 2}, 3, None),  # rank 3 would have another number
-        (4, {0}, 4, None),  # who takes orders is dead
-        (4, set(), 3, None),
-    ],
-)
-def test_newcomers_take_the_numbers_of_the_dead_first(ranks, dead, after, numbers):
-    places = Place(Plan(ranks), ranks, {}), Place(Plan(after), after, {"a": 9})
-    found = newcomers(places[0], frozenset(dead), places[1], ("python",), "b:2")
-    assert found == (None if numbers is None else Newcomers(("python",), numbers, "b:2", crowd=False))
-    assert newcomers(places[0], frozenset(dead), places[1], ()) is None
-
-
 def test_the_dead_do_not_count_among_the_ranks_that_a_request_adds_to(desk):
     desk.starts(Place(Plan(3), 3, {}))
     desk.stepped()
@@ -399,17 +379,6 @@ def test_what_a_run_must_have(run_dir, options, reason):
     (run_dir / "config.json").write_text(json.dumps({"options": OPTIONS | options}))
     assert reason in obstacle(str(run_dir), 2, 40)
     assert bool(reason) == bool(obstacle(str(run_dir), 2, 40))
-
-
-def test_only_a_training_run_with_a_configuration_can_change(tmp_path):
-    assert "is not pydec train" in obstacle("", 2, 0)
-    assert "cannot be read" in obstacle(str(tmp_path), 2, 0)
-
-
-@pytest.mark.parametrize("count", ["2", "+", "+-2", "+x", "", "=1.5"])
-def test_a_count_of_another_form_is_refused(count):
-    with pytest.raises(ConfigError, match="expected"):
-        Request(count)
 
 
 def test_nonsense_at_the_door_changes_nothing(desk):
