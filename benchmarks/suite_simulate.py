@@ -72,7 +72,7 @@ def _mixing(options: Options) -> Iterator[Row]:
         "MB",
         "both matrices",
         matrices / 1e6,
-        matrices / memory,
+        matrices / memory if memory else None,  # none: the pages were there from before
     )
 
 

@@ -45,14 +45,12 @@ class Asked(Peer):
         super().check()
 
 
-def together(
-    size: int, config: TrainConfig, run_dir: str, *, resume: bool = False, peer: type[Peer] = Peer
-) -> Any:
+def together(size: int, config: TrainConfig, run_dir: str, *, peer: type[Peer] = Peer, **how: Any) -> Any:
     def program(transport):
         made = peer(transport) if peer is not Peer else Peer(transport, signals=False)
         with made:
             try:
-                return job.run(made, config, run_dir, quiet=True, resume=resume)
+                return job.run(made, config, run_dir, quiet=True, **how)
             except job.SharedError as error:
                 shared = error
         raise shared.error
@@ -60,8 +58,8 @@ def together(
     return LocalCluster(size).run(program)[0]
 
 
-def go_on(size: int, run_dir: str, **given: Any) -> Any:
-    return together(size, configuration(run_dir, given), run_dir, resume=True)
+def go_on(size: int, run_dir: str, *, resume_step: int | None = None, **given: Any) -> Any:
+    return together(size, configuration(run_dir, given), run_dir, resume=True, resume_step=resume_step)
 
 
 def config(toy: str, **more: Any) -> TrainConfig:
