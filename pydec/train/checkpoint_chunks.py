@@ -29,6 +29,7 @@ from pydec.store.manifest import Field, Head, Kind, Manifest, Policy, Shard, Sou
 from pydec.store.reading import Samples
 from pydec.store.store import Store
 from pydec.store.upkeep import objects_of, verify
+from pydec.train.checkpoint_vault import chunked
 
 KIND = "checkpoint"
 _FIELDS = (Field("content", Kind.BYTES),)
@@ -233,22 +234,7 @@ def pieces_of(content: Tensor) -> Pieces:
 
 def root_of(pieces: Iterable[Buffer]) -> bytes:
     """What ``bytes_root`` gives for the pieces one after the other."""
-
-    def leaves() -> Iterator[memoryview]:
-        room, held = memoryview(bytearray(CHUNK_BYTES)), 0
-        for piece in pieces:
-            view = memoryview(piece).cast("B")
-            while view:
-                n = min(len(view), CHUNK_BYTES - held)
-                room[held : held + n] = view[:n]
-                held, view = held + n, view[n:]
-                if held == CHUNK_BYTES:
-                    yield room
-                    held = 0
-        if held:
-            yield room[:held]
-
-    return merkle_root(leaves())
+    return merkle_root(chunked(pieces, CHUNK_BYTES))
 
 
 @contextlib.contextmanager

@@ -248,7 +248,7 @@ def seal_into(file: BinaryIO, pieces: Iterable[Any], key: DatasetKey) -> Iterato
         key: of ``Vault.lock``.
     """
     room = memoryview(bytearray(CHUNK_BYTES))
-    for index, chunk in enumerate(_chunks(pieces)):
+    for index, chunk in enumerate(chunked(pieces, PLAIN_BYTES)):
         sealed = room[: key.encrypt_chunk_into(index, chunk, room, fresh=True)]
         file.write(sealed)
         yield sealed
@@ -343,20 +343,20 @@ def _read(file: BinaryIO, into: memoryview) -> memoryview:
     return into[:done]
 
 
-def _chunks(pieces: Iterable[Any]) -> Iterator[memoryview]:
-    """Pieces of any length as chunks of ``PLAIN_BYTES``; copied only where a piece ends inside one."""
-    rest, held = memoryview(bytearray(PLAIN_BYTES)), 0
+def chunked(pieces: Iterable[Any], n_bytes: int) -> Iterator[memoryview]:
+    """Pieces of any length as chunks of ``n_bytes``; copied only where a piece ends inside one."""
+    rest, held = memoryview(bytearray(n_bytes)), 0
     for piece in pieces:
         view = memoryview(piece).cast("B")
         while view:
-            if not held and len(view) >= PLAIN_BYTES:
-                yield view[:PLAIN_BYTES]
-                view = view[PLAIN_BYTES:]
+            if not held and len(view) >= n_bytes:
+                yield view[:n_bytes]
+                view = view[n_bytes:]
                 continue
-            n = min(len(view), PLAIN_BYTES - held)
+            n = min(len(view), n_bytes - held)
             rest[held : held + n] = view[:n]
             held, view = held + n, view[n:]
-            if held == PLAIN_BYTES:
+            if held == n_bytes:
                 yield rest
                 held = 0
     if held:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,17 @@ from pydec.peer import Peer
 from pydec.store.collecting import Garbage, collect
 from pydec.store.store import Store
 from pydec.store.upkeep import objects_of, verify
-from pydec.train import job
 from pydec.train.checkpoint_chunks import Chunks, pieces_of, root_of
 from pydec.train.checkpoint_layout import Layout
 from pydec.train.checkpoint_stored import StoredParts
-from pydec.train.config import TrainConfig
 from pydec.train.replicas_chunks import ChunkReplicas
 from pydec.train.resume import configuration
 from pydec.train.rundir import RunDir
 
+from .test_replicas import on_own_disks
+from .test_replicas import together as on_disks
 from .test_resume import config, cut, go_on, together
 
-_here = threading.local()
 STORED = {"store_checkpoints": True, "store": "store"}
 
 
@@ -241,25 +239,6 @@ def test_a_sender_that_lacks_something_makes_no_copy_and_a_full_disk_neither(pai
     assert other.ranks(4) == []
 
 
-def on_own_disks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "RunDir", lambda path: RunDir(Path(f"disk-{_here.rank}") / path))
-
-
-def apart(size: int, settings: TrainConfig, *, resume: bool = False) -> Any:
-    """Ranks with run directories and stores of their own."""
-
-    def program(transport: Any) -> Any:
-        _here.rank = transport.rank
-        with Peer(transport, signals=False) as peer:
-            try:
-                return job.run(peer, settings, "run", quiet=True, resume=resume)
-            except job.SharedError as error:
-                shared = error
-        raise shared.error
-
-    return LocalCluster(size).run(program)[0]
-
-
 def damage_of(rank: int, store: str, run_dir: str) -> None:
     """Spoil one object that only a rank's own newest part needs."""
     root = parts(run_dir, store).stored(12, rank)
@@ -274,7 +253,7 @@ def test_a_rank_that_lost_its_store_goes_on_from_the_copies(toy, monkeypatch, ow
     if own_run_directory:
         on_own_disks(monkeypatch)
     settings = config(toy, replicas=2, store_checkpoints=True, store="store-{rank}")
-    apart(3, settings)
+    on_disks(3, settings)
     base = "disk-{}/run" if own_run_directory else "run"
     expected = [tensors(base.format(rank), 12, rank, f"store-{rank}") for rank in range(3)]
     for path in list(Path("store-1/objects").rglob("*")):
@@ -283,7 +262,7 @@ def test_a_rank_that_lost_its_store_goes_on_from_the_copies(toy, monkeypatch, ow
     damage_of(2, "store-2", base.format(2))
     run_dir = base.format(0)
     longer = configuration(run_dir, {"steps": 16})
-    assert apart(3, longer, resume=True)["status"] == "done"
+    assert on_disks(3, longer, resume=True)["status"] == "done"
     for rank in range(3):
         mine = tensors(base.format(rank), 12, rank, f"store-{rank}")
         assert all(torch.equal(mine[name], expected[rank][name]) for name in mine)
