@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from pydec.compress.base import Compressor, Vector
-from pydec.gossip import Gradients, Rule
+from pydec.gossip import Algorithm, Gradients, Rule
+from pydec.gossip.robust import RobustMixer
 from pydec.optim.arena import Arena, Span
 from pydec.optim.gradients import FlatGradients
 from pydec.optim.places import compressor_at
@@ -33,6 +35,71 @@ class Part:
     def weight_decay(self) -> float:
         """The group's weight decay now."""
         return float(self.group.get("weight_decay", 0.0))
+
+
+class Held(Protocol):
+    """Who holds the parts of a model: a rank, or a simulated one."""
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """Of the model."""
+
+    def load(self) -> None:
+        """Take over what the model has become."""
+
+    def store(self) -> None:
+        """Give the model what the vectors have become."""
+
+
+def take_step(
+    held: Held, algorithm: Algorithm, usable: bool, step: Callable[[], float | None]
+) -> float | None:
+    """The local step, by the rules or by ``step``, with what the algorithm does around it.
+
+    Args:
+        held: whose.
+        algorithm: of the rules.
+        usable: False leaves the step out, because of its gradients.
+        step: the wrapped optimiser's.
+    """
+    loss = None
+    held.load()
+    for part in held.parts:
+        part.rule.before(part.lr)
+    if usable:
+        if algorithm.takes_step:
+            for part in held.parts:
+                part.rule.take_step(part.gradients, part.lr, part.weight_decay)
+            held.store()
+        else:
+            if algorithm.needs_gradient:
+                for part in held.parts:
+                    part.rule.gradient(part.gradients)
+            loss = step()
+            held.load()
+        for part in held.parts:
+            part.rule.after(part.lr)
+    return loss
+
+
+def let_judge(held: Held, loss: Callable[[], float]) -> None:
+    """Give robust rules the loss on the batch of this step; see ``DecentralizedOptimizer.judge``."""
+    for part in held.parts:
+        for mixer in part.rule.mixers:
+            if isinstance(mixer, RobustMixer):
+                mixer.judge = partial(_loss_of, held, mixer.x, loss)
+
+
+def _loss_of(held: Held, x: Any, loss: Callable[[], float], model: Any) -> float:
+    """The loss of other numbers in the place of a vector, which is as before afterwards."""
+    own = x.copy()
+    try:
+        x[...] = model
+        held.store()
+        return loss()
+    finally:
+        x[...] = own
+        held.store()
 
 
 def make_parts(plan: Plan, arenas: Sequence[Arena], groups: Sequence[dict[str, Any]]) -> list[Part]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from pydec.gossip.witness import Witness
 from pydec.optim.arena import Arena
 from pydec.optim.exchanges import AnyExchange, end, leave, make_exchange, quiet
 from pydec.optim.facts import PeerLike
-from pydec.optim.parts import make_parts
+from pydec.optim.parts import let_judge, make_parts, take_step
 from pydec.optim.places import compressor_at
 from pydec.optim.plan import Plan
 from pydec.optim.views import Views
@@ -151,21 +150,7 @@ class Rounds:
 
     def judge(self, loss: Callable[[], float]) -> None:
         """See ``DecentralizedOptimizer.judge``."""
-        for part in self.parts:
-            for mixer in part.rule.mixers:
-                if isinstance(mixer, RobustMixer):
-                    mixer.judge = partial(self._loss, mixer.x, loss)
-
-    def _loss(self, x: Any, loss: Callable[[], float], model: Any) -> float:
-        """The loss of other numbers in the place of a vector, which is as before afterwards."""
-        own = x.copy()
-        try:
-            x[...] = model
-            self.store()
-            return loss()
-        finally:
-            x[...] = own
-            self.store()
+        let_judge(self, loss)
 
     def counts(self) -> Counts:
         """What robust rules have left out so far."""
@@ -182,23 +167,7 @@ class Rounds:
             usable: False leaves the step out, because of its gradients.
             step: the wrapped optimiser's.
         """
-        algorithm, loss = self.plan.algorithm, None
-        self.load()
-        for part in self.parts:
-            part.rule.before(part.lr)
-        if usable:
-            if algorithm.takes_step:
-                for part in self.parts:
-                    part.rule.take_step(part.gradients, part.lr, part.weight_decay)
-                self.store()
-            else:
-                if algorithm.needs_gradient:
-                    for part in self.parts:
-                        part.rule.gradient(part.gradients)
-                loss = step()
-                self.load()
-            for part in self.parts:
-                part.rule.after(part.lr)
+        loss = take_step(self, self.plan.algorithm, usable, step)
         self.steps += 1
         return loss
 

@@ -12,12 +12,11 @@ import torch
 
 from pydec import compress, gossip
 from pydec.gossip.base import Mixer
-from pydec.gossip.robust import RobustMixer
 from pydec.gossip.streaming import HeldMixer
 from pydec.optim.arena import make_arenas
 from pydec.optim.facts import float_buffers, trainable
 from pydec.optim.gradients import look_at
-from pydec.optim.parts import make_parts
+from pydec.optim.parts import let_judge, make_parts
 from pydec.optim.plan import Plan
 from pydec.simulate.learner import Learner, Vector
 from pydec.train.batches import Batches
@@ -73,20 +72,7 @@ class EachLearner:
             self._random = torch.get_rng_state()
         self.loss = loss.item()
         if self._judged:
-            for part in self.parts:
-                for mixer in part.rule.mixers:
-                    if isinstance(mixer, RobustMixer):
-                        mixer.judge = partial(self._judge, mixer.x, partial(loss_of, self.task, batch))
-
-    def _judge(self, x: Vector, loss: partial[float], model: Vector) -> float:
-        own = x.copy()
-        try:
-            x[...] = model
-            self.store()
-            return loss()
-        finally:
-            x[...] = own
-            self.store()
+            let_judge(self, partial(loss_of, self.task, batch))
 
     def gradient(self) -> bool:
         """Look at it, as the optimiser of a rank does."""

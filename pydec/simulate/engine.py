@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from pydec.gossip.streaming import HeldMixer
+from pydec.optim.parts import take_step
 from pydec.optim.plan import Plan
 from pydec.simulate.crowd import Crowd, Era
 from pydec.simulate.learner import Learner, Learners
@@ -222,23 +223,7 @@ class Engine:
         self.observer.ended(peer.rank, learner)
 
     def _local(self, peer: VirtualPeer, plan: Plan, usable: bool) -> None:
-        learner, algorithm = peer.learner, plan.algorithm
-        learner.load()
-        for part in learner.parts:
-            part.rule.before(part.lr)
-        if usable:
-            if algorithm.takes_step:
-                for part in learner.parts:
-                    part.rule.take_step(part.gradients, part.lr, part.weight_decay)
-                learner.store()
-            else:
-                if algorithm.needs_gradient:
-                    for part in learner.parts:
-                        part.rule.gradient(part.gradients)
-                learner.step()
-                learner.load()
-            for part in learner.parts:
-                part.rule.after(part.lr)
+        take_step(peer.learner, plan.algorithm, usable, peer.learner.step)
         peer.steps += 1
 
     def _send(self, peer: VirtualPeer, plan: Plan) -> Iterator[None]:
