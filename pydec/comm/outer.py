@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from pydec.comm.transport import Transport
+from pydec.comm.transport import Background, Transport
 
 
 class Outer:
@@ -34,3 +35,19 @@ class Outer:
     def tolerant(self) -> bool:
         """See ``Transport.tolerant``."""
         return self.inner.tolerant
+
+    def advance(self) -> None:
+        """See ``Transport.advance``."""
+        self.inner.advance()
+
+    def background(self, tick: Callable[[], bool], *, most_s: float = 1e-3) -> Background | None:
+        """See ``Transport.background``."""
+        return self.inner.background(tick, most_s=most_s)
+
+    def set_interrupt(self, interrupt: Callable[[], None] | None) -> None:
+        """See ``Transport.set_interrupt``."""
+        self.inner.set_interrupt(interrupt)
+
+    def now(self) -> float:
+        """See ``Transport.now``."""
+        return self.inner.now()

@@ -14,14 +14,14 @@ peer that was not let in counts as lost.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydec.comm.buffers import POST_LIMIT, check_peer, check_tag, flat
 from pydec.comm.outer import Outer
 from pydec.comm.secure_requests import Channel, Send, Shut
 from pydec.comm.sessions import Sessions
-from pydec.comm.transport import Background, Pending, Stream, Transport, Watcher
+from pydec.comm.transport import Pending, Stream, Transport, Watcher
 from pydec.crypto.seal import HANDSHAKE, POSTED, Unsealed, tag_of
 from pydec.crypto.suites import Suite
 from pydec.errors import ConfigError, PeerLost
@@ -189,22 +189,6 @@ class SecureTransport(Outer):
     def limit_s(self, peer: int, *, late: bool = False) -> float:
         """See ``Transport.limit_s``."""
         return self.inner.limit_s(peer, late=late)
-
-    def advance(self) -> None:
-        """See ``Transport.advance``."""
-        self.inner.advance()
-
-    def background(self, tick: Callable[[], bool], *, most_s: float = 1e-3) -> Background | None:
-        """See ``Transport.background``."""
-        return self.inner.background(tick, most_s=most_s)
-
-    def set_interrupt(self, interrupt: Callable[[], None] | None) -> None:
-        """See ``Transport.set_interrupt``."""
-        self.inner.set_interrupt(interrupt)
-
-    def now(self) -> float:
-        """See ``Transport.now``."""
-        return self.inner.now()
 
     def close(self) -> None:
         """See ``Transport.close``; the keys are gone afterwards."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydec.comm.buffers import check_peer
 from pydec.comm.outer import Outer
-from pydec.comm.transport import Background, Pending, Stream, Transport, Watcher
+from pydec.comm.transport import Pending, Stream, Transport, Watcher
 from pydec.errors import PeerError
 
 
@@ -145,22 +145,6 @@ class Team(Outer):
     def limit_s(self, peer: int, *, late: bool = False) -> float:
         """See ``Transport.limit_s``."""
         return self.inner.limit_s(self.members[peer], late=late)
-
-    def advance(self) -> None:
-        """See ``Transport.advance``."""
-        self.inner.advance()
-
-    def background(self, tick: Callable[[], bool], *, most_s: float = 1e-3) -> Background | None:
-        """See ``Transport.background``."""
-        return self.inner.background(tick, most_s=most_s)
-
-    def set_interrupt(self, interrupt: Callable[[], None] | None) -> None:
-        """See ``Transport.set_interrupt``."""
-        self.inner.set_interrupt(interrupt)
-
-    def now(self) -> float:
-        """See ``Transport.now``."""
-        return self.inner.now()
 
     def close(self) -> None:
         """See ``Transport.close``."""

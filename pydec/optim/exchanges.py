@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import cast
+from typing import TypedDict, cast
 
 from pydec.comm.transport import Stream
 from pydec.errors import ConfigError
 from pydec.gossip import Asynchronous, Exchange, Mixer
 from pydec.gossip.accountable import accountable
+from pydec.gossip.exchange import Late, Lost
 from pydec.gossip.gpu import GpuExchange
 from pydec.gossip.packets import name_of
 from pydec.gossip.place import Place
@@ -23,6 +24,17 @@ from pydec.topology.base import Topology
 from pydec.topology.hierarchical import Hierarchical
 
 AnyExchange = Exchange | LeaderExchange | Asynchronous
+
+
+class Rules(TypedDict):
+    """What every exchange with rounds is asked for, whichever it is."""
+
+    budget: int
+    late: Late
+    lost: Lost
+    epoch: int
+    seed: int
+    overlap: bool
 
 
 def make_exchange(
@@ -47,7 +59,7 @@ def make_exchange(
         ConfigError: mixing is to be measured, and no packet holds a model.
     """
     link, epoch, seed = peer.transport.stream(Stream.GOSSIP), peer.view.epoch, peer.view.seed
-    algorithm, late, lost, measure = plan.algorithm, plan.late, plan.losing, plan.measures
+    algorithm, measure = plan.algorithm, plan.measures
     for mixer in mixers:
         mixer.algorithm = name_of(algorithm)
     if algorithm.asynchronous:
@@ -58,55 +70,25 @@ def make_exchange(
             "far apart they are; use mixing='fixed' and consensus_distance(), or an algorithm that sends "
             "models, such as 'dpsgd:order=atc', 'exact-diffusion' or 'gradient-tracking'"
         )
-    budget, overlap = algorithm.budget, algorithm.order == "cta"
+    rules = Rules(
+        budget=algorithm.budget,
+        late=plan.late,
+        lost=plan.losing,
+        epoch=epoch,
+        seed=seed,
+        overlap=algorithm.order == "cta",
+    )
     exchange: Exchange | LeaderExchange
     if witness is not None:
-        exchange = accountable(tolerant(exchange_of(mixers), mixers))(
-            link,
-            topology,
-            mixers,
-            witness=witness,
-            budget=budget,
-            late=late,
-            lost=lost,
-            epoch=epoch,
-            seed=seed,
-            overlap=overlap,
-            measure=measure,
-        )
+        kind = accountable(tolerant(exchange_of(mixers), mixers))
+        exchange = kind(link, topology, mixers, witness=witness, measure=measure, **rules)
     elif place is not None:
-        exchange = GpuExchange(
-            link,
-            topology,
-            mixers,
-            place=place,
-            direct=link.takes_gpu_memory,
-            budget=budget,
-            late=late,
-            lost=lost,
-            epoch=epoch,
-            seed=seed,
-            overlap=overlap,
-            measure=measure,
-        )
+        direct = link.takes_gpu_memory
+        exchange = GpuExchange(link, topology, mixers, place=place, direct=direct, measure=measure, **rules)
     elif can_lead(topology, mixers, measure=measure):
-        nodes = cast(Hierarchical, topology)
-        exchange = LeaderExchange(
-            link, nodes, mixers, budget=budget, late=late, lost=lost, epoch=epoch, seed=seed, overlap=overlap
-        )
+        exchange = LeaderExchange(link, cast(Hierarchical, topology), mixers, **rules)
     else:
-        exchange = tolerant(exchange_of(mixers), mixers)(
-            link,
-            topology,
-            mixers,
-            budget=budget,
-            late=late,
-            lost=lost,
-            epoch=epoch,
-            seed=seed,
-            overlap=overlap,
-            measure=measure,
-        )
+        exchange = tolerant(exchange_of(mixers), mixers)(link, topology, mixers, measure=measure, **rules)
     if plan.background:
         exchange.move_in_background()
     return exchange
