@@ -85,6 +85,6 @@ def lost(cluster: Cluster, lose: Callable[[int], None], seed: int) -> float:
             until(lambda: all(end.exists() and end.stat().st_size for end in ends), lambda: None)
             return max(without(folder, rank, victim, moment_s) for rank in neighbours(victim))
         finally:
-            cluster.run(["scancel", "--user=root"])
-            job.communicate(timeout=_LIMIT_S)
             cluster.revive()
+            cluster.kill_processes()  # srun, which may wait a minute for the node that it has lost
+            job.wait(_LIMIT_S)

@@ -12,6 +12,7 @@ import glob
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -57,6 +58,7 @@ class Cluster:
         self._cpus = cpus
         self._daemons: list[subprocess.Popen[bytes]] = []
         self._nodes: dict[int, subprocess.Popen[bytes]] = {}
+        self._lost: set[int] = set()
         self._stack = contextlib.ExitStack()
 
     @property
@@ -173,20 +175,25 @@ class Cluster:
 
     def kill_node(self, node: int) -> None:
         """All processes of a node die at one moment, its slurmd too; the kernel closes their connections."""
+        self._lost.add(node)
         self.lab.kill(node + 1)
 
     def silence_node(self, node: int) -> None:
         """A node's cable is cut: nothing is closed, nothing arrives."""
+        self._lost.add(node)
         self.lab.cut(node + 1)
 
     def revive(self) -> None:
-        """Make all nodes whole again: the cables, slurmd where it has died, and Slurm's opinion of them."""
-        for node, daemon in self._nodes.items():
+        """Make all nodes whole again: cables and slurmd; no job is left, and Slurm thinks well of them."""
+        for node in sorted(self._lost):
             self.lab.mend(node + 1)
-            if daemon.poll() is not None:
-                self.start_node(node)
-        names = ",".join(self.nodes)
+            self._nodes[node].kill()  # one that was cut off says only as it starts that it is there again
+            self._nodes[node].wait()
+            self.start_node(node)
+        self._lost.clear()
+        self.run(["scancel", "--user=root"])
         self.until(lambda: not self._ask("squeue", "--noheader"), "jobs are left")
+        names = ",".join(self.nodes)
         for state in ("down", "idle"):  # the first also ends what a node still says to be ending
             self._ask("scontrol", "update", f"NodeName={names}", f"State={state}", "Reason=revived")
         self.until(lambda: [*self.states().values()].count("idle") == len(self.nodes), "nodes are not idle")
@@ -206,6 +213,12 @@ class Cluster:
                     if words[0] and not re.search(rb"munged|slurm(ctld|d|scriptd)\b", b" ".join(words[:2])):
                         found[pid] = b" ".join(words).decode(errors="replace")
         return found
+
+    def kill_processes(self) -> None:
+        """End what ``processes`` names."""
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def until(self, what: Callable[[], bool], otherwise: str, limit_s: float = _LIMIT_S) -> None:
         """Wait for something.

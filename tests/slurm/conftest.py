@@ -73,13 +73,11 @@ def made():
 def cluster(made):
     """The cluster with all its nodes idle; no job and no process of one is left on it afterwards."""
     yield made
-    made.run(["scancel", "--user=root"])
     made.revive()
     try:
         made.until(lambda: not made.processes(), "processes of jobs are left")
     finally:
-        for pid in made.processes():
-            os.kill(pid, signal.SIGKILL)
+        made.kill_processes()
 
 
 class Training:
