@@ -154,6 +154,7 @@ HEADLINES = (
     ),
     Headline("the ledger's next epoch without it, worst of 6", "recover", "kill to the epoch .*"),
     Headline("a checkpoint's stall, per step", "recover", "stall of a checkpoint.*"),
+    Headline("a host that dies under srun: its neighbours go on, worst of 10", "slurm", "host dies .*"),
     Headline("a host lost under mpirun, 40 MB: to the next step", "recover", "host lost under mpirun .*"),
     Headline("samples through a DataLoader, verified, 2 workers", "store", "samples, 2 workers", best="most"),
     Headline("its first batch", "store", "first batch, 2 workers"),
