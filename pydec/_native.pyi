@@ -72,6 +72,16 @@ def quant_accumulate_f32(
     block: int,
 ) -> None: ...
 def quant_sqdist_f32(codes: Bytes, scales: Vector, x: State, codec: str, block: int) -> float: ...
+def quant_sqdists(
+    own_codes: Bytes,
+    own_scales: Vector,
+    codes: Sequence[Bytes],
+    scales: Sequence[Vector],
+    n: int,
+    codec: str,
+    block: int,
+    out: Doubles,
+) -> None: ...
 def quant_check(codes: Bytes, scales: Vector, n: int, codec: str, block: int) -> int: ...
 def block_topk_select_f32(
     x: Vector,

@@ -198,6 +198,7 @@ void bind_distance(Module& m);
 void bind_mix(Module& m);
 void bind_powersgd(Module& m);
 void bind_quant(Module& m);
+void bind_quant_distance(Module& m);
 void bind_topk(Module& m);
 void bind_reduce(Module& m);
 void bind_robust(Module& m);

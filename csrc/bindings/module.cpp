@@ -48,6 +48,7 @@ PYBIND11_MODULE(_native, m) {
   pydec::bindings::bind_mix(kernels);
   pydec::bindings::bind_powersgd(kernels);
   pydec::bindings::bind_quant(kernels);
+  pydec::bindings::bind_quant_distance(kernels);
   pydec::bindings::bind_topk(kernels);
   pydec::bindings::bind_reduce(kernels);
   pydec::bindings::bind_robust(kernels);

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pydec.compress.base import Bytes, Compressor, Payload, Vector, compressors
 from pydec.compress.none import Uncompressed
 from pydec.compress.wire import (
@@ -148,6 +151,13 @@ class Auto(Compressor):
         check_vector("x", x)
         part, body = self._open(payload, x.size)
         return part.sqdist(body, x)
+
+    def sqdists(self, own: Bytes, payloads: Sequence[Payload], n: int) -> NDArray[np.float64] | None:
+        """As ``Compressor.sqdists``, where all payloads are of one kind."""
+        (part, mine), *others = [self._open(payload, n) for payload in (own, *payloads)]
+        if any(other is not part for other, _ in others):
+            return None
+        return part.sqdists(mine, [body for _, body in others], n)
 
     @classmethod
     def from_payload(cls, payload: Payload) -> Auto:

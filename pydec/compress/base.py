@@ -143,6 +143,26 @@ class Compressor(ABC):
         check_vector("x", x)
         return kernels.sqdist(self.decode(payload, np.empty_like(x)), x)
 
+    def sqdists(self, own: Bytes, payloads: Sequence[Payload], n: int) -> NDArray[np.float64] | None:
+        """Squared distances of what m payloads hold to what ``own`` holds, from their bytes; or None.
+
+        Products are not rounded to float32 as ``decode`` rounds them, so the numbers may differ from those
+        of ``sqdist`` by that. None if the compressor has no such kernel, or a payload's parameters are
+        others than those of ``own``.
+
+        Args:
+            own: what ``encode_into`` of an equal compressor wrote; it is trusted.
+            payloads: what others sent; looked at as ``check`` does.
+            n: elements.
+
+        Returns:
+            float64, shape (m,).
+
+        Raises:
+            FrameError: as ``decode``, of one of ``payloads``.
+        """
+        return None
+
     @classmethod
     @abstractmethod
     def from_payload(cls, payload: Payload) -> Compressor:

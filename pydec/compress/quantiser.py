@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pydec import kernels
 from pydec.compress.base import Bytes, Compressor, Payload, Vector, restore
@@ -179,6 +180,14 @@ class Quantiser(Compressor):
         check_vector("x", x)
         body = self._read(as_bytes(payload), x.size)
         return kernels.quant_sqdist(body.codes, body.scales, x, body.codec, body.block)
+
+    def sqdists(self, own: Bytes, payloads: Sequence[Payload], n: int) -> NDArray[np.float64] | None:
+        """As ``Compressor.sqdists``, of codes that are integers."""
+        mine, *others = self._read_all(own, payloads, n)
+        if mine.codec not in kernels.INTEGER_CODECS or any(body[:2] != mine[:2] for body in others):
+            return None
+        codes, scales = [body.codes for body in others], [body.scales for body in others]
+        return kernels.quant_sqdists(mine.codes, mine.scales, codes, scales, n, mine.codec, mine.block)
 
     def _start(self, out: Bytes, n: int) -> tuple[Bytes, _Body]:
         """Write the header; return the payload and where scales and codes go."""

@@ -42,6 +42,7 @@ from pydec.kernels.quant import (
     BAD_CODE,
     BAD_PADDING,
     BAD_SCALE,
+    INTEGER_CODECS,
     TOP_LEVEL,
     quant_accumulate,
     quant_blocks,
@@ -52,6 +53,7 @@ from pydec.kernels.quant import (
     quant_encode_difference,
     quant_group,
     quant_sqdist,
+    quant_sqdists,
 )
 from pydec.kernels.randk import randk_accumulate, randk_count, randk_gather, randk_key, randk_scatter
 from pydec.kernels.reduce import checked_sqnorm, count_nonfinite, sqdist, sqdists, sqnorm
@@ -77,6 +79,7 @@ __all__ = [
     "GAPS_BAD_INDEX",
     "GAPS_BAD_LENGTH",
     "GAPS_BAD_WIDTH",
+    "INTEGER_CODECS",
     "TOPK_BAD_CODE",
     "TOPK_BAD_SCALE",
     "TOP_LEVEL",
@@ -126,6 +129,7 @@ __all__ = [
     "quant_encode_many",
     "quant_group",
     "quant_sqdist",
+    "quant_sqdists",
     "randk_accumulate",
     "randk_count",
     "randk_gather",

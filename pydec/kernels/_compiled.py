@@ -47,6 +47,7 @@ WRITES: dict[str, tuple[str, ...]] = {
     "quant_encode": ("codes", "scales", "residual"),
     "quant_encode_difference": ("codes", "scales"),
     "quant_sqdist": (),
+    "quant_sqdists": ("out",),
     "randk_accumulate": ("out",),
     "randk_gather": ("values",),
     "randk_key": ("residual",),

@@ -9,10 +9,16 @@ whole blocks, which the calling thread keeps room for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, overload
 
-from pydec.kernels._arrays import Bytes, S, State, Vector
+import numpy as np
+from numpy.typing import NDArray
+
+from pydec.kernels._arrays import Bytes, Doubles, S, State, Vector, room
 from pydec.kernels._library import native
+
+if TYPE_CHECKING:
+    import torch
 
 Codec = Literal["int8", "int4", "int2", "sign", "e4m3", "e5m2"]
 
@@ -22,6 +28,9 @@ CODE_BITS: dict[Codec, int] = {"int8": 8, "int4": 4, "int2": 2, "sign": 1, "e4m3
 """Bits of a code."""
 TOP_LEVEL: dict[Codec, float] = {"int8": 127, "int4": 7, "int2": 1, "sign": 1, "e4m3": 448, "e5m2": 57344}
 """Largest level: what the largest magnitude of a block becomes in units of its scale."""
+
+INTEGER_CODECS: tuple[Codec, ...] = ("int8", "int4", "int2")
+"""Codecs whose levels are integers."""
 
 BAD_SCALE, BAD_CODE, BAD_PADDING = 1, 2, 4
 """Faults that ``quant_check`` adds up."""
@@ -199,6 +208,74 @@ def quant_sqdist(codes: Bytes, scales: Vector, x: State, codec: Codec, block: in
     Cost, of float32: reads (4 + b / 8) * n + 4 * n / block bytes.
     """
     return native.quant_sqdist_f32(codes, scales, x, codec, block)
+
+
+@overload
+def quant_sqdists(
+    own_codes: Bytes,
+    own_scales: NDArray[np.float32],
+    codes: Sequence[Bytes],
+    scales: Sequence[Vector],
+    n: int,
+    codec: Codec,
+    block: int,
+    out: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]: ...
+@overload
+def quant_sqdists(
+    own_codes: Bytes,
+    own_scales: torch.Tensor,
+    codes: Sequence[Bytes],
+    scales: Sequence[Vector],
+    n: int,
+    codec: Codec,
+    block: int,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor: ...
+def quant_sqdists(
+    own_codes: Bytes,
+    own_scales: Vector,
+    codes: Sequence[Bytes],
+    scales: Sequence[Vector],
+    n: int,
+    codec: Codec,
+    block: int,
+    out: Doubles | None = None,
+) -> Doubles:
+    """Squared distances of m encoded vectors to one, from their codes; nothing is decoded.
+
+    ``out[k] = sum_i (own_scale * own_level[i] - scale_k * level_k[i])^2``, where products and differences are
+    not rounded as decoding rounds them: sums of products of levels are integers, and their sum over a
+    block is off by a few roundings of a double, relative to itself where codes or scales are equal. Blocks,
+    and chunks of whole blocks of about 2^16 elements, are added in order: same bits on every CPU and number
+    of threads. A NaN or an infinity among the scales of a message makes its number NaN or infinite and no
+    other. Releases the GIL.
+
+    Args:
+        own_codes: uint8, shape (quant_bytes(codec, n),).
+        own_scales: float32, shape (ceil(n / block),).
+        codes: m arrays like own_codes.
+        scales: m arrays like own_scales.
+        n: elements.
+        codec: as all were encoded: "int8", "int4" or "int2".
+        block: as all were encoded, at most 65536.
+        out: float64, shape (m,), overwritten. Allocated if None, of the kind of own_scales.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        TypeError: an array has another dtype.
+        ValueError: a shape, count, codec or ``block`` does not fit, or ``out`` is read-only or overlaps an
+            input.
+
+    Cost: reads (m + 1) * (b / 8 * n + 4 * n / block) bytes for b bits, the own part once for every 4
+    messages.
+    """
+    if out is None:
+        out = room(own_scales, len(codes), "float64")
+    native.quant_sqdists(own_codes, own_scales, codes, scales, n, codec, block, out)
+    return out
 
 
 def quant_check(codes: Bytes, scales: Vector, n: int, codec: Codec, block: int) -> int:

@@ -162,6 +162,21 @@ def test_sqdist_is_that_of_the_decoded_vector(spec, n):
 
 
 @pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("n", [0, 1, 300, 70_003])
+def test_sqdists_are_those_of_the_decoded_vectors_where_a_compressor_has_them(spec, n):
+    compressor = compress.make(spec)
+    own, *payloads = [unaligned(compressor.encode(vector(n, seed)), 1) for seed in range(3)]
+    found = compressor.sqdists(own, payloads, n)
+    assert (found is not None) == (spec.startswith("int") or spec == "auto:send=packed")
+    if found is not None:
+        x = decoded(compressor, own, n)
+        expected = [kernels.sqdist(decoded(compressor, payload, n), x) for payload in payloads]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        with pytest.raises(FrameError):
+            compressor.sqdists(own, [payloads[0], payloads[1][:-1]], n)
+
+
+@pytest.mark.parametrize("spec", SPECS)
 def test_accumulate_refuses_before_it_writes(spec):
     compressor = compress.make(spec)
     good, bad = compressor.encode(vector(50)), compressor.encode(vector(50))[:-1]

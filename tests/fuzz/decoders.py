@@ -84,6 +84,7 @@ def decode(name: str, data: bytes) -> None:
         with np.errstate(all="ignore"):
             compressor.accumulate([payload, payload], [0.5, -0.5], total)
             compressor.sqdist(payload, out)
+            compressor.sqdists(payload, [payload], out.size)
     try:
         compress.from_wire(payload)
     except FrameError:

@@ -87,6 +87,8 @@ def test_operators_are_what_their_schemas_say(call, fresh):
         values["out"] = torch.empty_like(given[0][0])
     elif operator == "sqdists":
         values["out"] = torch.empty(len(given[0]), dtype=torch.float64)
+    elif operator == "quant_sqdists":
+        values["out"] = torch.empty(len(values["codes"]), dtype=torch.float64)
     elif operator == "gram":
         values["out"] = torch.empty(len(given[0]), len(given[0]), dtype=torch.float64)
     operation = getattr(torch.ops.pydec, operator).default

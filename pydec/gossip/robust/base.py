@@ -2,9 +2,9 @@
 
 A rule sees how far the neighbours' models are from the own one, as they arrived, and says with which weight
 a_j each of them counts: x_i <- x_i + sum_j a_j (q_j - q_i), q what the packets hold. Distances are taken in
-the same pass that decodes a packet. What is malformed, not finite or too far is left out before any rule and
-counted; it was one of the f liars then. A neighbour that is late or gone is left out too, and f stays. Where
-too few are left the own model is kept.
+one pass over all packets, of integer codes without decoding them. What is malformed, not finite or too far is
+left out before any rule and counted; it was one of the f liars then. A neighbour that is late or gone is left
+out too, and f stays. Where too few are left the own model is kept.
 
 Distances are those of a whole vector: of all parameters of one type, not of a bucket.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -31,6 +32,7 @@ from pydec.gossip.memory import aligned_floats
 from pydec.topology.base import Topology
 
 Weights = NDArray[np.float64]
+Centre = Callable[[], Vector]
 Judge = Callable[[Vector], float]
 """The loss of a model on the own batch."""
 
@@ -88,20 +90,20 @@ class RobustMixer(AverageMixer):
         self.counts = Counts()
         self.judge: Judge | None = None
         self._rule, self._screen = rule, Screen()
-        self._own = aligned_floats(0 if compressor.lossless else len(x))
+        self._own = aligned_floats(0)
         self._spare: list[Vector] = []
 
     @property
     def state_bytes(self) -> int:
-        """The own packet, decoded, and neighbours' for rules that compare them."""
+        """The own packet, decoded, and neighbours', for rules that look at more than distances."""
         return super().state_bytes + self._own.nbytes + sum(part.nbytes for part in self._spare)
 
     def absorb(self, bucket: int, own: Bytes, packets: Sequence[Bytes], weights: Sequence[float]) -> None:
         """Mix."""
         if not packets:
             return
-        centre = self._decoded(own)
-        bodies, kept, squared = self._measured(packets, weights, centre)
+        centre = cache(lambda: self._decoded(own))
+        bodies, kept, squared = self._measured(own, centre, packets, weights)
         sound = self._screen.sound(squared, np.isfinite(squared), self.counts)
         where = np.flatnonzero(sound)
         left = [bodies[k] for k in where]
@@ -112,25 +114,33 @@ class RobustMixer(AverageMixer):
         self.mix(own, centre, left, np.array(kept)[where], np.sqrt(squared[where]), f)
 
     def _measured(
-        self, packets: Sequence[Bytes], weights: Sequence[float], centre: Vector
+        self, own: Bytes, centre: Centre, packets: Sequence[Bytes], weights: Sequence[float]
     ) -> tuple[list[Bytes], list[float], Weights]:
         """The packets that hold a vector, their weights, and squared distances to the centre."""
         try:
-            views = self.compressor.views(packets, len(self.x))
+            all_squared = self._squared(own, centre, packets)
         except FrameError:
-            views = None  # which one is found below
-        if views is not None:
-            return list(packets), list(weights), kernels.sqdists(views, centre, np.empty(len(views)))
+            all_squared = None  # which one is found below
+        if all_squared is not None:
+            return list(packets), list(weights), all_squared
         bodies, kept, squared = [], [], []
         for packet, weight in zip(packets, weights, strict=True):
             try:
-                squared.append(self._squared(packet, centre))
+                alone = self._squared(own, centre, [packet])
+                squared.append(self.compressor.sqdist(packet, centre()) if alone is None else float(alone[0]))
             except FrameError:
                 self.counts.malformed += 1
                 continue
             bodies.append(packet)
             kept.append(weight)
         return bodies, kept, np.array(squared)
+
+    def _squared(self, own: Bytes, centre: Centre, packets: Sequence[Bytes]) -> Weights | None:
+        """Squared distances to the centre in one pass; None where packets have to be decoded."""
+        views = self.compressor.views(packets, len(self.x))
+        if views is not None:
+            return kernels.sqdists(views, centre(), np.empty(len(views)))
+        return self.compressor.sqdists(own, packets, len(self.x))
 
     @property
     def f(self) -> int:
@@ -141,13 +151,13 @@ class RobustMixer(AverageMixer):
         return m >= self._rule.least(f, m)
 
     def mix(
-        self, own: Bytes, centre: Vector, packets: list[Bytes], weights: Weights, far: Weights, f: int
+        self, own: Bytes, centre: Centre, packets: list[Bytes], weights: Weights, far: Weights, f: int
     ) -> None:
         """Do what the rule says with the packets that are fit for it.
 
         Args:
             own: the own packet.
-            centre: what it holds.
+            centre: says what it holds.
             packets: what arrived.
             weights: what the graph gives to them.
             far: their distances to the centre.
@@ -158,9 +168,9 @@ class RobustMixer(AverageMixer):
             weights,
             f,
             self.round,
-            norm=lambda: float(np.sqrt(kernels.sqnorm(centre))),
-            gram=lambda: gram_of(self.vectors(packets), centre),
-            loss=lambda k: self._loss(centre if k < 0 else self.vectors([packets[k]])[0]),
+            norm=lambda: float(np.sqrt(kernels.sqnorm(centre()))),
+            gram=lambda: gram_of(self.vectors(packets), centre()),
+            loss=lambda k: self._loss(centre() if k < 0 else self.vectors([packets[k]])[0]),
         )
         factors = self._rule.coefficients(heard)
         used = np.flatnonzero(factors)
@@ -194,10 +204,6 @@ class RobustMixer(AverageMixer):
         if self._own.size < len(self.x):
             self._own = aligned_floats(len(self.x))
         return self.compressor.decode(own, self._own)
-
-    def _squared(self, packet: Bytes, centre: Vector) -> float:
-        views = self.compressor.views([packet], len(self.x))
-        return self.compressor.sqdist(packet, centre) if views is None else kernels.sqdist(views[0], centre)
 
     def _loss(self, model: Vector) -> float:
         if self.judge is None:

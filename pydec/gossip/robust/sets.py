@@ -17,7 +17,7 @@ from pydec.errors import ConfigError
 from pydec.gossip.base import Mixer, Order, robust_rules
 from pydec.gossip.checks import require_whole_model
 from pydec.gossip.memory import aligned_floats
-from pydec.gossip.robust.base import RobustAlgorithm, RobustMixer, Weights, fewest_neighbours
+from pydec.gossip.robust.base import Centre, RobustAlgorithm, RobustMixer, Weights, fewest_neighbours
 from pydec.topology.base import Topology
 
 
@@ -51,17 +51,18 @@ class SetMixer(RobustMixer):
         return self.pipeline.most(m + 1) >= f
 
     def mix(
-        self, own: Bytes, centre: Vector, packets: list[Bytes], weights: Weights, far: Weights, f: int
+        self, own: Bytes, centre: Centre, packets: list[Bytes], weights: Weights, far: Weights, f: int
     ) -> None:
         """Apply the rule."""
         if self._result.size < len(self.x):
             self._result = aligned_floats(len(self.x))
-        vectors: Sequence[Vector] = [centre, *self.vectors(packets)]
-        result = self.pipeline.lowered(f)(vectors, centre, out=self._result)
-        if centre is self.x:
+        mine = centre()
+        vectors: Sequence[Vector] = [mine, *self.vectors(packets)]
+        result = self.pipeline.lowered(f)(vectors, mine, out=self._result)
+        if mine is self.x:
             np.copyto(self.x, result)
         else:
-            np.subtract(result, centre, out=result)
+            np.subtract(result, mine, out=result)
             np.add(self.x, result, out=self.x)
 
 

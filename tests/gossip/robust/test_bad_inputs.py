@@ -107,3 +107,23 @@ def test_one_malformed_packet_changes_nothing_about_the_others(rule):
         results.append((mixer.x.copy(), mixer.counts.malformed))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     assert [count for _, count in results] == [1, 0]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_packet_of_another_block_is_measured_by_itself(rule):
+    """Distances from codes need equal blocks; whoever uses others is heard as before, and so are the rest."""
+    models = np.random.default_rng(3).standard_normal((6, N)).astype(np.float32)
+    parts = [compress.make("int8")] * 5 + [compress.make("int8:block=512")]
+    packets = [np.frombuffer(part.encode(x), np.uint8) for part, x in zip(parts, models, strict=True)]
+    assert parts[0].sqdists(packets[0], packets[1:], N) is None
+    decoded = [
+        part.decode(packet, np.empty(N, np.float32)) for part, packet in zip(parts, packets, strict=True)
+    ]
+    plain = [np.frombuffer(compress.make("none").encode(x), np.uint8) for x in decoded]
+    moved = []
+    for compressor, sent in (("int8", packets), ("none", plain)):
+        mixer = mixer_of(rule, decoded[0].copy(), size=6, compressor=compressor)
+        mixer.absorb(0, sent[0], sent[1:], [1 / 6] * 5)
+        moved.append(mixer.x)
+        assert mixer.counts.malformed == 0
+    np.testing.assert_allclose(moved[0], moved[1], atol=1e-5)
