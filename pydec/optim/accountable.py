@@ -41,11 +41,12 @@ def hold_to_account(optimizer: DecentralizedOptimizer, witness: Witness) -> None
 
 
 def standing(optimizer: DecentralizedOptimizer) -> tuple[Topology, View, frozenset[int]]:
-    """Graph and view of the round that comes next, and who is dead in it."""
+    """Graph and view of the round that comes next, and which of its members are dead."""
     assert optimizer._rounds is not None
     exchange = optimizer._rounds.exchange
     assert isinstance(exchange, Exchange)
-    return exchange.topology, optimizer.peer.view, frozenset(exchange.gone)
+    view = optimizer.peer.view
+    return exchange.topology, view, frozenset(exchange.gone.intersection(view.members))
 
 
 def check(optimizer: DecentralizedOptimizer) -> None:

@@ -104,6 +104,9 @@ class Arena:
         for name, tensor in tensors:
             self.spans.append(Span(tensor, name, used))
             used += -(-tensor.numel() // per_line) * per_line
+        ends = [span.start + span.tensor.numel() for span in self.spans]
+        starts = [*(span.start for span in self.spans[1:]), used]
+        self._gaps = [(end, start) for end, start in zip(ends, starts, strict=True) if end < start]
         self.place = place
         self._staging: Staging | None = None
         if place is not None:
@@ -138,6 +141,12 @@ class Arena:
         home = self.flat.as_strided(tensor.shape, strides, span.start)
         home.copy_(tensor.detach())
         tensor.data = home
+
+    def clear_gaps(self) -> None:
+        """Put zeros between the tensors again, where liars have sent something."""
+        vector = self.vector if self.place is None else (self.flat if self._copy is None else self._copy)
+        for start, stop in self._gaps:
+            vector[start:stop] = 0.0
 
     def holds(self) -> bool:
         """Whether every tensor still lies where it was put (``.data`` may have been replaced)."""

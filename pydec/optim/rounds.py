@@ -247,6 +247,8 @@ class Rounds:
     def store(self) -> None:
         """Bring the tensors up to date with the vectors."""
         for arena in self._arenas:
+            if self.plan.algorithm.robust:
+                arena.clear_gaps()
             arena.store()
         torch.autograd.graph.increment_version(self._versioned)
 

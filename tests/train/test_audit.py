@@ -71,6 +71,17 @@ def test_every_attack_is_found_at_the_first_report_after_it(toy, attack):
     assert found["audits"]["doubted"] == []
 
 
+@pytest.mark.parametrize("attack", ["gaussian", "equivocation"])
+def test_those_who_heard_a_liar_are_audited_before_and_after_it_is_out_and_found_right(toy, attack):
+    """Noise between the tensors does not stay, and a view without the liar is audited as the first was."""
+    options = {"byzantine": "3,", "attack": attack, "audit": 1.0, "log_every": 5, "steps": 20}
+    found = trained(toy, **options, compressor="none")["ledger"]
+    assert {wrong["rank"] for wrong in found["audits"]["wrong"]} <= {3}
+    assert found["accountable"]["slashed"] == [3]
+    assert [gone["rank"] for gone in found["evicted"]] == [3]
+    assert found["audits"]["audited"] >= 4 * (RANKS - 1)
+
+
 def test_an_auditor_that_accuses_without_reason_is_not_believed_again(toy, monkeypatch):
     real = audit.Audits._audit
 

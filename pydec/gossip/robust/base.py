@@ -30,6 +30,7 @@ from pydec.gossip.checks import check_order, require_doubly_stochastic, require_
 from pydec.gossip.dpsgd import AverageMixer
 from pydec.gossip.memory import aligned_floats
 from pydec.topology.base import Topology
+from pydec.topology.members import Members
 
 Weights = NDArray[np.float64]
 Centre = Callable[[], Vector]
@@ -270,8 +271,9 @@ class RobustAlgorithm(Algorithm):
 
 
 def fewest_neighbours(topology: Topology) -> tuple[int, int]:
-    """(rank, count): who hears the fewest others in any round of a period."""
+    """(rank, count): who hears the fewest others in any round of a period, of those that take part."""
     rounds = range(topology.period or _ROUNDS)
-    counts = ((len(topology.neighbors(rank, t)), rank) for t in rounds for rank in range(topology.size))
+    ranks = topology.members if isinstance(topology, Members) else range(topology.size)
+    counts = ((len(topology.neighbors(rank, t)), rank) for t in rounds for rank in ranks)
     count, rank = min(counts)
     return rank, count
