@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 
 from pydec.comm.agree import agree
+from pydec.comm.clocks import offset_ns
 from pydec.comm.detect import launched_ranks, refuse_torchrun
 from pydec.comm.failing import fail_job
 from pydec.comm.living import living
@@ -19,7 +23,9 @@ from pydec.comm.team import Team
 from pydec.comm.transport import Stream, Transport
 from pydec.comm.view import View
 from pydec.comm.watch import Watch, grace_of
-from pydec.errors import ConfigError, LeftOut, PydecError, Stopped
+from pydec.errors import ConfigError, LeftOut, PydecError, SetupError, Stopped
+from pydec.trace import Recorder
+from pydec.trace.merge import merge, origin_ns, part
 
 DEADLINE_S = 120.0
 """Seconds without an answer after which a peer is given up; a slow rank's first step counts too."""
@@ -65,6 +71,7 @@ class Peer:
         self._guard.__enter__()
         self._in_job = in_job
         self._closed = False
+        self._recorder: Recorder | None = None
 
     def configure(self, *, seed: int, deadline_s: float, grace_s: float) -> None:
         """Take what was found out only once all peers were there; all take the same.
@@ -175,13 +182,53 @@ class Peer:
         silent = self.watch.silent if self.watch is not None else {}
         return self._guard.last_words.get(rank) or silent.get(rank, "")
 
+    def record(self, directory: Path, *, between: str = "") -> None:
+        """Record what this rank does, as a Chrome trace, until it closes; all living ranks call it together.
+
+        Each writes to a file in ``directory/trace``; at the end the lowest that lives makes ``trace.json`` of
+        them. See ``pydec.trace``.
+
+        Args:
+            directory: the same on all ranks.
+            between: what to call the time between two steps of an optimiser; "" leaves it out.
+
+        Raises:
+            SetupError: it cannot be written.
+        """
+        if self._recorder is not None:
+            return
+        shift_ns, error_ns = living(self.transport).run(
+            lambda group: offset_ns(group, partial(origin_ns, directory))
+        )
+        facts = {"clock within us": f"{error_ns / 1e3:.0f}"}
+        recorder = Recorder(
+            part(directory, self.rank), self.rank, shift_ns=shift_ns, facts=facts, between=between
+        )
+        self._recorder = recorder.__enter__()
+        self._traces = directory
+
+    def _end_recording(self) -> Path | None:
+        """Have everything on disk; where the parts are, if this rank puts them together."""
+        recorder, self._recorder = self._recorder, None
+        if recorder is None:
+            return None
+        recorder.close()
+        lost = self.transport.lost()
+        return self._traces if all(rank in lost for rank in range(self.rank)) else None
+
     def close(self) -> None:
         """Leave the job when the others do, or when they take too long; idempotent."""
         if self._closed:
             return
         self._closed = True
+        traces = self._end_recording()
         self._guard.__exit__(None, None, None)
         self.transport.close()
+        if traces is not None:  # all others have closed theirs
+            try:
+                merge(traces)
+            except (ConfigError, SetupError) as error:
+                print(f"pydec: warning: {error}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Peer:
         return self
@@ -197,6 +244,7 @@ class Peer:
         elif error is None or not self._in_job or (isinstance(error, SystemExit) and not error.code):
             self.close()
         else:
+            self._end_recording()
             fail_job(error)
 
 
@@ -208,6 +256,7 @@ def init(
     signals: bool = True,
     grace: str | float = "auto",
     secure: str | Sealing = "auto",
+    trace: str | Path | None = None,
 ) -> Peer:
     """Start this process's peer: one of many under mpirun or srun, alone otherwise.
 
@@ -221,13 +270,15 @@ def init(
             measured of each. Only where ranks outlive others, as under ``pydec run``.
         secure: whether messages between ranks are sealed: "on", "off", or "auto", which seals where ranks are
             on more than one host; a ``Sealing`` says with which keys. The same on all ranks.
+        trace: directory of a Chrome trace of what all ranks do, ``trace.json``, to be opened in Perfetto.
 
     Returns:
         The peer; use it as a context manager so that a failure ends the job on all ranks.
 
     Raises:
         ConfigError: a deadline or a grace that is not positive.
-        SetupError: no MPI library, another MPI than the one that launched this process, or torchrun did.
+        SetupError: no MPI library, another MPI than the one that launched this process, or torchrun did; the
+            trace cannot be written.
         MismatchError: the ranks were given different seeds.
         ProtocolError: a rank is not to be let in, and the MPI does not live on without it.
     """
@@ -251,4 +302,6 @@ def init(
         raise
     peer = Peer(transport, seed=seed, signals=signals, in_job=in_job, grace_s=grace_s)
     peer.agree({"seed": str(seed)})
+    if trace is not None:
+        peer.record(Path(trace), between="compute")
     return peer

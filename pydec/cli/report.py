@@ -6,6 +6,7 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,11 +39,15 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: no run directory, nothing recorded yet, a file in the way, or no matplotlib.
         SetupError: the page cannot be written.
     """
-    from pydec.errors import ConfigError
+    from pydec.errors import ConfigError, SetupError
+    from pydec.trace.merge import renewed
 
     if args.every <= 0.0:
         raise ConfigError(f"--every takes seconds above 0, got {args.every:g}")
     paths = [Path(run) for run in args.runs]
+    for path in paths:
+        with suppress(SetupError):  # of a run that may only be read
+            renewed(path)
     target = Path(args.output or (paths[0] / _NAME if len(paths) == 1 else _NAME))
     _refuse(target)
     while True:

@@ -392,6 +392,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         "dp_clip": args.dp_clip,
         "dp_delta": args.dp_delta,
         "tensorboard": args.tensorboard,
+        "trace": args.trace,
         "prometheus": args.prometheus,
     }
     given = {name: value for name, value in given.items() if value is not None}

@@ -45,6 +45,10 @@ def add_metrics(parser: argparse.ArgumentParser) -> None:
         help="rank 0 writes its metrics to RUN_DIR/tensorboard, too",
     )  # fmt: skip
     metrics.add_argument(
+        "--trace", action="store_true", default=None,
+        help="every rank records what it does when, in RUN_DIR/trace.json, for Perfetto",
+    )  # fmt: skip
+    metrics.add_argument(
         "--prometheus", metavar="[HOST:]PORT",
         help="rank 0 serves its last metrics there as a page for Prometheus (HOST 127.0.0.1)",
     )  # fmt: skip

@@ -32,6 +32,7 @@ from pydec.consensus.replica import Replica
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.storage import Storage
 from pydec.errors import DeniedTransaction, LedgerError, PydecError, TransactionError
+from pydec.trace import ended
 
 __all__ = ["Driver", "Receipt"]
 
@@ -233,7 +234,11 @@ class Driver:
         if self._closed or self.failure is not None or not self._turn.acquire(blocking=False):
             return False
         try:
-            return self._tick()
+            started_ns = time.perf_counter_ns()
+            busy = self._tick()
+            if busy:
+                ended("ledger", started_ns)
+            return busy
         except Exception as error:  # a ledger that fails must not take training with it
             self._fail(
                 f"{type(error).__name__}: {error}" if not isinstance(error, PydecError) else str(error)

@@ -35,6 +35,7 @@ from pydec.gossip.links import Sink, Source
 from pydec.gossip.memory import Slots
 from pydec.gossip.packets import read_frame, too_long
 from pydec.topology.base import Topology
+from pydec.trace import span, traced
 
 _FIRST_TAG = 1 << 22  # above those of ``Exchange``
 _NAP_S = 20e-3  # how long a rank that has ended waits before it looks round
@@ -169,6 +170,7 @@ class Asynchronous(ABC):
         self.begin(round)
         self.finish()
 
+    @traced("wait")
     def flush(self, *, mix: bool = True) -> None:
         """Meet all other ranks, each of which calls this; afterwards no message is under way.
 
@@ -322,7 +324,8 @@ class Asynchronous(ABC):
             return False
         sink.content = found[1] if found is not None else None
         sink.sent_s = self.transport.now()
-        sink.send = self.transport.isend(peer, self._tag, memoryview(message), matched=True)
+        with span("send", peer=peer):
+            sink.send = self.transport.isend(peer, self._tag, memoryview(message), matched=True)
         return True
 
     def _sent(self, peer: int, sink: Sink) -> None:

@@ -25,6 +25,7 @@ from pydec.gossip.memory import align, aligned_bytes
 from pydec.gossip.neighbourhood import absent, elsewhere, neighbourhood
 from pydec.gossip.packets import Packet, lay_out, malformed, packet_tag, packets_of, refuse, too_long
 from pydec.topology.base import Topology
+from pydec.trace import span, traced
 
 Late = Literal["raise", "drop"]
 Lost = Literal["raise", "drop"]
@@ -81,22 +82,19 @@ class Exchange:
         self.transport = transport
         self.topology = topology
         self.mixers = [mixer for mixer in mixers if len(mixer.x)]
-        self.late = late
+        self.late, self.epoch, self.seed = late, epoch, seed
         self.lost = lost if transport.tolerant else "raise"  # else the job is ending, and says why
         self.gone: set[int] = set()
         """Ranks that are dead and left out for good."""
-        self.epoch = epoch
-        self.seed = seed
         self.round = 0
         self.pending = False
         self.wait_s = 0.0
         self.dropped = 0
         """Packets and neighbours left out so far: duplicates of older rounds, late and dead neighbours."""
-        self.measure = measure
+        self.measure, self._overlap = measure, overlap
         self._in_background = False
         self._work: Background | None = None
         self.moved = 0.0
-        self._overlap = overlap
         for mixer in self.mixers:
             mixer.place(transport.rank, topology)
         self._packets = packets_of(self.mixers, self.trailer)
@@ -239,10 +237,11 @@ class Exchange:
                 messages = [self._encode(number, packet, peer) for peer in self._listeners]
             else:
                 messages = [self._encode(number, packet)] * len(self._listeners)
-            self._sends[offset] = [
-                self.transport.isend(peer, tag, message)
-                for peer, message in zip(self._listeners, messages, strict=True)
-            ]
+            with span("send"):
+                self._sends[offset] = [
+                    self.transport.isend(peer, tag, message)
+                    for peer, message in zip(self._listeners, messages, strict=True)
+                ]
 
     def _settle(self, number: int, *, mix: bool = True) -> None:
         """Wait for one bucket of every neighbour and mix it."""
@@ -258,7 +257,8 @@ class Exchange:
                 heard.append(peer)
                 bodies.append(body)
         if mix:
-            self._absorb(number, heard, bodies)
+            with span(self._packets[number].absorbing):
+                self._absorb(number, heard, bodies)
         if number + self._window < len(self._packets):
             self._post(number + self._window)
 
@@ -322,6 +322,7 @@ class Exchange:
     def _tag(self, number: int) -> int:
         return packet_tag(self.round, number)
 
+    @traced("encode")
     def _encode(self, number: int, packet: Packet, peer: int = -1) -> memoryview:
         """The message for all listeners, or for one of those of an ``EdgeMixer``."""
         mixer, offset, capacity = packet.mixer, self._offsets[number], self._capacities[number]
@@ -393,6 +394,7 @@ class Exchange:
             return pending.wait(0)
         started = self.transport.now()
         try:
-            return pending.wait(self.transport.limit_s(pending.peer, late=True) if late else None)
+            with span("wait", peer=pending.peer):
+                return pending.wait(self.transport.limit_s(pending.peer, late=True) if late else None)
         finally:
             self.wait_s += self.transport.now() - started

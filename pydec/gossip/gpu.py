@@ -29,6 +29,7 @@ from pydec.gossip.packets import Packet, malformed
 from pydec.gossip.place import Place
 from pydec.gossip.staging import HEAD_BYTES, Staging
 from pydec.topology.base import Topology
+from pydec.trace import span, traced
 
 MOST_MESSAGES = 63
 """Neighbours of a rank: the CUDA kernels sum 64 vectors, the own one among them."""
@@ -176,11 +177,13 @@ class GpuExchange(Exchange):
             number = self._queued.popleft()
             offset, mixer = self._offsets[number], self._packets[number].mixer
             staging = self._leaving[offset]
-            staging.wait()
+            with span("encode"):
+                staging.wait()
             self._admit(number, mixer)
             message = staging.message(self._sent.pop(number))
             tag = self._tag(number)
-            self._sends[offset] = [self.transport.isend(peer, tag, message) for peer in self._listeners]
+            with span("send"):
+                self._sends[offset] = [self.transport.isend(peer, tag, message) for peer in self._listeners]
 
     def _admit(self, number: int, mixer: Mixer) -> None:
         compressor: Any = mixer.compressor
@@ -195,6 +198,7 @@ class GpuExchange(Exchange):
         self._launch(number + 1)
         super()._settle(number, mix=mix)
 
+    @traced("queue encoding")
     def _encode(self, number: int, packet: Packet, peer: int = -1) -> Any:
         """Queue what writes a packet and takes it to where it is sent from; the message, there."""
         import torch

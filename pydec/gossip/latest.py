@@ -18,6 +18,7 @@ from pydec.gossip.base import Mixer
 from pydec.gossip.ending import Ending
 from pydec.gossip.packets import check_window, malformed, packets_of
 from pydec.topology.base import Topology
+from pydec.trace import span
 
 PATIENCE = 8
 """So many older copies in a row, each newer than the one before, are those of a sender that counts anew."""
@@ -104,7 +105,8 @@ class LatestExchange(Asynchronous):
             slot = self.slots[own.slot]
             key = draw_key(self.seed, self.transport.rank, self.version, packet.number)
             body = slot[HEADER_BYTES : HEADER_BYTES + packet.capacity]
-            length = packet.mixer.encode(packet.bucket, body, key)
+            with span("encode"):
+                length = packet.mixer.encode(packet.bucket, body, key)
             slot[:HEADER_BYTES] = header.fill(self.transport.rank, self.version, length)
             with self.lock:
                 own.length, own.version = HEADER_BYTES + length, self.version
@@ -121,7 +123,8 @@ class LatestExchange(Asynchronous):
                 bodies = [self._body(copy) for copy in copies.values()]
                 weights = [self.weights[peer] for peer in copies]
                 try:
-                    packet.mixer.absorb(packet.bucket, self._body(own), bodies, weights)
+                    with span(packet.absorbing):
+                        packet.mixer.absorb(packet.bucket, self._body(own), bodies, weights)
                 except FrameError as error:
                     when = f"in one of the versions {[copy.version for copy in copies.values()]}"
                     raise malformed(packet, list(copies), bodies, when, error) from error

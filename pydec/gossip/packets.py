@@ -43,6 +43,11 @@ class Packet:
         return self.mixer.buckets[self.bucket]
 
     @property
+    def absorbing(self) -> str:
+        """In a trace: where packets are compressed, one pass over memory decodes and mixes them."""
+        return "mix" if self.mixer.compressor.lossless else "decode+mix"
+
+    @property
     def capacity(self) -> int:
         """Largest payload, in bytes."""
         return self.mixer.capacity(self.bucket) + self.trailer

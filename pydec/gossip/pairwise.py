@@ -35,6 +35,7 @@ from pydec.gossip.packets import Packet, malformed, packets_of
 from pydec.gossip.pair_mixer import Momentum, PairMixer
 from pydec.gossip.requests import Heard, Request, Word
 from pydec.topology.base import Topology
+from pydec.trace import span
 
 _OWN = -1  # content of a request; that of an answer is its peer, a refusal has none
 _TRIES = 2  # requests per neighbour and step before the rest of a step's averages is left out
@@ -294,7 +295,8 @@ class PairwiseExchange(Asynchronous):
 
     def _average(self, packet: Packet, peer: int, own: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> None:
         try:
-            packet.mixer.absorb(packet.bucket, own, [theirs], [0.5])
+            with span(packet.absorbing):
+                packet.mixer.absorb(packet.bucket, own, [theirs], [0.5])
         except FrameError as error:
             raise malformed(packet, [peer], [theirs], "in an average of two", error) from error
         self.averages += 1
@@ -305,7 +307,8 @@ class PairwiseExchange(Asynchronous):
         self._drawn += 1
         key = draw_key(self.seed, self.transport.rank, self._drawn, packet.number)
         body = memory[HEADER_BYTES : HEADER_BYTES + packet.capacity]
-        length = packet.mixer.encode(packet.bucket, body, key)
+        with span("encode"):
+            length = packet.mixer.encode(packet.bucket, body, key)
         self._label(memory, packet, flags, sequence, length)
         return memory[: HEADER_BYTES + length]
 

@@ -36,6 +36,7 @@ from pydec.optim.plan import Plan, check_choice
 from pydec.optim.rounds import Rounds
 from pydec.optim.views import Views
 from pydec.topology.base import Topology
+from pydec.trace import span, traced
 
 Buffers = Literal["average", "local"]
 NanPolicy = Literal["raise", "skip", "continue"]
@@ -118,9 +119,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         for choice in (*choices, ("late", late, Late), ("lost", lost or "drop", Lost)):
             check_choice(*choice)
         super().__init__([{"params": []}], {})
-        self.optimizer = optimizer
-        self.peer = peer
-        self.nan_policy = nan_policy
+        self.optimizer, self.peer, self.nan_policy = optimizer, peer, nan_policy
         self._link()
         spec, nodes = (topology, find_nodes(topology, peer)) if isinstance(topology, str) else (None, None)
         if isinstance(topology, str):
@@ -158,9 +157,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             peer.agree(page)
         if init == "broadcast":
             spread(peer.transport, self._all_arenas)
-        self._plan = plan
-        self._living = tuple(range(peer.size))
-        self._wait_s = 0.0
+        self._plan, self._living, self._wait_s = plan, tuple(range(peer.size)), 0.0
         self.honest: bool | None = None
         """Whether this rank counts in ``averaged`` and the like; None on all ranks: all do."""
         self._averager: GradientAverager | None = None
@@ -220,6 +217,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             )
         super().add_param_group(param_group)
 
+    @traced("step")
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # one overload
         """One local update and, after every ``local_steps`` of them, the algorithm's gossip.
 
@@ -299,9 +297,10 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     def _step_allreduce(self) -> float | None:
         assert self._averager is not None
         started = self.peer.transport.now()
-        self._averager.average()
-        for arena in self._buffer_arenas:
-            average(self.peer.transport, arena, ring_mean)
+        with span("all-reduce"):
+            self._averager.average()
+            for arena in self._buffer_arenas:
+                average(self.peer.transport, arena, ring_mean)
         self._wait_s += self.peer.transport.now() - started
         usable, error = self._look_at_gradients()
         if error is not None:

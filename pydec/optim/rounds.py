@@ -27,6 +27,7 @@ from pydec.optim.plan import Plan
 from pydec.optim.views import Views
 from pydec.topology.base import Topology
 from pydec.topology.members import Members
+from pydec.trace import traced
 
 
 class Rounds:
@@ -160,6 +161,7 @@ class Rounds:
                 total.add(mixer.counts)
         return total
 
+    @traced("update")
     def local(self, usable: bool, step: Callable[[], float | None]) -> float | None:
         """The local step, by the rule or by ``step``, with what the algorithm does around it.
 

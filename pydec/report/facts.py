@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pydec.report.read import Run
+from pydec.trace.merge import NAME
 
 _USUAL = {"local_steps": 1, "mixing": "fixed"}  # not worth a line
 _SCORES = {"accuracy": "accuracy", "bits_per_byte": "bits per byte", "loss": "loss"}
@@ -87,6 +88,8 @@ def _setting(run: Run) -> Iterator[tuple[str, str]]:
     yield "versions", ", ".join(f"{name} {value}" for name, value in run.config.get("versions", {}).items())
     machine = run.config.get("machine", {})
     yield "machine", ", ".join(str(value) for value in machine.values())
+    if (run.path / NAME).exists():
+        yield "trace", f"{run.path / NAME}: open it at ui.perfetto.dev or chrome://tracing"
     if run.left_out:
         yield "left out", f"{run.left_out} lines of metrics that could not be read"
 

@@ -26,6 +26,7 @@ from pydec.comm.living import living
 from pydec.comm.words import say_counted
 from pydec.crypto.hashing import DIGEST_BYTES, merkle_root
 from pydec.errors import PydecError, SetupError
+from pydec.trace import traced
 from pydec.train.checkpoint_files import Store, digest_of
 from pydec.train.checkpoint_layout import Layout
 from pydec.train.replicas import Replicas
@@ -142,8 +143,11 @@ class Saver:
             return
         if step % self._every == self._soon and self._taken == step - self._soon:
             self._settle(busy=False)
-        if step % self._every:
-            return
+        if step % self._every == 0:
+            self._begin(step)
+
+    @traced("checkpoint")
+    def _begin(self, step: int) -> None:
         busy = self._writing is not None or self._copying is not None
         if self._settle(busy):
             self.left_out += 1
@@ -159,6 +163,7 @@ class Saver:
         )
         self._writing = step, writing
 
+    @traced("checkpoint")
     def now(self, step: int) -> None:
         """Write this step's checkpoint and return when it is there, or was found to be impossible.
 

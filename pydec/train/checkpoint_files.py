@@ -29,6 +29,7 @@ from pydec import __version__
 from pydec.crypto.hashing import bytes_root, file_root, merkle_root, sha256
 from pydec.crypto.vault import DatasetKey
 from pydec.errors import ConfigError, SetupError
+from pydec.trace import traced
 from pydec.train.checkpoint_layout import Layout, tensors_in
 from pydec.train.checkpoint_vault import (
     Vault,
@@ -105,6 +106,7 @@ class Store:
         """A rank's tensors, or its manifest with suffix "json"."""
         return self._folder(step) / f"rank-{rank}.{suffix}"
 
+    @traced("write checkpoint")
     def write_buffer(self, step: int, rank: int, buffer: Tensor, body: Mapping[str, Any]) -> bytes:
         """Write a filled buffer and then its manifest; the manifest's digest.
 
@@ -123,6 +125,7 @@ class Store:
         self._write(step, rank, lambda file: file.write(content.data))
         return self._seal(step, rank, root, len(content), body)
 
+    @traced("write checkpoint")
     def write_tensors(
         self, step: int, rank: int, tensors: Mapping[str, Tensor], body: Mapping[str, Any]
     ) -> bytes:

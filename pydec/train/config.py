@@ -83,6 +83,7 @@ class TrainConfig:
         audit: share of the computation that goes into running others' steps again, with a ledger; 0: none.
         accountable: whether ranks sign what they send: "on", "off", or "auto": robust runs with a ledger.
         tensorboard: whether rank 0 writes its metrics as TensorBoard's events, too.
+        trace: whether every rank records what it does, as a Chrome trace in the run directory.
         prometheus: where rank 0 serves them, see ``train.exporters.address``; "" nowhere.
         threads: threads of a rank's computations; 0 divides the machine's cores.
         compare_solo: whether rank 0 then trains one peer alone for as many steps.
@@ -144,6 +145,7 @@ class TrainConfig:
     dp_clip: float = 0.0
     dp_delta: float = 0.0
     tensorboard: bool = False
+    trace: bool = False
     prometheus: str = ""
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pydec.errors import ConfigError
+from pydec.trace import traced
 from pydec.train.batches import Batch
 from pydec.train.task import Task
 
@@ -36,6 +37,7 @@ class PlainGradients:
         self._clip_norm = clip_norm
         self._parameters = [p for p in task.model.parameters() if p.requires_grad]
 
+    @traced("compute")
     def backward(self, batch: Batch) -> Tensor:
         """Differentiate the loss of a batch.
 

@@ -257,6 +257,8 @@ def _exporting(peer: Peer, setup: Setup, directory: RunDir) -> Iterator[list[Sin
             what = exporting(directory.path, tensorboard=mine and config.tensorboard, prometheus=page)
             return stack.enter_context(what)
 
+        if config.trace:
+            jointly(peer, lambda: peer.record(directory.path))
         yield jointly(peer, enter)
 
 
@@ -290,13 +292,8 @@ def _finish(
         if speaker in agree_who_lives(peer.transport):
             break  # else it may have died before it had saved
     last = worst(setup.task, setup.task.model, peer, counts=setup.optimizer.honest is not False)
-    mine = [
-        loop.traffic.bytes_sent,
-        loop.traffic.bytes_received,
-        setup.optimizer.wait_s,
-        train_s,
-        progress.step,
-    ]
+    moved = loop.traffic
+    mine = [moved.bytes_sent, moved.bytes_received, setup.optimizer.wait_s, train_s, progress.step]
     rows = table(peer, [*mine, (loop.gradients.figures() or {}).get("epsilon", 0.0)])
     progress.bytes_sent = round(float(rows[:, 0].sum()))
     committed = None if ledger is None else ledger.end(round(float(rows[:, 4].max())), root)

@@ -16,6 +16,7 @@ from torch import nn
 
 from pydec.comm.words import say_stepped
 from pydec.errors import ConfigError
+from pydec.trace import traced
 from pydec.train import optimizers
 from pydec.train.batches import Batch, Batches
 from pydec.train.checkpoint import Saver
@@ -226,6 +227,7 @@ class Loop:
         """Give all ranks the exact mean of their models; counted as training's communication."""
         self.traffic.counted(self.optimizer.merge)
 
+    @traced("evaluate")
     def evaluate(self, also: Callable[[], None] | None = None) -> Score:
         """Score of the exact average of all living ranks' models; all of them call it together.
 
@@ -251,6 +253,7 @@ class Loop:
             )
         return score
 
+    @traced("report")
     def _report(self, alone: bool) -> None:
         """Figures since the last report: of all ranks, or of this one, which then waits for nobody."""
         if not alone:

@@ -29,6 +29,7 @@ from pydec.privacy.accountant import (
     noise_for,
     version,
 )
+from pydec.trace import traced
 from pydec.train.batches import Batch, fetch
 from pydec.train.split import Indices
 from pydec.train.task import Task
@@ -233,6 +234,7 @@ class PrivateSteps:
             chosen = self._private.draw()
             yield fetch(self._dataset, self._share[chosen]) if len(chosen) else ((), None)
 
+    @traced("compute")
     def backward(self, batch: Batch) -> Tensor:
         """See ``PrivateGradients.backward``; the loss is NaN: nobody is to know it."""
         self._private.backward(*batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 import re
 import shutil
@@ -60,6 +61,17 @@ def test_one_run_is_one_page_of_its_own(tmp_path, capsys):
     for words in ("rank 1 lost: killed &lt;by&gt; a test", "certified checkpoint", "evicted", "toy:blobs"):
         assert words in text
     assert "#0102" not in text  # every colour is one of the page's
+
+
+def test_the_page_says_where_the_trace_is(tmp_path):
+    run = made(tmp_path / "run", done=False)
+    assert report(run) == 0
+    assert "trace.json" not in (run / "report.html").read_text()
+    (run / "trace").mkdir()
+    (run / "trace" / "rank-0.jsonl").write_text('{"pid":0}\n')
+    assert report(run) == 0
+    assert "trace.json: open it at" in (run / "report.html").read_text()
+    assert json.loads((run / "trace.json").read_text())["traceEvents"] == [{"pid": 0}]
 
 
 def test_several_runs_are_compared(tmp_path, monkeypatch):
