@@ -8,7 +8,7 @@ matrices is not added up in the order of a product of two.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -34,7 +34,7 @@ from pydec.train.loop import local_optimizer
 from pydec.train.split import Indices
 from pydec.train.task import Task
 
-_CHUNK_BYTES = 32 << 20  # of samples that are differentiated at once: they stay near the processor
+_CHUNK_BYTES = 8 << 20  # of samples that are differentiated at once: they stay near the processor
 _CLIP_EPSILON = 1e-6  # as torch.nn.utils.clip_grad_norm_ adds to a norm
 
 
@@ -88,6 +88,7 @@ class RowLearner:
         self.rows = batches.rows()
         self.flipped = batches.flipped
         self.wanted: Indices | None = None
+        self.finite = True
         self._of = of
         self._local = of.local(self)
 
@@ -102,7 +103,7 @@ class RowLearner:
         """Whether it is finite, or does not have to be."""
         if self.wanted is not None:
             self._of.differentiate()
-        if self._of.policy == "continue" or not kernels.count_nonfinite(self.g):
+        if self.finite or self._of.policy == "continue":
             return True
         if self._of.policy == "skip":
             return False
@@ -205,11 +206,15 @@ class Batched:
         """See ``Learners.make``."""
         self.x[rank] = self._arena.vector if like is None else like.numbers()
         self.g[rank] = 0.0
+        return RowLearner(self, rank, self.batches(rank, steps))
+
+    def batches(self, rank: int, steps: int = 0) -> Batches:
+        """A peer's, after as many."""
         whose = self._shares[rank], self._config.batch_size, self._config.seed, rank
-        batches = Batches(self._task.train, *whose)
-        batches.flipped = self._flipped(rank)
-        batches.skip(steps)
-        return RowLearner(self, rank, batches)
+        found = Batches(self._task.train, *whose)
+        found.flipped = self._flipped(rank)
+        found.skip(steps)
+        return found
 
     def leave(self, learner: Learner) -> None:
         """See ``Learners.leave``."""
@@ -218,39 +223,69 @@ class Batched:
 
     def differentiate(self) -> None:
         """Find the gradient and loss of all who have asked."""
-        waiting = list(self.asked.values())
+        waiting = [self.asked[rank] for rank in sorted(self.asked)]
         self.asked.clear()
-        width = self._config.batch_size * self._sample_bytes
-        chunk = max(1, _CHUNK_BYTES // max(1, width))
-        for start in range(0, len(waiting), chunk):
-            self._differentiate(waiting[start : start + chunk])
+        for start in range(0, len(waiting), self.chunk):
+            self._differentiate(waiting[start : start + self.chunk])
+
+    @property
+    def uniform(self) -> bool:
+        """Whether one call of ``descend`` takes a step on all rows at once."""
+        return self._plain and len(self._grouped) == 1
+
+    @property
+    def initial(self) -> Vector:
+        """The model that all begin with."""
+        return self._arena.vector
+
+    @property
+    def chunk(self) -> int:
+        """Peers that are differentiated at once."""
+        return max(1, _CHUNK_BYTES // max(1, self._config.batch_size * self._sample_bytes))
 
     def _differentiate(self, learners: Sequence[RowLearner]) -> None:
         rows = np.concatenate([learner.wanted for learner in learners if learner.wanted is not None])
+        flipped = [learner.flipped for learner in learners]
+        first, last = learners[0].rank, learners[-1].rank + 1
+        if len(learners) == last - first:  # neighbouring rows are used where they are
+            losses = self.derive(self._x[first:last], self._g[first:last], rows, flipped)
+        else:
+            ranks = torch.tensor([learner.rank for learner in learners])
+            gradients = torch.zeros(len(ranks), self.parameters)
+            losses = self.derive(self._x.index_select(0, ranks), gradients, rows, flipped)
+            self._g.index_copy_(0, ranks, gradients)
+        finite = not kernels.count_nonfinite(self.g[first:last].reshape(-1))
+        for learner, loss in zip(learners, losses, strict=True):
+            learner.wanted, learner.loss = None, loss
+            learner.finite = finite or not kernels.count_nonfinite(learner.g)
+
+    def derive(self, models: Tensor, gradients: Tensor, rows: Indices, flipped: Sequence[int]) -> list[float]:
+        """Gradients of models, each on its batch; the losses there.
+
+        Args:
+            models: shape (k, d).
+            gradients: shape (k, d), overwritten where there are parameters.
+            rows: numbers of all batches' samples, one batch after the other.
+            flipped: see ``Batches``, for every model.
+        """
         inputs, target = fetch(self._task.train, rows)
-        shape = len(learners), self._config.batch_size
+        shape = len(models), self._config.batch_size
         target = target.unflatten(0, shape)
-        for number, learner in enumerate(learners):
-            learner.wanted = None
-            if learner.flipped:
-                target[number] = learner.flipped - 1 - target[number]
-        ranks = torch.tensor([learner.rank for learner in learners])
-        models = self._x[ranks]
+        for number, classes in enumerate(flipped):
+            if classes:
+                target[number] = classes - 1 - target[number]
         parameters = {
             name: models[:, span.start : span.start + span.tensor.numel()].view(-1, *span.tensor.shape)
             for name, span in self._spans
         }
         found, losses = self._derived(parameters, tuple(part.unflatten(0, shape) for part in inputs), target)
-        gradients = torch.zeros_like(models)
         for name, span in self._spans:
             into = gradients[:, span.start : span.start + span.tensor.numel()]
-            into.copy_(found[name].reshape(len(learners), -1))
+            into.copy_(found[name].reshape(len(models), -1))
         if self._config.clip_norm:
             norms = gradients.square().sum(1, keepdim=True).sqrt()
             gradients *= (self._config.clip_norm / (norms + _CLIP_EPSILON)).clamp(max=1.0)
-        self._g[ranks] = gradients
-        for learner, loss in zip(learners, losses.tolist(), strict=True):
-            learner.loss = loss
+        return list(losses.tolist())
 
     def _derived(self, parameters: dict[str, Tensor], inputs: tuple[Tensor, ...], target: Tensor) -> Any:
         self._task.model.train()
@@ -288,7 +323,7 @@ class Batched:
 
 
 class _Sgd:
-    """torch.optim.SGD on a row, without dampening, Nesterov and maximize, in one or two passes.
+    """torch.optim.SGD on a row.
 
     Args:
         x, g: the row of the model and that of its gradient, which is lost.
@@ -306,12 +341,24 @@ class _Sgd:
         self._velocity = [aligned_floats(len(x) if group["momentum"] else 0) for x, _, group in self._parts]
 
     def step(self) -> None:
-        """v <- momentum v + (g + decay x); x <- x - lr v."""
+        """Of all parts."""
         for (x, g, group), velocity in zip(self._parts, self._velocity, strict=True):
-            if group["weight_decay"]:
-                kernels.mix([g, x], [1.0, group["weight_decay"]], out=g)
-            if group["momentum"]:
-                rates = {"momentum": group["momentum"], "lr": group["lr"]}
-                kernels.momentum_mix([x], [1.0], g, velocity, x, **rates)
-            else:
-                kernels.mix([x, g], [1.0, -group["lr"]], out=x)
+            descend(x, g, velocity, group)
+
+
+def descend(x: Vector, g: Vector, velocity: Vector, group: Mapping[str, Any]) -> None:
+    """A step of torch.optim.SGD without dampening, Nesterov and maximize, in one or two passes.
+
+    v <- momentum v + (g + decay x); x <- x - lr v.
+
+    Args:
+        x, velocity: shape (d,), updated; the velocity is empty without momentum.
+        g: shape (d,), lost.
+        group: the options.
+    """
+    if group["weight_decay"]:
+        kernels.mix([g, x], [1.0, group["weight_decay"]], out=g)
+    if group["momentum"]:
+        kernels.momentum_mix([x], [1.0], g, velocity, x, momentum=group["momentum"], lr=group["lr"])
+    else:
+        kernels.mix([x, g], [1.0, -group["lr"]], out=x)

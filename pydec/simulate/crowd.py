@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydec.errors import ConfigError
+from pydec.simulate.known import Known
 from pydec.simulate.rounds import Bodies
 from pydec.topology.base import Topology
 from pydec.topology.members import Members
@@ -115,7 +116,7 @@ class Crowd:
         self, topology: Topology, make: Callable[[int, int], Topology], churn: Churn, rounds: int, seed: int
     ) -> None:
         self.size = topology.size
-        self.first = Era(0, tuple(range(self.size)), topology, 0, seed)
+        self.first = Era(0, tuple(range(self.size)), Known(topology), 0, seed)
         self._make, self._churn, self._rounds, self._seed = make, churn, rounds, seed
         self._living = set(range(self.size))
         self._draws: OrderedDict[int, NDArray[np.float64]] = OrderedDict()
@@ -156,7 +157,7 @@ class Crowd:
             guests.setdefault(old[sponsor], []).append(rank)
         members = tuple(sorted([*old, *new]))
         seed = int(draw.integers(2**32))
-        topology = Members(self._make(len(members), seed), members, self.size, round)
+        topology = Known(Members(self._make(len(members), seed), members, self.size, round))
         current.next = Era(number, members, topology, round, seed, guests=guests)
         self._living.update(new)
 

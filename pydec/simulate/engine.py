@@ -7,6 +7,7 @@ no clock of the machine is read, so equal seeds give equal bits.
 
 from __future__ import annotations
 
+import gc
 import heapq
 import itertools
 import math
@@ -136,12 +137,16 @@ class Engine:
         for rank in era.members:
             peer = VirtualPeer(rank, self.learners.make(rank), era)
             self._settle_in(peer)
-        for peer in list(self.peers.values()):
-            self._resume(peer)
-        while self._events:
-            self.now_s, _, event = heapq.heappop(self._events)
-            event()
-            self.observer.look(self.now_s)
+        gc.freeze()  # all peers stay to the end: no collection needs to look through them
+        try:
+            for peer in list(self.peers.values()):
+                self._resume(peer)
+            while self._events:
+                self.now_s, _, event = heapq.heappop(self._events)
+                event()
+                self.observer.look(self.now_s)
+        finally:
+            gc.unfreeze()
 
     def at(self, time_s: float, event: Callable[[], None]) -> None:
         """Do something at a time; what is for the same time happens in the order in which it was asked."""
@@ -168,8 +173,9 @@ class Engine:
             if wait is not None:
                 self.at(self.now_s + wait, lambda: self._wake(peer))
                 return
-            for rank in sorted(peer.era.gone & peer.rounds.missing):  # known while it computed
-                peer.rounds.give_up(rank, dead=True)
+            if peer.era.gone:  # known while it computed
+                for rank in sorted(peer.era.gone & peer.rounds.missing):
+                    peer.rounds.give_up(rank, dead=True)
             if peer.rounds.missing:
                 peer.waiting, peer.waits_since_s = True, self.now_s
                 if self.rules.late_s < math.inf:

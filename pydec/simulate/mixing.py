@@ -101,6 +101,8 @@ class Mixing:
         seed: what they are drawn from.
         link: of every peer.
         paces: what a peer computes in every round.
+        x: the vectors, shape (n, length), which are then not drawn; this memory and as much again is mixed
+            to and fro.
 
     Attributes:
         rounds: mixed so far.
@@ -108,14 +110,24 @@ class Mixing:
         ready_s: when every peer has finished the last round, on the virtual clock, shape (n,).
     """
 
-    def __init__(self, topology: Topology, length: int, seed: int, link: Link, paces: Paces) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        length: int,
+        seed: int,
+        link: Link,
+        paces: Paces,
+        x: Matrix | None = None,
+    ) -> None:
         size = topology.size
         self.topology, self.length = topology, length
         self.rounds = self.bytes_sent = 0
         self.ready_s = np.zeros(size)
         self._link, self._paces = link, paces
-        self._x, self._next = (aligned_floats(size * length).reshape(size, length) for _ in range(2))
-        fill(self._x, seed)
+        self._x = aligned_floats(size * length).reshape(size, length) if x is None else x
+        self._next = aligned_floats(size * length).reshape(size, length)
+        if x is None:
+            fill(self._x, seed)
         self._runs: dict[
             int, list[Run] | None
         ] = {}  # of the rounds of a period; None where they are too many
@@ -131,33 +143,49 @@ class Mixing:
         return self._x
 
     def run(self, rounds: int) -> None:
-        """Mix so many rounds."""
+        """Compute and mix so many rounds."""
         for _ in range(rounds):
-            slot = self.rounds % self.topology.period if self.topology.period else self.rounds
-            rows: Rows | None = None
-            if slot not in self._runs:
-                if len(self._runs) >= _KEPT:
-                    self._runs.clear()
-                rows = rows_of(self.topology, self.rounds)
-                runs = rows.runs()
-                self._runs[slot] = runs if len(runs) * _LONG_RUN < len(self._x) else None
-                self._messages[slot] = int(rows.counts.sum())
-            known = self._runs[slot]
-            if rows is None and (known is None or self._timed):
-                rows = rows_of(self.topology, self.rounds)
-            if self._timed:
-                assert rows is not None
-                self._clock(rows)
-            else:
-                self.ready_s += self._paces.seconds(self.rounds)
-            if known is None:
-                assert rows is not None
-                self._gather(rows)
-            else:
-                self._mix(known)
-            self._x, self._next = self._next, self._x
-            self.bytes_sent += self._messages[slot] * self.message_bytes
-            self.rounds += 1
+            self.ready_s = self.ready_s + self._paces.seconds(self.rounds)
+            self.mix()
+
+    def mix(self, sent_s: NDArray[np.float64] | None = None) -> None:
+        """One round.
+
+        Args:
+            sent_s: when every peer begins to send, shape (n,); when it is ready if None.
+        """
+        slot, rows = self._look()
+        known = self._runs[slot]
+        if rows is None and (known is None or self._timed):
+            rows = rows_of(self.topology, self.rounds)
+        if self._timed:
+            assert rows is not None
+            self._clock(rows, self.ready_s if sent_s is None else sent_s)
+        if known is None:
+            assert rows is not None
+            self._gather(rows)
+        else:
+            self._mix(known)
+        self._x, self._next = self._next, self._x
+        self.bytes_sent += self._messages[slot] * self.message_bytes
+        self.rounds += 1
+
+    def _look(self) -> tuple[int, Rows | None]:
+        """The number of the coming round among those that are remembered; its rows, if it is new there."""
+        slot = self.rounds % self.topology.period if self.topology.period else self.rounds
+        if slot in self._runs:
+            return slot, None
+        if len(self._runs) >= _KEPT:
+            self._runs.clear()
+        rows = rows_of(self.topology, self.rounds)
+        runs = rows.runs()
+        self._runs[slot] = runs if len(runs) * _LONG_RUN < len(self._x) else None
+        self._messages[slot] = int(rows.counts.sum())
+        return slot, rows
+
+    def coming_bytes(self) -> int:
+        """What all will send in the coming round."""
+        return self._messages[self._look()[0]] * self.message_bytes
 
     @property
     def message_bytes(self) -> int:
@@ -193,10 +221,9 @@ class Mixing:
         with ThreadPoolExecutor(self._threads) as pool:
             list(pool.map(work, (pieces[i :: self._threads] for i in range(self._threads))))
 
-    def _clock(self, rows: Rows) -> None:
-        """When the round is over for every peer: compute, send, and wait for all neighbours."""
+    def _clock(self, rows: Rows, sent_s: NDArray[np.float64]) -> None:
+        """When the round is over for every peer: send, and wait for all neighbours."""
         link, n_bytes = self._link, self.message_bytes
-        self.ready_s = self.ready_s + self._paces.seconds(self.rounds)
         hears, k = np.nonzero(rows.weights > 0)
         if not len(hears):
             return
@@ -205,25 +232,30 @@ class Mixing:
         hears, sender = hears[order], sender[order]
         turn = np.arange(len(sender)) - np.searchsorted(sender, sender)
         up_s, down_s = n_bytes / link.up_bytes_per_s, n_bytes / link.down_bytes_per_s
-        begin_s = np.maximum(self.ready_s, self._up_free_s)
+        begin_s = np.maximum(sent_s, self._up_free_s)
         start_s = begin_s[sender] + turn * up_s
         sent = np.bincount(sender, minlength=len(begin_s))
         self._up_free_s = np.where(sent > 0, begin_s + sent * up_s, self._up_free_s)
         late_s = link.latency_s + link.jitter_s * self._draw.random(len(sender))
         head_s, tail_s = start_s + late_s, start_s + up_s + late_s
+        self.ready_s = self.ready_s.copy()
         for now in _turns(hears, head_s):
             who = hears[now]
             done = np.maximum(tail_s[now], np.maximum(head_s[now], self._down_free_s[who]) + down_s)
             self._down_free_s[who] = done
             self.ready_s[who] = np.maximum(self.ready_s[who], done)
 
-    def distance(self) -> float:
-        """Root mean square distance of the vectors to their mean."""
+    def mean(self) -> NDArray[np.float32]:
+        """Of all vectors, shape (length,)."""
         total = np.zeros(self.length)
         for part in _parts(self._x):
             total += part.sum(axis=0, dtype=np.float64)
-        mean = (total / len(self._x)).astype(np.float32)
-        squares = 0.0
+        found: NDArray[np.float32] = (total / len(self._x)).astype(np.float32)
+        return found
+
+    def distance(self) -> float:
+        """Root mean square distance of the vectors to their mean."""
+        mean, squares = self.mean(), 0.0
         for part in _parts(self._x):
             apart = part - mean
             squares += float(np.einsum("ij,ij->", apart, apart, dtype=np.float64))

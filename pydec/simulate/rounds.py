@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 
 from pydec.comm.frames import HEADER_BYTES
-from pydec.compress import draw_key
+from pydec.compress.keys import draw_begin, draw_more
 from pydec.compress.base import Bytes
 from pydec.gossip.base import Mixer
 from pydec.gossip.edges import EdgeMixer
@@ -41,7 +41,8 @@ class PeerRounds:
     """
 
     def __init__(self, rank: int, topology: Topology, mixers: Sequence[Mixer], seed: int) -> None:
-        self.rank, self.topology, self.seed = rank, topology, seed
+        self.rank, self.topology = rank, topology
+        self._keys = draw_begin(4, seed, rank)
         self.mixers = [mixer for mixer in mixers if len(mixer.x)]
         for mixer in self.mixers:
             mixer.place(rank, topology)
@@ -89,7 +90,7 @@ class PeerRounds:
             return {}
         by_listener: dict[int, list[Bytes]] = {peer: [] for peer in self.listeners}
         for number, (mixer, bucket) in enumerate(self._packets):
-            key = draw_key(self.seed, self.rank, self.round, number)
+            key = draw_more(self._keys, self.round, number)
             room = mixer.capacity(bucket)
             if isinstance(mixer, EdgeMixer):
                 self._own.append(_memory(0))

@@ -28,6 +28,7 @@ from pydec.simulate.observer import Observer, Row
 from pydec.simulate.paces import Paces
 from pydec.simulate.rounds import PeerRounds
 from pydec.simulate.scenario import ONE_BY_ONE, Scenario
+from pydec.simulate.together import Together
 from pydec.simulate.vectors import VectorLearner, Vectors
 from pydec.train import split, tasks
 from pydec.train.batches import labels_of
@@ -36,6 +37,7 @@ from pydec.train.determinism import reproducible
 from pydec.train.split import Indices
 from pydec.train.task import Task
 
+_BATCHES_BYTES = 4_000  # one peer's order of its samples
 _OBJECTS_BYTES = 24_000  # Python's own, of one peer's rules, mixers, batches and events
 _DEFAULT_ERA = 10
 
@@ -134,6 +136,11 @@ class Simulation:
     def _budget(self) -> Budget:
         """From one peer's rule and mixers, made for the purpose."""
         plan, scenario = self.scenario.plan, self.scenario
+        if self._in_step:
+            return Budget(
+                scenario.peers,
+                {"model": self.learners.peer_bytes + 4 * self.learners.parameters, "batches": _BATCHES_BYTES},
+            )
         if scenario.at_once:
             rows = round(24 * (1 + plan.topology.messages_per_round))
             return Budget(scenario.peers, {"vectors": 8 * scenario.vectors, "graph": rows})
@@ -164,9 +171,10 @@ class Simulation:
             NonFiniteError, PeerLost: as a run of ranks would.
         """
         started_s = time.perf_counter()
-        rows, found, models = (
-            self._mixed(show, keep) if self.scenario.at_once else self._simulated(show, keep)
-        )
+        simulate = self._together if self._in_step else self._simulated
+        if self.scenario.at_once:
+            simulate = self._mixed
+        rows, found, models = simulate(show, keep)
         plan = self.scenario.plan
         summary = {
             "peers": self.scenario.peers,
@@ -194,6 +202,38 @@ class Simulation:
             "finished": scenario.peers,
         }
         return rows, found, dict(enumerate(mixing.x)) if keep else {}
+
+    @property
+    def _in_step(self) -> bool:
+        """Whether ``together`` does all peers at once."""
+        return (
+            self.scenario.plain
+            and isinstance(self.learners, Batched)
+            and self.learners.uniform
+            and self.config.nan_policy != "skip"  # whoever leaves a step out is not in step
+        )
+
+    def _together(self, show: Callable[[Row], None], keep: bool) -> Found:
+        scenario, config = self.scenario, self.config
+        assert isinstance(self.learners, Batched)
+        link, kind, _ = scenario.parts
+        paces = Paces(kind, scenario.step_s, scenario.peers, config.seed)
+        with reproducible(config.threads):
+            peers = Together(config, scenario.plan, self.learners, link, paces)
+            rows = peers.run(show)
+            outcome = peers.outcome()
+        found = {
+            **outcome,
+            "train_loss": next((row["loss"] for row in reversed(rows) if "loss" in row), math.nan),
+            "virtual_s": float(peers.mixing.ready_s.max()),
+            "waited_s": float(peers.waited_s.mean()),
+            "bytes_sent": peers.mixing.bytes_sent,
+            "finished": scenario.peers,
+            "died": 0,
+            "joined": 0,
+            "late": 0,
+        }
+        return rows, found, dict(enumerate(peers.mixing.x)) if keep else {}
 
     def _simulated(self, show: Callable[[Row], None], keep: bool) -> Found:
         scenario, config = self.scenario, self.config

@@ -177,16 +177,20 @@ class Scenario:
         return robustness(replace(self.train, algorithm=self.algorithm), _Seat(self.peers, self.train.seed))
 
     @cached_property
-    def at_once(self) -> bool:
-        """Whether it is plain gossip of vectors, which ``mixing`` does for all peers of a round at once."""
+    def plain(self) -> bool:
+        """Whether it is plain gossip, without compression, of honest peers that all stay and are waited for."""
         plan = self.plan
         return bool(
-            self.vectors
-            and type(plan.algorithm) is DPSGD
+            type(plan.algorithm) is DPSGD
             and plan.compressor.lossless
-            and plan.local_steps == plan.control.most == 1
+            and plan.control.most == 1
             and not (self.parts[2].leave or self.late_s or self.liars)
         )
+
+    @property
+    def at_once(self) -> bool:
+        """Whether ``mixing`` does all peers' vectors at once."""
+        return bool(self.vectors and self.plain and self.plan.local_steps == 1)
 
     @property
     def liars(self) -> tuple[int, ...]:

@@ -45,6 +45,10 @@ class Members(Topology):
         since = round - self.start
         return since % self.period if self.period else max(0, since)
 
+    def place_round(self, round: int) -> int:
+        """Which round of the places' topology that is."""
+        return self._slot(round)
+
     def _row(self, rank: int, slot: int) -> tuple[float, dict[int, float]]:
         if rank not in self._place:
             return 1.0, {}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pydec.topology.base import Matrix, Topology
 from pydec.topology.circulant import Circulant
+from pydec.topology.members import Members
 from pydec.topology.spectrum import DENSE_SIZES, ritz_values
 
 
@@ -123,6 +124,12 @@ def sparse_round(topology: Topology, round: int) -> SparseRound:
         return SparseRound(
             np.full(n, weights[0]), np.arange(n + 1) * k, ranks, np.array(weights[1:])[order].ravel()
         )
+    if isinstance(topology, Members):
+        places, members = sparse_round(topology.places, topology.place_round(round)), np.array(topology.members)
+        own = np.ones(topology.size)
+        own[members] = places.own
+        hearers = np.repeat(members, np.diff(places.starts))
+        return SparseRound.from_entries(own, hearers, members[places.ranks], places.values)
     rows = [topology.row(rank, round) for rank in range(topology.size)]
     return SparseRound.from_rows([own for own, _ in rows], [heard for _, heard in rows])
 

@@ -147,7 +147,7 @@ def fetch(dataset: Dataset[Any], indices: Indices) -> Batch:
         batch = cast("Callable[[Tensor], Any]", whole)(torch.from_numpy(indices))
     elif isinstance(dataset, TensorDataset):
         rows = torch.from_numpy(indices)
-        batch = tuple(tensor[rows] for tensor in dataset.tensors)
+        batch = tuple(tensor.index_select(0, rows) for tensor in dataset.tensors)
     else:
         batch = default_collate([dataset[int(i)] for i in indices])
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
