@@ -48,7 +48,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="no task: every peer has a vector of D numbers, and gossips",
     )
     learn.add_argument("--data", metavar="DIR", help="directory of the task's data")
-    learn.add_argument("--steps", type=count, metavar="N", help="of every peer; rounds with --vectors (20)")
+    learn.add_argument(
+        "--steps",
+        type=count,
+        metavar="N",
+        help="of every peer (the task's, at least 50; rounds with --vectors: 20)",
+    )
     learn.add_argument("--epochs", type=positive, metavar="X", help="passes of every peer over its share")
     learn.add_argument("--batch-size", type=count, metavar="N", help="samples per peer and step")
     learn.add_argument(

@@ -41,10 +41,11 @@ class PeerMixer(Mixer):
     def place(self, rank: int, topology: Topology) -> None:
         """Make room for everyone who will be met: the partners of one period, or all ranks."""
         self._rank, self._topology = rank, topology
-        others = [other for other in range(topology.size) if other != rank]
         rounds = range(topology.period)
-        listeners = {peer for t in rounds for peer in topology.listeners(rank, t)} if rounds else others
-        heard = {peer for t in rounds for peer in topology.neighbors(rank, t)} if rounds else others
+        listeners = {peer for t in rounds for peer in topology.listeners(rank, t)}
+        heard = {peer for t in rounds for peer in topology.neighbors(rank, t)}
+        if not rounds:
+            listeners = heard = {*range(topology.size)} - {rank}
         self.told = {peer: floats_beside(self.x, len(self.x)) for peer in sorted(listeners)}
         self.known = {peer: floats_beside(self.x, len(self.x)) for peer in sorted(heard)}
 

@@ -355,6 +355,8 @@ class Engine:
         for era in eras:
             era.gone.update(era.places.intersection(lost))
         for peer in list(self.peers.values()):
+            if peer.rounds.missing.isdisjoint(lost):
+                continue
             if peer.waiting and peer.living and peer.era in eras:
                 for rank in lost:
                     peer.rounds.give_up(rank, dead=True)

@@ -59,17 +59,17 @@ class Known(Topology):
         return found
 
     @cached_property
-    def degree(self) -> int:  # type: ignore[override]  # asked for once a peer
+    def degree(self) -> int:
         """Of the topology."""
         return self._of.degree
 
     @cached_property
-    def messages_per_round(self) -> float:  # type: ignore[override]
+    def messages_per_round(self) -> float:
         """Of the topology."""
         return self._of.messages_per_round
 
     @cached_property
-    def is_symmetric(self) -> bool:  # type: ignore[override]
+    def is_symmetric(self) -> bool:
         """As the topology."""
         return self._of.is_symmetric
 

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from pydec.errors import ConfigError
 from pydec.topology.base import Topology
-from pydec.topology.schedule import SparseRound
+from pydec.topology.schedule import SparseRound, sparse_round
 from pydec.topology.spectrum import DENSE_SIZES
 
 EXACT_PEERS = 256
 MOST_MESSAGES = 1 << 22
 """Messages of one round up to which rows are looked at: a complete graph of 2,048."""
-_COLUMNS = 16
+_COLUMNS = 16  # of normal vectors; fewer where they are longer than 2^15: half a million numbers
+_NUMBERS = 1 << 19
 _STARTS = 8  # rounds of a period from which decay is followed
 _SETTLED = 1e-9  # of the squared distance that there was: the rest of the sum is below what is shown
 _ROUNDS = 3000
@@ -102,8 +103,7 @@ def rounds_of(topology: Topology) -> Iterator[SparseRound]:
         if topology.period and number >= topology.period:
             yield kept[number % topology.period]
         else:
-            rows = [topology.row(rank, number) for rank in range(topology.size)]
-            made = SparseRound.from_rows([own for own, _ in rows], [heard for _, heard in rows])
+            made = sparse_round(topology, number)
             if topology.period:
                 kept.append(made)
             yield made
@@ -131,7 +131,7 @@ def mixing(topology: Topology, most_rounds: int = _ROUNDS) -> Mixing:
     if topology.is_static and topology.is_symmetric and n <= DENSE_SIZES:
         spectrum = tuple(np.linalg.eigvalsh(topology.weights(0))[:-1].tolist())
         most_rounds = min(most_rounds, _SPECTRAL_ROUNDS)
-    products = (1 + topology.messages_per_round) * n * min(n, _COLUMNS)
+    products = (1 + topology.messages_per_round) * n * min(n, columns(n))
     most_rounds = min(most_rounds, max(64, int(_WORK / products)))
     starts = _starts(topology)
     rounds = rounds_of(topology)
@@ -141,6 +141,11 @@ def mixing(topology: Topology, most_rounds: int = _ROUNDS) -> Mixing:
     padded = [curve + [0.0] * (longest - len(curve)) for curve in curves]
     left = tuple(float(value) for value in np.mean(padded, axis=0))
     return Mixing(n, left, longest <= most_rounds, spectrum)
+
+
+def columns(n: int) -> int:
+    """How many vectors of n peers are followed at once."""
+    return max(2, min(_COLUMNS, _NUMBERS // n))
 
 
 def _starts(topology: Topology) -> list[int]:
@@ -157,7 +162,7 @@ def _curve(
     if n <= EXACT_PEERS:
         x = np.eye(n)
     else:
-        x = np.random.default_rng(start).standard_normal((n, _COLUMNS))
+        x = np.random.default_rng(start).standard_normal((n, columns(n)))
     x -= x.mean(axis=0)
     whole = float(np.einsum("ij,ij->", x, x))
     curve = [1.0]

@@ -6,14 +6,14 @@ peer has the same bits. Who calls decides when a packet has arrived, and gives u
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import numpy as np
 
 from pydec.comm.frames import HEADER_BYTES
-from pydec.compress.keys import draw_begin, draw_more
 from pydec.compress.base import Bytes
+from pydec.compress.keys import draw_begin, draw_more
 from pydec.gossip.base import Mixer
 from pydec.gossip.edges import EdgeMixer
 from pydec.gossip.memory import ALIGNMENT
@@ -77,8 +77,8 @@ class PeerRounds:
         self._arrived = {peer: bodies for peer, bodies in early.items() if peer in self._heard}
         self.missing = self._heard.keys() - self._arrived.keys()
 
-    def _bury(self, dead: Collection[int]) -> None:
-        for peer in sorted(set(dead) - self._buried):
+    def _bury(self, dead: AbstractSet[int]) -> None:
+        for peer in sorted(dead - self._buried):
             self._buried.add(peer)
             for mixer in self.mixers:
                 mixer.lose(peer)
@@ -127,7 +127,7 @@ class PeerRounds:
             return False  # what it has sent counts; the next round leaves it out
         self.missing.discard(peer)
         if dead:
-            self._bury([peer])
+            self._bury({peer})
         return True
 
     def finish(self) -> None:

@@ -40,6 +40,7 @@ from pydec.train.task import Task
 _BATCHES_BYTES = 4_000  # one peer's order of its samples
 _OBJECTS_BYTES = 24_000  # Python's own, of one peer's rules, mixers, batches and events
 _DEFAULT_ERA = 10
+_LEAST_STEPS = 50  # unless so many are asked for: five eras
 
 
 Found = tuple[list[Row], dict[str, Any], dict[int, Vector]]
@@ -100,6 +101,9 @@ class Simulation:
         share = task.samples // scenario.peers
         if not config.batch_size and 1 <= share < task.defaults.batch_size:
             config = replace(config, batch_size=share)
+        if not (config.steps or config.epochs):
+            most = config.resolve(task, scenario.peers).steps  # few where many peers share the samples
+            config = replace(config, steps=max(_LEAST_STEPS, most))
         config = config.resolve(task, scenario.peers)
         each = scenario.gradients == "each" or (scenario.gradients == "auto" and scenario.peers <= ONE_BY_ONE)
         made = (Each if each else Batched)(

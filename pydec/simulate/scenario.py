@@ -178,7 +178,7 @@ class Scenario:
 
     @cached_property
     def plain(self) -> bool:
-        """Whether it is plain gossip, without compression, of honest peers that all stay and are waited for."""
+        """Whether it is plain gossip, without compression, of honest peers that stay and are waited for."""
         plan = self.plan
         return bool(
             type(plan.algorithm) is DPSGD

@@ -120,4 +120,3 @@ class Together:
     def outcome(self) -> dict[str, float]:
         """Distance and scores at the end."""
         return {"consensus_distance": self.mixing.distance(), **self._evaluate()}
-

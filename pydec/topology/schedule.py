@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydec.topology.base import Matrix, Topology
 from pydec.topology.circulant import Circulant
 from pydec.topology.members import Members
+from pydec.topology.random_matching import RandomMatching
 from pydec.topology.spectrum import DENSE_SIZES, ritz_values
 
 
@@ -79,8 +80,14 @@ class SparseRound:
         out = self.own[column] * x
         hears = np.flatnonzero(np.diff(self.starts))  # reduceat has no empty sums
         if hears.size:
-            terms = self.values[column] * x[self.ranks]
-            out[hears] += np.add.reduceat(terms, self.starts[hears], axis=0)
+            terms = np.take(x, self.ranks, axis=0)
+            terms *= self.values[column]
+            if hears.size < terms.shape[0]:
+                terms = np.add.reduceat(terms, self.starts[hears], axis=0)
+            if hears.size == out.shape[0]:
+                out += terms
+            else:
+                out[hears] += terms
         return out
 
     @cached_property
@@ -125,11 +132,20 @@ def sparse_round(topology: Topology, round: int) -> SparseRound:
             np.full(n, weights[0]), np.arange(n + 1) * k, ranks, np.array(weights[1:])[order].ravel()
         )
     if isinstance(topology, Members):
-        places, members = sparse_round(topology.places, topology.place_round(round)), np.array(topology.members)
+        places, members = (
+            sparse_round(topology.places, topology.place_round(round)),
+            np.array(topology.members),
+        )
         own = np.ones(topology.size)
         own[members] = places.own
         hearers = np.repeat(members, np.diff(places.starts))
         return SparseRound.from_entries(own, hearers, members[places.ranks], places.values)
+    if isinstance(topology, RandomMatching):
+        partners = topology.partners(round)
+        paired = np.flatnonzero(partners != np.arange(topology.size))
+        own = np.ones(topology.size)
+        own[paired] = 0.5
+        return SparseRound.from_entries(own, paired, partners[paired], np.full(paired.size, 0.5))
     rows = [topology.row(rank, round) for rank in range(topology.size)]
     return SparseRound.from_rows([own for own, _ in rows], [heard for _, heard in rows])
 

@@ -7,11 +7,13 @@ import pytest
 
 from pydec import topology
 from pydec.simulate import mixing
+from pydec.simulate.known import Known
 from pydec.simulate.mixing import Mixing, rows_of
 from pydec.simulate.network import Link, link
 from pydec.simulate.paces import Paces, make
 from pydec.simulate.run import Simulation
 from pydec.simulate.scenario import Scenario
+from pydec.topology.members import Members
 from pydec.topology.schedule import sparse_round
 from pydec.train.config import TrainConfig
 
@@ -61,6 +63,18 @@ def test_a_sparse_round_is_that_round(name):
             assert found.row(rank) == (own, heard)
             rows = rows_of(graph, round)
             assert rows.heard[rank, : len(heard)].tolist() == list(heard)
+
+
+@pytest.mark.parametrize("name", ["one-peer-exponential", "base-k", "random-matching", "epidemic"])
+@pytest.mark.parametrize("start", [0, 3])
+def test_rows_that_are_looked_up_are_those_of_the_graph(name, start):
+    members = (1, 2, 5, 6, 7, 10, 12)
+    graph = Members(topology.make(name, size=len(members)), members, 13, start)
+    known = Known(graph)
+    for round in (start, start + 1, start + 2, start + 9, start):
+        for rank in range(13):
+            assert known.row(rank, round) == graph.row(rank, round)
+            assert known.listeners(rank, round) == graph.listeners(rank, round)
 
 
 def test_exact_in_finite_time():

@@ -47,9 +47,7 @@ def test_in_step_has_the_bits_times_and_bytes_of_one_by_one(monkeypatch, options
 def test_stragglers_are_waited_for_as_one_by_one():
     config = TrainConfig(BLOBS, steps=7, threads=1, compressor="none")
     world = {**WORLD, "stragglers": "lognormal:0.5"}
-    mine, theirs = (
-        Simulation(Scenario(20, config, late_s=late_s, **world)).run() for late_s in (0.0, 1e6)
-    )
+    mine, theirs = (Simulation(Scenario(20, config, late_s=late_s, **world)).run() for late_s in (0.0, 1e6))
     for name in ("virtual_s", "waited_s"):  # but that links receive in the order of rounds, not of arrival
         assert mine.summary[name] == pytest.approx(theirs.summary[name], rel=1e-2), name
 
@@ -58,3 +56,12 @@ def test_a_gradient_that_is_not_finite_names_its_peer():
     config = TrainConfig(f"{BLOBS}:bad=true", steps=2, threads=1, compressor="none")
     with pytest.raises(NonFiniteError, match="peer 0 "):
         Simulation(Scenario(20, config, **WORLD)).run()
+
+
+def test_a_length_that_nobody_gives_is_long_enough_to_see_something():
+    base = {"threads": 1, "compressor": "none"}
+    lengths = [
+        Simulation(Scenario(20, TrainConfig(BLOBS, **base, **given))).config.steps
+        for given in ({}, {"epochs": 3.0}, {"steps": 2})
+    ]
+    assert lengths == [50, 3, 2]
