@@ -9,7 +9,7 @@ deterministic local cluster and MPI run the same code.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -93,6 +93,9 @@ class Mixer(ABC):
             total: the sum of this rank's row of weights, its own included; 1 but for rounding,
                 unless only the columns of the topology's matrices sum to 1.
         """
+
+    def judge_by(self, loss: Callable[[Vector], float]) -> None:  # noqa: B027  # most judge nobody
+        """Take the loss of a model on the batch of the coming step, for rules that ask for it."""
 
     def restart(self) -> None:  # noqa: B027  # most keep nothing of other ranks
         """See ``Rule.restart``."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 from pydec.compress.base import Compressor, Vector
-from pydec.gossip import Algorithm, Gradients, Rule
-from pydec.gossip.robust import RobustMixer
+from pydec.gossip import Algorithm, Gradients, Mixer, Rule
 from pydec.optim.arena import Arena, Span
 from pydec.optim.gradients import FlatGradients
 from pydec.optim.places import compressor_at
@@ -82,12 +81,10 @@ def take_step(
     return loss
 
 
-def let_judge(held: Held, loss: Callable[[], float]) -> None:
+def let_judge(held: Held, mixers: Iterable[Mixer], loss: Callable[[], float]) -> None:
     """Give robust rules the loss on the batch of this step; see ``DecentralizedOptimizer.judge``."""
-    for part in held.parts:
-        for mixer in part.rule.mixers:
-            if isinstance(mixer, RobustMixer):
-                mixer.judge = partial(_loss_of, held, mixer.x, loss)
+    for mixer in mixers:
+        mixer.judge_by(partial(_loss_of, held, mixer.x, loss))
 
 
 def _loss_of(held: Held, x: Any, loss: Callable[[], float], model: Any) -> float:

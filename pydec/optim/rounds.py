@@ -151,7 +151,7 @@ class Rounds:
 
     def judge(self, loss: Callable[[], float]) -> None:
         """See ``DecentralizedOptimizer.judge``."""
-        let_judge(self, loss)
+        let_judge(self, self.mixers, loss)
 
     def counts(self) -> Counts:
         """What robust rules have left out so far."""

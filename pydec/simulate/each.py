@@ -72,7 +72,8 @@ class EachLearner:
             self._random = torch.get_rng_state()
         self.loss = loss.item()
         if self._judged:
-            let_judge(self, partial(loss_of, self.task, batch))
+            mixers = [mixer for part in self.parts for mixer in part.rule.mixers]
+            let_judge(self, [*mixers, *self.beside], partial(loss_of, self.task, batch))
 
     def gradient(self) -> bool:
         """Look at it, as the optimiser of a rank does."""

@@ -15,7 +15,7 @@ from pydec.comm.view import View
 from pydec.errors import ConfigError
 from pydec.gossip import Algorithm, make_robust
 from pydec.gossip.robust import RPEL, default_rule
-from pydec.gossip.robust.lying import Lying
+from pydec.gossip.robust.lying import MOST_RANKS, Lying
 from pydec.optim import DecentralizedOptimizer
 from pydec.peer import Peer
 from pydec.topology.base import Topology, topologies
@@ -132,6 +132,12 @@ def robustness(config: TrainConfig, peer: Seat) -> Byzantine | None:
     f = most_heard(topology, ranks)
     algorithm = _algorithm(config, topology, ranks, f)
     attack = attacks.make(config.attack or "alie") if ranks else None
+    if attack is not None and attack.needs_graph and (not topology.is_static or peer.size > MOST_RANKS):
+        raise ConfigError(
+            f"--attack {config.attack} aims at the weakest cut of the honest ranks' graph, which must stay "
+            f"and have at most {MOST_RANKS} ranks, and {config.topology} has {peer.size} or changes from "
+            "round to round; use complete or random-regular:degree=6, or another attack, such as sparse-alie"
+        )
     solved = topology.is_static and peer.size <= _MOST_SOLVED
     mu = connectivity(topology, ranks) if solved else None
     if mu is not None and mu < _CONNECTED and peer.size - len(ranks) > 1:

@@ -36,8 +36,10 @@ def clouds():
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("attack", ["alie", "nan"])
-def test_liars_under_mpirun_do_not_keep_the_others_from_learning(mpirun, tmp_path, attack):
+@pytest.mark.parametrize(
+    ("attack", "rule"), [("alie", "cs-plus"), ("nan", "cs-plus"), ("sparse-alie", "ubar")]
+)
+def test_liars_under_mpirun_do_not_keep_the_others_from_learning(mpirun, tmp_path, attack, rule):
     (tmp_path / "clouds.py").write_text(CLOUDS)
     words = [
         "clouds:clouds",
@@ -46,7 +48,7 @@ def test_liars_under_mpirun_do_not_keep_the_others_from_learning(mpirun, tmp_pat
         "--topology",
         "complete",
         "--aggregate",
-        "cs-plus",
+        rule,
         "--run-dir",
         "run",
     ]

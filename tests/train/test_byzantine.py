@@ -94,7 +94,8 @@ def test_a_robust_run_learns_under_every_attack(tmp_path, attack):
 
 
 @pytest.mark.parametrize(
-    "rule", ["gts", "nna", "ios", "nnm+trimmed-mean", "auto", "ubar:rho=0.6", "clipped-gossip"]
+    "rule",
+    ["gts", "nna", "ios", "nnm+trimmed-mean", "auto", "ubar", "bridge", "balance:gamma=2", "clipped-gossip"],
 )
 def test_rules_learn_under_a_strong_attack_and_plain_gossip_does_not(tmp_path, rule):
     attack = {"byzantine": "1,4", "attack": "sign-flip:scale=5"}
@@ -189,6 +190,7 @@ def test_f_comes_from_the_graph_and_the_liars():
         ({"byzantine": "0,4", "aggregate": "clipped-gossip:radius=1", "topology": "ring"}, "cut ring of 8"),
         ({"byzantine": "1,2,3", "aggregate": "nna:f=1", "topology": "complete"}, "tolerates f=1 .* hears 3"),
         ({"byzantine": "1", "aggregate": "nna", "topology": "hierarchical"}, "averages nodes first"),
+        ({"byzantine": "1", "attack": "spectral", "topology": "epidemic:s=4"}, "weakest cut.* changes from"),
         ({"byzantine": "1", "algorithm": "gradient-tracking"}, "send the models themselves"),
     ],
 )  # fmt: skip

@@ -73,6 +73,8 @@ class Attack(ABC):
 
     flips_labels: ClassVar[bool] = False
     """Whether the liar trains on wrong labels, c - 1 - y of c classes."""
+    needs_graph: ClassVar[bool] = False
+    """Whether ``Scene.fiedler`` must be there: the honest ranks' graph is known, and stays."""
 
     @abstractmethod
     def craft(self, scene: Scene) -> Vector:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,7 @@ class Spectral(Attack):
     2025, arXiv:2410.10418 (spectral heterogeneity).
     """
 
+    needs_graph: ClassVar[bool] = True
     scale: float = 0.0
 
     def craft(self, scene: Scene) -> Vector:

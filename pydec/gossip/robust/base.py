@@ -79,7 +79,7 @@ class RobustMixer(AverageMixer):
 
     Attributes:
         counts: what was left out so far.
-        judge: the loss of a model on the own batch, for rules that ask; set by the optimiser.
+        judge: the loss of a model on the own batch, for rules that ask; see ``judge_by``.
     """
 
     forgiving: ClassVar[bool] = True
@@ -93,6 +93,10 @@ class RobustMixer(AverageMixer):
         self._rule, self._screen = rule, Screen()
         self._own = aligned_floats(0)
         self._spare: list[Vector] = []
+
+    def judge_by(self, loss: Judge) -> None:
+        """See ``Mixer``."""
+        self.judge = loss
 
     @property
     def state_bytes(self) -> int:

@@ -7,7 +7,7 @@ another, the graph, and the rule in use. In its first round, when it has heard n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from pydec.gossip.memory import aligned_bytes
 from pydec.gossip.rule import LocalOptimizer, Rule
 from pydec.topology.base import Topology
 
-_MOST_RANKS = 1024  # whose graph is taken apart for its Fiedler vector
+MOST_RANKS = 1024
+"""Ranks whose graph is taken apart for its Fiedler vector."""
 _COPIED = (
     "budget", "averages", "tolerates_loss", "after_death", "lossless", "needs_lr", "needs_gradient",
     "takes_step", "plain_mixing", "asynchronous", "windowed", "robust", "asks_loss", "adaptive", "order",
@@ -57,6 +58,7 @@ class LyingMixer(EdgeMixer):
         self._memory: dict[int, dict[str, Any]] = {}
         self._fiedler: dict[int, float] = {}
         self._topology: Topology | None = None
+        self._loss: Callable[[Vector], float] | None = None
 
     def place(self, rank: int, topology: Topology) -> None:
         """Whoever may ever listen needs room for a packet of its own."""
@@ -65,9 +67,14 @@ class LyingMixer(EdgeMixer):
         others = topology.listeners(rank, 0) if topology.is_static else range(topology.size)
         self.meet(rank, [peer for peer in others if peer != rank])
         honest = [peer for peer in range(topology.size) if peer not in self._lying.liars]
-        if topology.is_static and len(honest) >= 2 and topology.size <= _MOST_RANKS:
+        if topology.is_static and len(honest) >= 2 and topology.size <= MOST_RANKS:
             graph = topology.weights(0)[np.ix_(honest, honest)]
             self._fiedler = dict(zip(honest, fiedler_vector((graph + graph.T) / 2).tolist(), strict=True))
+
+    def judge_by(self, loss: Callable[[Vector], float]) -> None:
+        """Victims are taken to judge as this rank does: nobody knows their batches."""
+        self._loss = loss
+        self._inner.judge_by(loss)
 
     def open(self, total: float) -> None:
         """The lies of the last round are used up."""
@@ -147,6 +154,8 @@ class LyingMixer(EdgeMixer):
         mixer = self._lying.honest.mixer(x, plain, self._degree)
         mixer.place(peer, self._topology)
         mixer.round = self.round
+        if self._loss is not None:
+            mixer.judge_by(self._loss)
         row = self._topology.row(peer, self.round)[1]
         sent = {rank: lie if rank in self._lying.liars else self._heard.get(rank) for rank in row}
         packets = {rank: vector for rank, vector in sent.items() if vector is not None}
