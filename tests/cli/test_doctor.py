@@ -102,6 +102,7 @@ def test_limits_of_an_mpi_are_notes():
     assert "SERIALIZED" in threads.value
     assert faults.state == "note"
     assert faults.fix
+    assert doctor.check_mpi({**limited, "ulfm": True})[2].value.startswith("not with MPICH: when a rank dies")
     assert hosts.name == "lost hosts"
 
 

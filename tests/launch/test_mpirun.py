@@ -32,6 +32,8 @@ def test_mpich_gets_what_it_knows():
     assert flags(Job(4, ("true",), "a:2,b:2"), kind="MPICH") == [
         *("mpirun", "-n", "4", "-hosts", "a:2,b:2", "true")
     ]
+    argv = arguments(Job(2, ("true",), "a,b"), "mpirun", "MPICH", 2, agent="/bin/sh")
+    assert argv[-5:] == ["-launcher", "ssh", "-launcher-exec", "/bin/sh", "true"]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +101,15 @@ def test_the_mpirun_beside_this_python_comes_first(tmp_path, monkeypatch):
         find_mpirun("/nonexistent/python")
     with pytest.raises(SetupError, match="does not run"):
         family("/nonexistent/mpirun")
+
+
+def test_a_script_that_would_keep_signals_from_the_ranks_is_passed_by(tmp_path):
+    for name in ("mpirun", "mpiexec.hydra"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    assert find_mpirun(str(tmp_path / "python")) == str(tmp_path / "mpiexec.hydra")
+    (tmp_path / "mpirun").write_bytes(b"\x7fELF")
+    assert find_mpirun(str(tmp_path / "python")) == str(tmp_path / "mpirun")
 
 
 def test_a_stranger_is_refused(tmp_path):

@@ -43,17 +43,22 @@ def test_standard_input_is_empty():
 
 
 @pytest.mark.parametrize(
-    ("signum", "forwarded", "status"),
-    [(signal.SIGTERM, "SIGUSR1", 143), (signal.SIGINT, "SIGUSR2", 130), (signal.SIGUSR1, "SIGUSR1", 143)],
+    ("signum", "forwarded", "status", "launcher"),
+    [
+        (signal.SIGTERM, "SIGUSR1", 143, "mpirun"),
+        (signal.SIGINT, "SIGUSR2", 130, "mpirun"),
+        (signal.SIGUSR1, "SIGUSR1", 143, "mpirun"),
+        (signal.SIGINT, "SIGUSR1", 130, "mpiexec"),
+    ],
 )
-def test_a_stop_is_forwarded_and_named(tmp_path, signum, forwarded, status, capfd):
+def test_a_stop_is_forwarded_and_named(tmp_path, signum, forwarded, status, launcher, capfd):
     ready = tmp_path / "ready"
     code = (
         f"import signal, sys, pathlib; signal.signal(signal.{forwarded}, lambda *_: sys.exit(9));"
         f"pathlib.Path({str(ready)!r}).touch(); signal.pause()"
     )
     send_when(ready, signum)
-    assert supervise(code) == status
+    assert supervise(code, launcher=launcher) == status
     name = "SIGINT" if signum == signal.SIGINT else "SIGTERM"
     assert capfd.readouterr().err == f"pydec: stopped by {name}\n"
 
@@ -160,6 +165,25 @@ def test_another_start_helps_where_something_was_lost(code, fault, reason):
         outcome = Supervisor([sys.executable, "-c", f"import os, sys; {code}"], os.environ).outcome(signals)
     assert (outcome.fault, outcome.reason) == (fault, reason)
     assert (outcome.status == 0) == (not reason)
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("sys.exit(9)", True),  # MPICH's, of a rank that was killed
+        ("sys.exit(255)", True),  # Intel's
+        ("sys.exit(3)", False),  # a rank's own
+        ("print('pydec: error: x', file=sys.stderr); sys.exit(255)", False),
+    ],
+)
+def test_mpiexec_s_status_tells_of_a_death_where_no_rank_gives_a_reason(code, fault, capfd):
+    with Signals() as signals:
+        outcome = Supervisor([sys.executable, "-c", SAY + code], os.environ, launcher="mpiexec").outcome(
+            signals
+        )
+    assert (outcome.status, outcome.fault) == (1, fault)
+    assert fault == ("a rank died, and mpiexec ended with status" in outcome.reason)
+    capfd.readouterr()
 
 
 DIED = "sys.stderr.write('srun: error: n2: task 1: Killed\\n'); "
