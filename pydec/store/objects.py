@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -22,13 +22,13 @@ from blake3 import blake3
 
 from pydec.disk import DISK, Buffer, Disk, naming
 from pydec.errors import ChunkError, StoreError
+from pydec.store.syncing import sync_files, sync_names
 
 MOST_BYTES = 4 << 20
 """Of one object."""
 T = TypeVar("T")
 _SYNCS = 4  # files that wait for the disk at the same time
 _MOST_OPEN = 64
-_FEW = 2
 
 
 class Reader(Protocol):
@@ -300,9 +300,8 @@ class Batch:
                 if self._objects.make_folder(path.parent):
                     with self._lock:
                         self._unsynced.add(self._objects.base)
-                self._disk.remove(temporary)
                 try:
-                    descriptor = self._disk.write_new(temporary, data)
+                    descriptor = self._write_new(temporary, data)
                 except OSError:
                     with contextlib.suppress(OSError):
                         self._disk.remove(temporary)
@@ -318,7 +317,8 @@ class Batch:
         """See ``Objects.commit``."""
         try:
             with naming(self._objects.base, "written", StoreError):
-                self._each(self._disk.sync, [descriptor for descriptor, _ in self._pending.values()])
+                descriptors = [descriptor for descriptor, _ in self._pending.values()]
+                sync_files(self._disk, descriptors, self._objects.submit)
                 for digest, (descriptor, temporary) in list(self._pending.items()):
                     path = self._objects.path(digest)
                     self._disk.close(descriptor)
@@ -329,7 +329,7 @@ class Batch:
                         self._disk.remove(temporary)
                         raise
                     self._unsynced.add(path.parent)
-                self._each(self._disk.sync_directory, sorted(self._unsynced))
+                sync_names(self._disk, self._objects.base, sorted(self._unsynced), self._objects.submit)
                 self._unsynced.clear()
                 self._begun.clear()
         except StoreError:
@@ -363,19 +363,13 @@ class Batch:
             self._objects.quarantine(digest)
         return same
 
-    def _each(self, action: Callable[[T], None], items: Sequence[T]) -> None:
-        """Do something to all, several at a time; the first error is raised once none is under way.
-
-        A few are done here: who commits one object may itself be a thread that the others would wait for.
-        """
-        if len(items) <= _FEW:
-            for item in items:
-                action(item)
-            return
-        errors = [future.exception() for future in [self._objects.submit(action, item) for item in items]]
-        for error in errors:
-            if error is not None:
-                raise error
+    def _write_new(self, temporary: Path, data: Buffer) -> int:
+        """A temporary file, in place of one that a killed process of the same number may have left."""
+        try:
+            return self._disk.write_new(temporary, data)
+        except FileExistsError:
+            self._disk.remove(temporary)
+            return self._disk.write_new(temporary, data)
 
 
 def _of_another(temporary: str) -> bool:

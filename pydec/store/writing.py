@@ -1,16 +1,18 @@
 """Many objects one after the other at the speed of the disk: sealed, hashed and written in threads.
 
-Who fills chunks waits for hash or disk only where these are slower than it. Objects become durable in
-batches, in the order in which they were put, while the next ones are written; memory is some chunks.
+Who fills chunks waits for hash or disk only where these are slower than it, and what can be read anywhere is
+read by the threads, too. Objects become durable in batches, in the order in which they were put, while the
+next ones are written; memory is some chunks.
 """
 
 from __future__ import annotations
 
-import contextlib
 import queue
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from typing import NamedTuple
 
 from pydec.crypto.vault import OVERHEAD_BYTES
@@ -19,8 +21,8 @@ from pydec.store.erasure import Code
 from pydec.store.objects import Batch, Objects, at_once, digest_of
 from pydec.store.shard import PIECE_BYTES
 
-_BATCH = 32  # objects that are committed together; each is an open file until then
-_ROOMS = 6  # chunks that are being filled or written
+_BATCH = 64  # objects that are committed together; each is an open file until then
+_AHEAD = 8  # chunks that wait for a thread or are in one
 _COMMITS = 2  # that wait for the disk
 
 
@@ -62,9 +64,9 @@ class Writer:
         code: Code | None = None,
     ) -> None:
         self._objects, self._seal, self._number, self._code = objects, seal, first_chunk, code
-        self._room_bytes, self._rooms = chunk_bytes + OVERHEAD_BYTES, 0
+        self._chunk_bytes, self._rooms = chunk_bytes, list[memoryview]()
         self._per_batch = max(1, _BATCH // (1 if code is None else code.fragments))
-        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self._ahead = threading.Semaphore(_AHEAD)
         self._committer: ThreadPoolExecutor | None = None
         self._commits: deque[Future[None]] = deque()
         self._error: BaseException | None = None
@@ -78,13 +80,33 @@ class Writer:
         Raises:
             StoreError: the disk is full or fails, now or at a chunk before.
         """
-        future = self._objects.submit(self._write, self._batch, self.room, n_bytes, self._number)
-        self._number += 1
-        self._written.append(future)
-        self._shard.append(future)
-        if len(self._written) == self._per_batch:
-            self._commit(None)
+        room = self.room
         self.room = self._next_room()
+        self._submit(self._write, room, n_bytes)
+
+    def put_span(self, read_at: Callable[[int, memoryview], None], n_bytes: int) -> None:
+        """Put chunks that are read by the threads that write them; return when all are read.
+
+        What one thread reads, hashes and writes stays in one processor's cache.
+
+        Args:
+            read_at: fills a room with the bytes from an offset.
+            n_bytes: of whole chunks.
+
+        Raises:
+            StoreError: as for ``put``, or what ``read_at`` raised.
+        """
+        read: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        begun = 0
+        try:
+            for at in range(0, n_bytes, self._chunk_bytes):
+                self._submit(self._read_and_write, partial(read_at, at), read)
+                begun += 1
+        finally:
+            errors = [read.get() for _ in range(begun)]
+        for error in errors:
+            if error is not None:
+                raise error
 
     def end_shard(self, index_of: IndexOf, done: Done) -> None:
         """Put the index of the chunks since the last shard.
@@ -121,7 +143,34 @@ class Writer:
             self._committer.shutdown()
             self._committer = None
 
-    def _write(self, batch: Batch, room: memoryview, n_bytes: int, number: int) -> Chunk:
+    def _submit(self, action: Callable[..., Chunk], *values: object) -> None:
+        if len(self._written) == self._per_batch:
+            self._commit(None)
+        self._ahead.acquire()
+        future = self._objects.submit(action, self._batch, self._number, *values)
+        future.add_done_callback(lambda _: self._ahead.release())
+        self._number += 1
+        self._written.append(future)
+        self._shard.append(future)
+
+    def _read_and_write(
+        self,
+        batch: Batch,
+        number: int,
+        fill: Callable[[memoryview], None],
+        read: queue.SimpleQueue[BaseException | None],
+    ) -> Chunk:
+        room, error = self._next_room(), None
+        try:
+            fill(room[: self._chunk_bytes])
+        except BaseException as found:
+            error = found
+            raise
+        finally:
+            read.put(error)
+        return self._write(batch, number, room, self._chunk_bytes)
+
+    def _write(self, batch: Batch, number: int, room: memoryview, n_bytes: int) -> Chunk:
         try:
             if self._seal is not None:
                 sealed = self._seal(number, room[:n_bytes])
@@ -133,7 +182,7 @@ class Writer:
             fragments = b"".join(map(batch.put, self._code.encode(chunk)))
             return Chunk(digest_of(chunk), n_bytes, fragments, b"")
         finally:
-            self._free.put(room)
+            self._rooms.append(room)
 
     def _pieces(self, chunk: memoryview) -> bytes:
         if self._seal is not None or len(chunk) <= PIECE_BYTES:
@@ -169,9 +218,8 @@ class Writer:
             raise
 
     def _next_room(self) -> memoryview:
-        if self._rooms < _ROOMS:
-            with contextlib.suppress(queue.Empty):
-                return self._free.get_nowait()
-            self._rooms += 1
-            return page_aligned(self._room_bytes)
-        return self._free.get()
+        """The room that was used last, as that is in some cache yet."""
+        try:
+            return self._rooms.pop()
+        except IndexError:
+            return page_aligned(self._chunk_bytes + OVERHEAD_BYTES)

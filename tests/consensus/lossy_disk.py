@@ -41,10 +41,13 @@ class LossyDisk(Disk):
     """Files in memory.
 
     Of the calls that change something number ``fail_at`` raises ``error``, or stops the machine, half-way.
+    ``whole`` says whether the file system can be synced as one.
     """
 
-    def __init__(self, seed: int = 0, fail_at: int = -1, error: int | None = None) -> None:
-        self.rng = random.Random(seed)
+    def __init__(
+        self, seed: int = 0, fail_at: int = -1, error: int | None = None, whole: bool = True
+    ) -> None:
+        self.rng, self.whole = random.Random(seed), whole
         self.fail_at, self.error, self.calls = fail_at, error, 0
         self.files: dict[Path, File] = {}
         self.durable_names: dict[Path, File] = {}
@@ -137,6 +140,15 @@ class LossyDisk(Disk):
         file = self.opened[descriptor]
         file.durable, file.pending = bytes(file.seen), []
 
+    def sync_file_system(self, descriptor):
+        if self.whole:
+            if self._changes():
+                self._stop()
+            for file in self.files.values():
+                file.durable, file.pending = bytes(file.seen), []
+            self.durable_names = dict(self.files)
+        return self.whole
+
     def lock(self, descriptor, *, shared=False):
         file = self.opened[descriptor]
         for other in self.locked.keys() & self.opened.keys():
@@ -160,6 +172,9 @@ class LossyDisk(Disk):
 
     def exists(self, path):
         return path in self.files
+
+    def open_directory(self, path):
+        return 0
 
     def sync_directory(self, path):
         if self._changes():

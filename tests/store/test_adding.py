@@ -245,6 +245,16 @@ def test_equal_chunks_are_stored_once(store, tmp_path):
     assert before <= 4
 
 
+def test_equal_large_files_share_their_chunks_whatever_their_names(store, tmp_path):
+    content = random.Random(7).randbytes((2 << 20) + 500)
+    folder = write(tmp_path / "in", {b"a": content, b"another": content, b"b": b"x" * 100})
+    samples = put(store, folder)
+    assert dict(values(samples)) == {b"a": content, b"another": content, b"b": b"x" * 100}
+    assert len(list(store.objects.names())) <= len(content) // CHUNK + 6
+    export(samples, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(folder)
+
+
 def test_removing_frees_what_nobody_else_needs(store, tmp_path):
     one = put(
         store, write(tmp_path / "in", {b"a": b"x" * CHUNK * 8, b"b": random.Random(5).randbytes(9000)}), "one"

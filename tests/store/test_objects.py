@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
+from pydec.disk import Disk
 from pydec.errors import ChunkError, StoreError
+from pydec.store import syncing
 from pydec.store.objects import MOST_BYTES, Objects, digest_of
 from tests.consensus.lossy_disk import Crash, LossyDisk
 
@@ -93,12 +96,14 @@ def writes(objects: Objects) -> list[bytes]:
     return names
 
 
-def test_no_failing_call_leaves_half_an_object():
-    calls = LossyDisk()
+@pytest.mark.parametrize("at_once", [True, False], ids=["synced at once", "synced one by one"])
+def test_no_failing_call_leaves_half_an_object(at_once, monkeypatch):
+    monkeypatch.setattr(syncing, "_MANY", 3)
+    calls = LossyDisk(whole=at_once)
     names = writes(Objects(AT, calls, syncs=1))
     for at in range(calls.calls):
         for error in (errno.ENOSPC, errno.EIO):
-            disk = LossyDisk(seed=at, fail_at=at, error=error)
+            disk = LossyDisk(seed=at, fail_at=at, error=error, whole=at_once)
             objects = Objects(AT, disk, syncs=1)
             with pytest.raises(StoreError, match="full" if error == errno.ENOSPC else "cannot be written"):
                 writes(objects)
@@ -108,12 +113,14 @@ def test_no_failing_call_leaves_half_an_object():
             assert [objects.get(name)[:1] for name in writes(objects)] == [b"\0", b"\1", b"\2", b"\3"]
 
 
-def test_a_crash_at_any_call_leaves_whole_objects_or_damage_that_is_seen():
-    calls = LossyDisk()
+@pytest.mark.parametrize("at_once", [True, False], ids=["synced at once", "synced one by one"])
+def test_a_crash_at_any_call_leaves_whole_objects_or_damage_that_is_seen(at_once, monkeypatch):
+    monkeypatch.setattr(syncing, "_MANY", 3)
+    calls = LossyDisk(whole=at_once)
     names = writes(Objects(AT, calls, syncs=1))
     for at in range(calls.calls):
         for seed in range(5):
-            disk = LossyDisk(seed=seed, fail_at=at)
+            disk = LossyDisk(seed=seed, fail_at=at, whole=at_once)
             with pytest.raises(Crash):
                 writes(Objects(AT, disk, syncs=1))
             disk.crash()
@@ -124,6 +131,28 @@ def test_a_crash_at_any_call_leaves_whole_objects_or_damage_that_is_seen():
             writes(objects)
             disk.crash()
             assert [Objects(AT, disk, syncs=1).get(name)[0] for name in names] == [0, 1, 2, 3]
+
+
+def test_a_temporary_file_of_a_killed_process_of_this_number_is_in_nobodys_way(objects):
+    batch = objects.batch()
+    path = objects.path(digest_of(b"abc"))
+    path.parent.mkdir()
+    path.with_name(f".{path.name[:16]}.{os.getpid()}-{id(batch):x}.tmp").write_bytes(b"ab")
+    assert batch.put(b"abc") == digest_of(b"abc")
+    batch.commit()
+    assert objects.get(digest_of(b"abc")) == b"abc"
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_files_are_synced_one_by_one_where_the_file_system_is_not_known(objects, monkeypatch):
+    synced = []
+    monkeypatch.setattr(syncing, "_MANY", 3)
+    monkeypatch.setattr("pydec.disk._SYNCED_WHOLE", frozenset())
+    monkeypatch.setattr(Disk, "sync", lambda self, descriptor: synced.append(descriptor))
+    names = [objects.put(bytes([n])) for n in range(5)]
+    objects.commit()
+    assert len(synced) == 5
+    assert [objects.get(name) for name in names] == [bytes([n]) for n in range(5)]
 
 
 def whole(objects: Objects, names: list[bytes]) -> None:

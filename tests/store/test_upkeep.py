@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pydec.errors import ConfigError, StoreError
-from pydec.store import adding
+from pydec.store import adding, syncing
 from pydec.store.adding import add
 from pydec.store.inputs.base import Sample
 from pydec.store.journal import unfinished
@@ -133,9 +133,10 @@ def adds(disk: LossyDisk) -> Store:
     return store
 
 
-@pytest.fixture
-def small_shards(monkeypatch):
+@pytest.fixture(params=[100, 3], ids=["synced one by one", "synced at once"])
+def small_shards(request, monkeypatch):
     monkeypatch.setattr(adding, "SHARD_BYTES", 2 * CHUNK)
+    monkeypatch.setattr(syncing, "_MANY", request.param)
 
 
 @pytest.mark.usefixtures("small_shards")

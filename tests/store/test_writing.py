@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import threading
+import time
 
 import pytest
 
@@ -83,6 +84,58 @@ def test_what_is_sealed_is_named_by_what_is_on_the_disk(tmp_path):
     writer.close()
     objects.close()
     assert found == [Chunk(digest_of(b"7:cba"), 5, b"", b""), Chunk(digest_of(b"8:fed"), 5, b"", b"")]
+
+
+@pytest.mark.parametrize("syncs", [1, 4])
+def test_a_span_is_put_chunk_by_chunk_among_others(tmp_path, syncs):
+    objects, found = opened(tmp_path, syncs=syncs), []
+    writer = Writer(objects, CHUNK)
+    data = random.Random(0).randbytes(40 * CHUNK)
+
+    def read_at(offset: int, room: memoryview) -> None:
+        room[:] = data[offset : offset + len(room)]
+
+    def index_of(chunks: list[Chunk]) -> bytes:
+        found.extend(chunk.name for chunk in chunks)
+        return b"index"
+
+    fill(writer, b"before")
+    writer.put_span(read_at, len(data))
+    fill(writer, b"after")
+    writer.end_shard(index_of, lambda *_: None)
+    writer.finish()
+    writer.close()
+    assert b"".join(map(objects.get, found)) == b"before" + data + b"after"
+    objects.close()
+
+
+@pytest.mark.parametrize("syncs", [1, 4])
+def test_a_span_that_cannot_be_read_is_an_error_once_no_thread_reads_it(tmp_path, syncs):
+    objects, reading = opened(tmp_path, syncs=syncs), []
+    writer = Writer(objects, CHUNK)
+
+    def read_at(offset: int, room: memoryview) -> None:
+        reading.append(offset)
+        if offset == 3 * CHUNK:
+            raise StoreError("gone")
+        time.sleep(0.001)
+        reading.remove(offset)
+
+    with pytest.raises(StoreError, match="gone"):
+        writer.put_span(read_at, 20 * CHUNK)
+    assert reading == [3 * CHUNK]
+    fill(writer, b"after")
+    told = []
+
+    def end() -> None:
+        writer.end_shard(lambda found: b"index", lambda *_: told.append(1))
+        writer.finish()
+
+    with pytest.raises(StoreError, match="gone"):
+        end()
+    writer.close()
+    objects.close()
+    assert told == []
 
 
 @pytest.mark.parametrize("room_for", [0, 1, 31, 40, 69])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -33,10 +33,23 @@ class Stream:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A value that is too large to hold, any part of which can be read.
+
+    Args:
+        n_bytes: its length.
+        read_at: fills a room with the bytes from an offset; from any thread. StoreError: they cannot be read.
+    """
+
+    n_bytes: int
+    read_at: Callable[[int, memoryview], None]
+
+
+@dataclass(frozen=True)
 class Sample:
     """One sample: the bytes of each field."""
 
-    values: tuple[Buffer | Stream, ...]
+    values: tuple[Buffer | Stream | Span, ...]
 
 
 @dataclass(frozen=True)
@@ -128,22 +141,20 @@ class Watched:
             yield piece
         self.check()
 
-    def views(self) -> Iterator[memoryview]:
-        """The same in one piece of memory, each until the next is asked for: fresh memory costs more.
+    def read_at(self, offset: int, room: memoryview) -> None:
+        """Fill a room with its bytes from an offset; from any thread, and wherever else it is read.
 
         Raises:
-            StoreError: it cannot be read, or has changed.
+            StoreError: it cannot be read, or ends before, and so has changed.
         """
-        room = memoryview(bytearray(READ_BYTES))
-        while n_bytes := self._read_into(room):
-            yield room[:n_bytes]
-        self.check()
-
-    def _read_into(self, room: memoryview) -> int:
-        try:
-            return os.readv(self.file.fileno(), [room])
-        except OSError as error:
-            raise StoreError(f"{self.path!r} cannot be read: {error.strerror}") from None
+        while room:
+            try:
+                count = os.preadv(self.file.fileno(), [room], offset)
+            except OSError as error:
+                raise StoreError(f"{self.path!r} cannot be read: {error.strerror}") from None
+            if not count:
+                raise self._changed()
+            room, offset = room[count:], offset + count
 
     def read(self, n_bytes: int) -> bytes:
         """The next bytes, fewer at the end.

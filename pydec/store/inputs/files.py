@@ -11,7 +11,7 @@ import numpy as np
 from blake3 import blake3
 
 from pydec.errors import StoreError
-from pydec.store.inputs.base import READ_BYTES, Sample, Stream, Watched, mark_of
+from pydec.store.inputs.base import READ_BYTES, Sample, Span, Watched, mark_of
 from pydec.store.manifest import Field, Kind, Source
 
 IMAGES = (b".bmp", b".gif", b".jpeg", b".jpg", b".png", b".ppm", b".tif", b".tiff", b".webp")
@@ -75,7 +75,7 @@ class Files:
                 content = b"".join(file.pieces())
                 yield Sample((path, content, *label))
             else:
-                yield Sample((path, Stream(status.st_size, file.views()), *label))
+                yield Sample((path, Span(status.st_size, file.read_at), *label))
                 file.check()
 
     def _walk(self) -> Iterator[Entry]:
