@@ -87,9 +87,9 @@ class Pipeline:
     ) -> V:
         """The average.
 
-        Vectors that are not finite, too large or too old are left out first and counted. f stays what it
-        is as long as the rest allows it, and is never lowered by more than the number of those that were left
-        out for what they hold: they were among the f. With fewer the own model is given back, and counted.
+        Vectors that are not finite, too large or too old are left out first and counted. Those that no honest
+        rank sends (``Screen.proven``) were among the f, so of the rest f less their number may be anything:
+        the rule is told that. With too few for it the own model is given back, and counted.
 
         Args:
             vectors: n >= 1 vectors of shape (d,), contiguous, all float32, float64, float16 or bfloat16.
@@ -114,25 +114,28 @@ class Pipeline:
         mine = None if own is None else views_of([own])[0]
         into: Any = room_like(_detached(vectors[0]), len(views[0])) if out is None else _detached(out)
         fresh = self.screen.fresh(len(views), ages, self.counts)
-        kept, mine, gram, squared = self._sound([views[k] for k in fresh], mine)
-        bad = len(fresh) - len(kept)
-        most = self.most(len(kept)) if kept else -1
-        if most < max(0, self.f - bad):
+        kept, mine, gram, squared, proven = self._sound([views[k] for k in fresh], mine)
+        f = max(0, self.f - proven)
+        if not kept or self.most(len(kept)) < f:
             self._keep(mine, into, len(views), len(kept))
         else:
             x = Inputs(kept, mine, gram, squared=squared)
             draw = np.random.Generator(np.random.PCG64([self.seed, self.calls]))
             for part in self.before:
-                x = x.mixed(part.matrix(x, min(part.f, most), draw))
-            self.rule.reduce(x, min(self.rule.f, most), into)
+                x = x.mixed(part.matrix(x, min(part.f, f), draw))
+            self.rule.reduce(x, min(self.rule.f, f), into)
         return cast(V, into)
 
-    def _sound(self, views: list[Any], own: Any) -> tuple[list[Any], Any, Matrix | None, Weights | None]:
-        """The vectors that count, the own model, their Gram matrix about it if asked for, its diagonal."""
+    def _sound(self, views: list[Any], own: Any) -> tuple[list[Any], Any, Matrix | None, Weights | None, int]:
+        """The vectors that count, the own model, their Gram matrix about it if asked for, its diagonal.
+
+        And how many are proven to be of the f: none where the own model is no measure of the others.
+        """
         if not views:
-            return [], own, None, None
+            return [], own, None, None, 0
         gram: Matrix | None = None
-        if own is not None and kernels.count_nonfinite(own):
+        lost = own is not None and kernels.count_nonfinite(own) > 0
+        if lost:
             own = None  # nothing can be measured from it, nor is it worth keeping
         if self._geometric:
             gram = gram_of(views, own)
@@ -145,12 +148,13 @@ class Pipeline:
         for k in np.flatnonzero(~finite):
             finite[k] = kernels.count_nonfinite(views[k]) == 0  # of float64, squares alone may overflow
         sound = self.screen.sound(squared, finite, self.counts)
+        proven = 0 if lost else self.screen.proven(squared, finite)
         if sound.all():
-            return views, own, gram, squared
+            return views, own, gram, squared, proven
         where = np.flatnonzero(sound)
         if gram is not None:
             gram = gram[np.ix_(where, where)]
-        return [views[k] for k in where], own, gram, squared[where]
+        return [views[k] for k in where], own, gram, squared[where], proven
 
     def _keep(self, own: Any, out: Any, n: int, left: int) -> None:
         if own is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydec.errors import ConfigError
 
 LARGEST = 1e18
-"""Distance beyond which squares overflow float32."""
+"""Distance beyond which squares overflow float32; no two honest models are so far apart."""
 
 
 @dataclass
@@ -73,6 +73,19 @@ class Screen:
         kept = [k for k, age in enumerate(ages) if self.max_age is None or age <= self.max_age]
         counts.stale += n - len(kept)
         return kept
+
+    @staticmethod
+    def proven(squared: NDArray[np.float64], finite: NDArray[np.bool_]) -> int:
+        """How many vectors no honest rank has sent: those not finite, or farther than ``LARGEST``.
+
+        Each was one of the f that may be anything, so at most f less that many are among the rest. An old
+        vector, or one beyond a smaller ``max_norm``, may be an honest rank's and proves nothing.
+
+        Args:
+            squared, finite: as for ``sound``.
+        """
+        with np.errstate(invalid="ignore"):
+            return int((~finite | ~(squared <= LARGEST**2)).sum())
 
     def sound(
         self, squared: NDArray[np.float64], finite: NDArray[np.bool_], counts: Counts

@@ -30,7 +30,7 @@ def test_bad_vectors_are_left_out_of_every_rule_and_counted(name, value):
     bad[7] = value
     rule = aggregate.make(spec(name, 1))
     got = rule([*x[:3], bad, *x[3:]])
-    np.testing.assert_array_equal(got, aggregate.make(spec(name, 1))(x))
+    np.testing.assert_array_equal(got, aggregate.make(spec(name, 0))(x))  # who sent it was the one of f = 1
     expected = Counts(over_norm=1) if np.isfinite(value) else Counts(nonfinite=1)
     assert rule.counts == expected
 
@@ -56,7 +56,23 @@ def test_an_own_model_that_is_not_finite_is_replaced_by_the_others_average():
             rule([own] * 7, own=own)
 
 
-def test_f_is_lowered_by_no_more_than_what_was_left_out_for_its_content():
+@pytest.mark.parametrize("name", ["trimmed-mean:f=2", "nnm+median:f=2", "krum:f=2"])
+def test_f_is_lowered_by_what_no_honest_rank_sends_and_by_nothing_else(name):
+    x, nan = honest(9), np.full(D, np.nan, np.float32)
+    told = [aggregate.make(name.replace("2", str(f))) for f in (0, 1, 2)]
+    for bad in (1, 2, 3):
+        np.testing.assert_array_equal(told[2]([*x, *[nan] * bad]), told[max(0, 2 - bad)](x))
+    own, far = x[0], x[0] + np.float32(1000)
+    near = aggregate.make(
+        name, screen=Screen(max_norm=100)
+    )  # of the user's own: an honest one may be farther
+    np.testing.assert_array_equal(near([*x, far], own=own), told[2](x, own=own))
+    aged = aggregate.make(name, screen=Screen(max_age=3))
+    np.testing.assert_array_equal(aged([*x, far], ages=[0] * 9 + [4]), told[2](x))
+    np.testing.assert_array_equal(told[2]([nan, *x], own=nan), told[2](x))  # its own fault, not another's
+
+
+def test_where_too_few_are_left_for_f_there_is_no_average():
     x, nan = honest(4), np.full(D, np.nan, np.float32)
     rule = aggregate.make("trimmed-mean:f=2")
     one_left = aggregate.make("trimmed-mean:f=1")(x)

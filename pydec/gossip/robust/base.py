@@ -3,8 +3,10 @@
 A rule sees how far the neighbours' models are from the own one, as they arrived, and says with which weight
 a_j each of them counts: x_i <- x_i + sum_j a_j (q_j - q_i), q what the packets hold. Distances are taken in
 one pass over all packets, of integer codes without decoding them. What is malformed, not finite or too far is
-left out before any rule and counted; it was one of the f liars then. A neighbour that is late or gone is left
-out too, and f stays. Where too few are left the own model is kept.
+left out before any rule and counted: no honest rank sends it, so at most f less that many liars are left. A
+neighbour that is late or gone, or whose packet an exchange did not take, is left out too, and f stays: it
+need not be a liar, or an audit that runs the round again has not heard it. Where too few are left the own
+model is kept.
 
 Distances are those of a whole vector: of all parameters of one type, not of a bucket.
 """
@@ -47,7 +49,7 @@ class Heard:
     Args:
         distances: of the neighbours' models to the own one, shape (m,).
         weights: what the graph gives to them, shape (m,).
-        f: how many of them may be anything; at most what m allows.
+        f: how many of them may be anything.
         round: of gossip.
         norm: length of the own model.
         gram: inner products of the neighbours' models about the own one, shape (m, m).
@@ -112,7 +114,7 @@ class RobustMixer(AverageMixer):
         sound = self._screen.sound(squared, np.isfinite(squared), self.counts)
         where = np.flatnonzero(sound)
         left = [bodies[k] for k in where]
-        f = self.f if self._fits(len(left), self.f) else max(0, self.f - (len(packets) - len(left)))
+        f = max(0, self.f - (len(packets) - len(left)))  # what no honest rank sends came from one of the f
         if not left or not self._fits(len(left), f):
             self.counts.kept_own += 1
             return
