@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 
 from pydec.comm.team import rank_of
 from pydec.consensus.attestation import Attestation
-from pydec.consensus.driver import Driver
+from pydec.consensus.driver import Driver, Receipt
 from pydec.consensus.state.chain import ChainState
 from pydec.consensus.transactions import Attested, Audit, Beacon, sign
 from pydec.crypto.hashing import sha256
@@ -61,10 +62,10 @@ class LedgerCourt:
             LedgerError: no quorum answers.
         """
         height = 2 + int(table(self._peer, [self._driver.head[0]]).max())
+        if not speaks(self._peer) and self._is_unseen():
+            self._say(step)
         while speaks(self._peer) and self._driver.head[0] < height:
-            account = self._state.accounts[self._key.public]
-            body = Beacon(max(step, account.round + 1))
-            beacon = self._driver.submit(sign(self._key, self._state.chain_id, account.sequence, body))
+            beacon = self._say(step)
             with suppress(TransactionError):  # a block has changed the account meanwhile
                 self._driver.wait([beacon], self._timeout_s, self._peer.check)
         self._driver.wait_for_height(height, self._timeout_s, self._peer.check)
@@ -73,6 +74,18 @@ class LedgerCourt:
             if state.height == newest:
                 break
         return state.recent[height - newest] if newest > height else head
+
+    def _say(self, step: int) -> Future[Receipt]:
+        account = self._state.accounts[self._key.public]
+        body = Beacon(max(step, account.round + 1))
+        return self._driver.submit(sign(self._key, self._state.chain_id, account.sequence, body))
+
+    def _is_unseen(self) -> bool:
+        """Whether the chain might soon hold this rank for absent: draws make blocks, and who is slow is in
+        no certificate.
+        """
+        state = self._state
+        return 2 * (state.height - state.accounts[self._key.public].seen) > state.rules.downtime_blocks
 
     def convict(self, place: int, step: int, guilty: bool, digest: bytes) -> bool | None:
         """Put a quorum's finding on the ledger; see ``Court``.

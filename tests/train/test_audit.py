@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from pydec.consensus.replay import replayed
 from pydec.crypto.hashing import sha256
 from pydec.errors import ConfigError, FrameError
 from pydec.gossip.witness import Said
@@ -80,6 +82,15 @@ def test_those_who_heard_a_liar_are_audited_before_and_after_it_is_out_and_found
     assert found["accountable"]["slashed"] == [3]
     assert [gone["rank"] for gone in found["evicted"]] == [3]
     assert found["audits"]["audited"] >= 4 * (RANKS - 1)
+
+
+def test_ranks_whose_votes_come_late_show_the_ledger_that_they_live(toy):
+    """Every draw makes blocks, with a quorum's votes; who is in none for long could be held for absent."""
+    options = {"log_every": 1, "steps": 14, "eval_every": 14, "keep_last": 0, "compressor": "none"}
+    found = trained(toy, 4, audit=0.01, **options)["ledger"]
+    accounts = replayed(Path("ledger/rank-0")).state.accounts.values()
+    assert found["evicted"] == []
+    assert [account.round > 0 for account in accounts] == [True] * 4
 
 
 def test_an_auditor_that_accuses_without_reason_is_not_believed_again(toy, monkeypatch):
