@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from pydec.train.rundir import RunDir
 
     if not (args.run_dir / "checkpoints").is_dir():
-        raise ConfigError(f"{args.run_dir} has no checkpoints: it is no run directory")
+        raise ConfigError(f"{args.run_dir} has no checkpoints; name the --run-dir of a run")
     store = Store(RunDir(args.run_dir))
     if args.action == "show":
         return _show(store, args)
@@ -156,7 +156,9 @@ def _write(path: Path, pieces: Iterable[memoryview]) -> None:
             os.fsync(file.fileno())
         temporary.rename(path)
     except OSError as error:
-        raise SetupError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise SetupError(
+            f"{path} cannot be written: {error.strerror or error}; choose another directory with --out"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")

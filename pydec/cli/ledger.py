@@ -78,16 +78,18 @@ def run(args: argparse.Namespace) -> int:
         LedgerError: the directory holds no ledger, or a damaged or forged one; file and height are named.
     """
     if args.blocks is not None and (args.action != "follow" or args.blocks < 1):
-        raise ConfigError("--blocks goes with follow and is at least 1")
+        raise ConfigError(f"--blocks goes with follow, from 1 on, got {args.action} --blocks {args.blocks}")
     if args.height is not None and (args.action not in ("show", "export") or args.height < 1):
-        raise ConfigError("--height goes with show and export and is at least 1")
+        raise ConfigError(
+            f"--height goes with show and export, from 1 on, got {args.action} --height {args.height}"
+        )
     if args.action != "committee" and (args.seats is not None or args.faulty is not None):
-        raise ConfigError("--seats and --faulty go with committee")
+        raise ConfigError(f"--seats and --faulty go with committee, not with {args.action}")
     ranks = nodes_of(args.directory)
     if args.action in _SAYS:
         return _roles(args, ranks[0] if ranks else args.directory)
     if args.words or args.key or args.passphrase_from:
-        raise ConfigError(f"ledger {args.action} takes a directory and no role or key")
+        raise ConfigError(f"ledger {args.action} takes a directory and no role or key; leave them out")
     if args.action == "verify":
         return _verify(args, ranks or [args.directory])
     if ranks:

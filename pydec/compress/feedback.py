@@ -96,5 +96,7 @@ def check_state(key: str, saved: Any) -> Vector:
             f"error feedback state {key!r} must be a float32 vector, got {array.dtype} of shape {array.shape}"
         )
     if not np.all(np.isfinite(array)):
-        raise ConfigError(f"error feedback state {key!r} has NaN or infinite entries; it was damaged")
+        raise ConfigError(
+            f"error feedback state {key!r} has NaN or infinite entries; load another, or begin without it"
+        )
     return np.array(array, order="C")

@@ -139,7 +139,8 @@ def load(path: Path) -> Genesis:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(
-            f"genesis {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+            f"genesis {path} cannot be read: {getattr(error, 'strerror', None) or error}; every node "
+            "of the chain has it"
         ) from None
     try:
         return parse(json.loads(text))

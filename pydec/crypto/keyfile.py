@@ -58,7 +58,9 @@ def create(path: Path, key: SigningKey, passphrase: str | None = None) -> None:
     except FileExistsError:
         raise ConfigError(f"key file {path} exists and is never replaced; choose another name") from None
     except OSError as error:
-        raise SetupError(f"key file {path} cannot be written: {error.strerror or error}") from None
+        raise SetupError(
+            f"key file {path} cannot be written: {error.strerror or error}; choose another path"
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -90,7 +92,7 @@ def load(path: Path, passphrase: str | None = None) -> SigningKey:
     content = _read(path)
     if "seed" in content:
         if passphrase is not None:
-            raise ConfigError(f"key file {path} has no passphrase, but one was given")
+            raise ConfigError(f"key file {path} has no passphrase, but one was given; leave it out")
         seed = bytes.fromhex(content["seed"])
     else:
         if passphrase is None:
@@ -98,7 +100,7 @@ def load(path: Path, passphrase: str | None = None) -> SigningKey:
         seed = _open(path, content, passphrase)
     key = SigningKey(seed)
     if key.public.hex() != content["public"]:
-        raise SetupError(f"key file {path} is damaged: its seed is not that of its public key")
+        raise SetupError(f"key file {path} is damaged: its seed is not that of its public key; use a copy")
     return key
 
 

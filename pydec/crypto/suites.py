@@ -85,7 +85,7 @@ def choose(ours: Sequence[Suite], theirs: Sequence[Suite]) -> Suite:
     """
     common = [suite for suite in ours if suite in theirs]
     if not common:
-        raise ConfigError("two peers have no cipher suite in common")
+        raise ConfigError("two peers have no cipher suite in common; all ranks must run the same pydec")
     if ours[0] == theirs[0] or len(common) == 1:
         return common[0]
     return Suite.CHACHA20_POLY1305

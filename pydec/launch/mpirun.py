@@ -90,7 +90,10 @@ def family(mpirun: str) -> str:
     for mark, name in (("Open MPI", "Open MPI"), ("HYDRA", "MPICH"), ("Intel", "MPICH")):
         if mark in said:
             return name
-    raise SetupError(f"{mpirun} is neither Open MPI's nor MPICH's: {said.strip()[:200]!r}")
+    raise SetupError(
+        f"{mpirun} is neither Open MPI's nor MPICH's; put one of these first on PATH. It says "
+        f"{said.strip()[:200]!r}"
+    )
 
 
 def expand(command: Sequence[str], names: Collection[str], python: str = sys.executable) -> tuple[str, ...]:

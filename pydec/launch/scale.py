@@ -350,7 +350,7 @@ class Desk:
             raise ConfigError(reason)
         added = [host for host in after.hosts if host not in self._place.hosts and host != "localhost"]
         if silent := set(added) - set(self.answering(added, signals) if added else ()):
-            raise ConfigError(f"no answer from host {min(silent)}")
+            raise ConfigError(f"no answer from host {min(silent)}; start it, or name another with --host")
         who = newcomers(self._place, self._dead, after, self.onward(), request.hosts)
         return Change(now, after, client, time.monotonic(), newcomers=who)
 
@@ -364,7 +364,7 @@ def _asked(client: socket.socket, reader: BinaryIO, question: Mapping[str, Any])
     client.sendall(json.dumps(question).encode() + b"\n")
     said = json.loads(reader.readline(_MOST))
     if not isinstance(said, dict):
-        raise ValueError("no object")
+        raise ValueError("it is no JSON object")
     return said
 
 

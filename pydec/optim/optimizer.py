@@ -130,7 +130,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         control = controls.make(mixing) if isinstance(mixing, str) else mixing
         if self.topology.size != self.peer.size:
             raise ConfigError(
-                f"the topology is for {self.topology.size} ranks, but this job has {self.peer.size}"
+                f"the topology is for {self.topology.size} ranks, this job has {self.peer.size}; name one"
             )
         parts = self.topology, self.compressor, self.algorithm
         plan = Plan(*parts, local_steps, control, late, estimate, background, lost)
@@ -384,7 +384,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         saved = state_dict["gossip"]
         if saved["name"] != repr(self.algorithm):
             raise ConfigError(
-                f"the state is of algorithm {saved['name']}, this optimiser runs {self.algorithm!r}"
+                f"the state is of algorithm {saved['name']}, this optimiser runs {self.algorithm!r}; use that"
             )
         if self._rounds is not None:
             self._rounds.check_state(saved)

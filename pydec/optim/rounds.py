@@ -318,11 +318,16 @@ class Rounds:
         """Raise ConfigError unless ``load_state`` can take it."""
         shapes = {name: tuple(vector.shape) for name, vector in saved["vectors"].items()}
         if shapes != {name: tuple(vector.shape) for name, vector in self._vectors().items()}:
-            raise ConfigError(f"the state's vectors {shapes} do not fit this model")
+            raise ConfigError(
+                f"the state's vectors {shapes} do not fit this model; load the state of the same model"
+            )
         measuring = {"estimator": self.estimator, "controller": self.controller, "switch": self._switch}
         for name, part in measuring.items():
             if len(saved[name]) != (len(part.numbers()) if part else 0):
-                raise ConfigError(f"the state's {name} does not fit this optimiser's topology and options")
+                raise ConfigError(
+                    f"the state's {name} does not fit this optimiser's topology and options; make it "
+                    "with those that the state was made with"
+                )
 
     def load_state(self, saved: dict[str, Any], groups: Sequence[dict[str, Any]]) -> None:
         """Continue from a checked ``state()``; the models have been loaded.

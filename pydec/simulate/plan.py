@@ -220,7 +220,7 @@ def plan(job: Job) -> Answer:
     candidates = [method for method in _candidates(job) if _fits(method, graph)]
     if not candidates:
         _check(next(iter(_candidates(job))), graph)
-        raise ConfigError(f"no method of a plan works on {graph.name}")
+        raise ConfigError(f"no method of a plan works on {graph.name}; plan one-peer-exponential or base-k")
     averaging = mixing(graph)
     costs, chosen = _choose(job, graph, averaging, candidates)
     t, n_bytes, steps = job.step_s, 4.0 * job.params, costs.method.local_steps

@@ -161,7 +161,8 @@ class Dataset(torch_data.Dataset[Any]):
     def _numbers(self, numbers: Numbers) -> Numbers:
         """The same of many samples."""
         if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(self):
-            raise IndexError(f"samples {int(numbers.min())} to {int(numbers.max())} of {len(self)}")
+            span = f"{int(numbers.min())} to {int(numbers.max())}"
+            raise IndexError(f"samples {span} are outside the {len(self)} of {self.manifest.head.name}")
         at = np.searchsorted(self._ends, numbers, "right")
         shift = [
             start - before for (start, _), before in zip(self._intervals, [0, *self._ends], strict=False)
@@ -172,7 +173,9 @@ class Dataset(torch_data.Dataset[Any]):
     def _number(self, number: int) -> int:
         """The sample's number among all of the data set's."""
         if not 0 <= number < len(self):
-            raise IndexError(f"sample {number} of {len(self)}")
+            raise IndexError(
+                f"sample {number} is outside the {len(self)} samples of {self.manifest.head.name}"
+            )
         at = bisect_right(self._ends, number)
         return self._intervals[at][0] + number - (self._ends[at - 1] if at else 0)
 
@@ -210,7 +213,7 @@ class Sampler(torch_data.Sampler[int]):
         window_bytes: int = WINDOW_BYTES,
     ) -> None:
         if not 0 <= rank < size:
-            raise ConfigError(f"rank {rank} is none of {size}")
+            raise ConfigError(f"rank must be in [0, {size}), got {rank}")
         self._data, self._seed, self._rank, self._size = data, seed, rank, size
         self._shuffle, self._window_bytes = shuffle, window_bytes
         self.epoch, self.taken = 0, 0

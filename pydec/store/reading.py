@@ -89,7 +89,9 @@ class Samples:
             StoreError: a chunk is not what its index says.
         """
         if not 0 <= number < len(self):
-            raise IndexError(f"sample {number} of {len(self)}")
+            raise IndexError(
+                f"sample {number} is outside the {len(self)} samples of {self.manifest.head.name}"
+            )
         shard = bisect_right(self._firsts, number) - 1
         layout, inside = self._layout(shard), number - self._firsts[shard]
         data = self._span(layout, *layout.pieces(inside))

@@ -193,7 +193,7 @@ class Store(Closing):
         except FrameError as error:
             raise StoreError(f"{path} cannot be used: {error}") from None
         if found.root != root:
-            raise StoreError(f"{path} is damaged: its root is {found.root.hex()[:16]}")
+            raise StoreError(f"{path} is damaged: its root is {found.root.hex()[:16]}; put a copy there")
         return found
 
     def manifests(self) -> dict[bytes, Manifest | StoreError]:

@@ -43,7 +43,9 @@ def file(size: int, path: str, kind: Literal["auto", "graph", "weights"] = "auto
             f"{path} cannot be read as a graph: {str(error) or type(error).__name__}"
         ) from error
     if read.size != size:
-        raise ConfigError(f"{path} is for {read.size} ranks, but there are {size}")
+        raise ConfigError(
+            f"{path} is for {read.size} ranks, but there are {size}; start as many, or give another graph"
+        )
     return read
 
 

@@ -55,7 +55,9 @@ def random_regular(size: int, degree: int = 4, seed: int = 0) -> Topology:
         sends, hears = np.concatenate([i, j]), np.concatenate([j, i])
         if reached(size, sends, hears).all():
             return metropolis(size, sends, hears, name)
-    raise ConfigError(f"no connected graph of {size} ranks with {degree} neighbours in {_ATTEMPTS} draws")
+    raise ConfigError(
+        f"no connected graph of {size} ranks with {degree} neighbours in {_ATTEMPTS} draws; use a larger one"
+    )
 
 
 def _join(size: int, degree: int, seed: int, attempt: int) -> np.ndarray | None:

@@ -232,7 +232,9 @@ class Store:
             beside.replace(path)
         except OSError as error:
             beside.unlink(missing_ok=True)
-            raise SetupError(f"{path} cannot be replaced: {error.strerror}") from error
+            raise SetupError(
+                f"{path} cannot be replaced: {error.strerror}; free space, or mend the disk"
+            ) from error
 
     def opened(self, step: int, rank: int, manifest: dict[str, Any]) -> dict[str, Any]:
         """A rank's manifest with its state in the clear.
@@ -356,7 +358,9 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             self.path(step, rank, "json").unlink(missing_ok=True)  # of an earlier try, with other bytes
         except OSError as error:
-            raise SetupError(f"{folder} cannot be made: {error.strerror}") from error
+            raise SetupError(
+                f"{folder} cannot be made: {error.strerror}; choose another --run-dir"
+            ) from error
 
     def _seal(self, step: int, rank: int, root: bytes, size: int, body: Mapping[str, Any]) -> bytes:
         return self._write_manifest(step, rank, self._said(step, rank, root, size, body))

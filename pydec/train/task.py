@@ -92,7 +92,10 @@ class Task:
         if labels is None:
             return
         if not isinstance(labels, Tensor) or labels.ndim != 1:
-            raise ConfigError("Task.labels must be a one-dimensional integer tensor, one label a sample")
+            got = f"{labels.ndim} dimensions" if isinstance(labels, Tensor) else _kind(labels)
+            raise ConfigError(
+                f"Task.labels must be a one-dimensional integer tensor, one label a sample, got {got}"
+            )
         if len(labels) != self.samples:
             raise ConfigError(
                 f"Task.labels has {len(labels)} entries for the {self.samples} samples of Task.train"
@@ -162,7 +165,7 @@ def _check_dataset(name: str, data: Any) -> None:
             "put a stream into a list or a TensorDataset"
         )
     if not len(data):
-        raise ConfigError(f"Task.{name} is empty")
+        raise ConfigError(f"Task.{name} is empty; give it at least 1 sample")
 
 
 def _kind(value: object) -> str:

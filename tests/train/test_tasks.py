@@ -53,7 +53,7 @@ def test_fashion_mnist_that_is_not_there_says_how_to_get_it(tmp_path):
         (gzip.compress(b"\0\0\x08\x03\0\0"), "is no IDX file"),
         (
             gzip.compress(idx(np.zeros((3, 28, 28), np.uint8))[:-1]),
-            "holds 2351 bytes of data, but its header says 2352",
+            "holds 2351 bytes, its header says 2352",
         ),
         (gzip.compress(idx(np.zeros((3, 28, 27), np.uint8))), "are not Fashion-MNIST"),
         (gzip.compress(idx(np.zeros((3, 28, 28), np.uint8)))[:-12], "cannot be read"),

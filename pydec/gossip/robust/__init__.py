@@ -58,7 +58,7 @@ def make(spec: str, f: int | None = None) -> RobustAlgorithm:
         spec = f"{spec}{',' if options else ':'}f={f}"
     made_rule = robust_rules.make(spec)
     if not isinstance(made_rule, RobustAlgorithm):
-        raise ConfigError(f"{spec!r} is no robust rule")
+        raise ConfigError(f"{spec!r} is no robust rule; pydec list robust names them")
     return made_rule
 
 

@@ -88,7 +88,7 @@ class Columns:
                     "add them apart"
                 )
         if len({field.name for field in self.fields}) != len(self.fields):
-            raise StoreError(f"two arrays of {groups[0][0].path} have one name")
+            raise StoreError(f"two arrays of {groups[0][0].path} have one name; save them under two")
         self._row = sum(field.n_bytes for field in self.fields)
         self.n_bytes = sum(group[0].rows for group in groups) * self._row
         paths = sorted({column.path for group in groups for column in group})

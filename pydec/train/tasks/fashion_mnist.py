@@ -134,12 +134,14 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     except (OSError, EOFError, zlib.error) as error:
         raise SetupError(f"{path} cannot be read: {error}; copy or install it again") from error
     if len(raw) < 4 or raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * raw[3]:
-        raise SetupError(f"{path} is no IDX file of unsigned bytes; its first bytes are {raw[:4].hex()}")
+        raise SetupError(
+            f"{path} is no IDX file of unsigned bytes; its first bytes are {raw[:4].hex()}; copy it again"
+        )
     shape = np.frombuffer(raw, ">u4", raw[3], 4).tolist()
     start = 4 + 4 * raw[3]
     if len(raw) - start != math.prod(shape):
         raise SetupError(
-            f"{path} holds {len(raw) - start} bytes of data, but its header says {math.prod(shape)}"
+            f"{path} holds {len(raw) - start} bytes, its header says {math.prod(shape)}; copy it again"
         )
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
@@ -154,7 +156,8 @@ def _part(root: Path, name: str, stored: StoredData | None) -> tuple[Tensor, Ten
         labels = read_idx(_find(root, f"{name}-labels-idx1-ubyte"))
     if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or labels.max(initial=0) > 9:
         raise SetupError(
-            f"{root}: {name} images {images.shape} and labels {labels.shape} are not Fashion-MNIST"
+            f"{root}: {name} images {images.shape} and labels {labels.shape} are not Fashion-MNIST; "
+            "name its folder with --data"
         )
     x = torch.from_numpy(images.astype(np.float32)).div_(255.0).sub_(_MEAN).div_(_DEVIATION)
     return x.unsqueeze(1), torch.from_numpy(labels.astype(np.int64))
