@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ class Counts:
         stale: vectors older than ``Screen.max_age``.
         malformed: packets that hold no vector.
         kept_own: calls that left too few, and gave back the own model.
+        given: weight that the graph gave to the vectors that rules of gossip saw, over all rounds; 0 of rules
+            on sets.
+        taken: what those left of it.
     """
 
     nonfinite: int = 0
@@ -32,6 +35,8 @@ class Counts:
     stale: int = 0
     malformed: int = 0
     kept_own: int = 0
+    given: float = field(default=0.0, compare=False)
+    taken: float = field(default=0.0, compare=False)
 
     def add(self, other: Counts) -> None:
         """Add another's numbers."""

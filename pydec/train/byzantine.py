@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from pydec.peer import Peer
 from pydec.topology.base import Topology, topologies
 from pydec.train.batches import Batches, labels_of
 from pydec.train.config import TrainConfig
+from pydec.train.progress import Progress
 from pydec.train.task import Task
 from pydec.train.together import table
 
@@ -89,16 +91,24 @@ class Byzantine:
             )
         return "\n".join(lines)
 
-    def found(self, peer: Peer, left_out: Counts) -> dict[str, Any]:
+    def found(self, peer: Peer, left_out: Counts, progress: Progress) -> dict[str, Any]:
         """What a summary says: all ranks together."""
         mine = asdict(Counts() if peer.rank in self.ranks else left_out)
         rows = table(peer, [float(value) for value in mine.values()]).sum(axis=0)
-        counts = {item.name: round(float(value)) for item, value in zip(fields(Counts), rows, strict=True)}
-        return {
+        counts = dict(zip(mine, rows.tolist(), strict=True))
+        given, taken = counts.pop("given"), counts.pop("taken")
+        result = {
             "ranks": list(self.ranks),
             "attack": self.spec,
             "rule": repr(self.algorithm),
-            "left_out": counts,
+            "left_out": {name: round(value) for name, value in counts.items()},
+        }
+        if not self.algorithm.robust:
+            return result
+        return result | {
+            "left_out_weight": round(1.0 - taken / given, 4) if given else None,
+            "distance_growth": round(progress.growth, 4) if math.isfinite(progress.growth) else None,
+            "growth_since": progress.early[0],
         }
 
 

@@ -317,7 +317,7 @@ def _finish(
     if data is not None:
         result["data"] = {"name": data.manifest.name, "root": data.manifest.root.hex(), **data.totals()}
     if setup.byzantine is not None:
-        result["byzantine"] = setup.byzantine.found(peer, setup.optimizer.left_out)
+        result["byzantine"] = setup.byzantine.found(peer, setup.optimizer.left_out, progress)
     if isinstance(loop.gradients, PrivateSteps):
         result["privacy"] = loop.gradients.facts(
             [rows[rank, 5] if rank in members else None for rank in range(peer.size)]

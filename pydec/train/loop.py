@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +24,7 @@ from pydec.train.config import TrainConfig
 from pydec.train.display import Display
 from pydec.train.evaluate import Score, evaluate, evaluate_together
 from pydec.train.gradients import Gradients, PlainGradients, loss_of
+from pydec.train.progress import Progress
 from pydec.train.rundir import Metrics
 from pydec.train.survivors import Survivors, TooFewRanks
 from pydec.train.task import Task
@@ -43,27 +44,6 @@ class Optimizer(Protocol):
 
     def zero_grad(self) -> None:
         """Forget them."""
-
-
-@dataclass
-class Progress:
-    """What is known of a run at any moment; the summary of an interrupted run is made of it.
-
-    Attributes:
-        step: steps done.
-        loss: mean over ranks of the training loss since the last report.
-        consensus_distance: at the last report.
-        bytes_sent: by all ranks for training, at the last report.
-        score: of the averaged model at the last evaluation.
-        score_step: when that was.
-    """
-
-    step: int = 0
-    loss: float = math.nan
-    consensus_distance: float = math.nan
-    bytes_sent: int = 0
-    score: Score = field(default_factory=dict)
-    score_step: int = 0
 
 
 class Loop:
@@ -271,7 +251,7 @@ class Loop:
         progress.loss = float(total / count) if count else math.nan
         progress.bytes_sent = round(float(sent))
         if not alone:
-            progress.consensus_distance = self.optimizer.consensus_distance()
+            progress.measured(self.optimizer.consensus_distance())
         instead = self.gradients.figures()
         figures = {"loss": progress.loss} if instead is None else dict(instead)
         if self.task.loss_is_nats_per_byte and instead is None:

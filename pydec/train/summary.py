@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from pydec.train.config import TrainConfig
-from pydec.train.loop import Progress
 from pydec.train.private import words_of
+from pydec.train.progress import Progress
 from pydec.train.task import Task
 
 _FLOAT32_BYTES = 4
+_BEHIND = 0.05  # share of right answers, or of the loss, by which the worst rank's model may be worse
 
 
 def summary(
@@ -68,6 +69,8 @@ def closing_words(path: Path, result: Mapping[str, Any]) -> str:
     if result.get("worst_rank"):
         last = result["worst_rank"]
         lines.append(("worst rank", f"{score_words(last)} (rank {last['rank']})"))
+    if "growth_since" in (result.get("byzantine") or {}):
+        lines += apart_words(result)
     if result.get("privacy"):
         lines.append(("privacy", words_of(result["privacy"])))
     solo = result.get("solo")
@@ -96,6 +99,30 @@ def score_words(score: Mapping[str, Any]) -> str:
         elif key == "accuracy":
             parts.append(f"{100 * value:.2f} % right")
     return ", ".join(parts)
+
+
+def apart_words(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a robust rule did to consensus, in numbers; and what to do if a rank's own model lags behind."""
+    found = result["byzantine"]
+    parts = [f"models {result['consensus_distance']:.3g} apart"]
+    if found.get("left_out_weight") is not None:
+        parts.insert(0, f"{100 * found['left_out_weight']:.0f} % of the neighbours' weight left out")
+    if found.get("distance_growth") is not None:
+        parts.append(f"{found['distance_growth']:.2g} times as far as at step {found['growth_since']}")
+    lines = [("consensus", ", ".join(parts))]
+    last = result.get("worst_rank") or {}
+    if "accuracy" in last:
+        behind = last["accuracy"] < result["accuracy"] - _BEHIND
+    else:
+        behind = "loss" in last and last["loss"] > (1 + _BEHIND) * result["loss"]
+    if behind:
+        words = (
+            f"rank {last['rank']} has {score_words(last)}, the averaged model {score_words(result)}: honest "
+            "ranks are kept apart, by liars or because their data differ; lower f, take a denser graph, or "
+            "put nnm+ before the rule, and compare with a run of --algorithm dpsgd"
+        )
+        lines.append(("warning", words))
+    return lines
 
 
 def _difference(result: Mapping[str, Any], solo: Mapping[str, Any]) -> str:

@@ -147,6 +147,21 @@ def test_a_run_on_data_that_differ_tells_the_user_what_a_robust_rule_may_do(tmp_
     assert any("cannot tell a liar from a rank whose data differ" in text for text in found) == told
 
 
+def test_a_rule_that_destroys_consensus_is_told_in_numbers(tmp_path):
+    """No liar, but data that hardly overlap: what the averaged model knows, single ranks do not."""
+    options = {"alpha": 0.05, "steps": 40, "log_every": 5}
+    apart = trained(tmp_path / "apart", aggregate="gts:f=2", topology="random-regular:degree=4", **options)
+    found = apart["byzantine"]
+    assert 0.3 < found["left_out_weight"] < 0.7  # half of four equal weights
+    assert found["distance_growth"] > 0
+    assert found["growth_since"] in (10, 20)
+    assert apart["worst_rank"]["accuracy"] < apart["accuracy"]
+    plain = trained(tmp_path / "plain", byzantine="1", algorithm="dpsgd:order=atc", **options)
+    assert "left_out_weight" not in plain["byzantine"]
+    sets = trained(tmp_path / "sets", aggregate="trimmed-mean:f=2", **options)
+    assert sets["byzantine"]["left_out_weight"] is None
+
+
 def asked(size=8, **options):
     config = TrainConfig("t", **options)
     return LocalCluster(size).run(lambda transport: robustness(config, Peer(transport, signals=False)))[0]

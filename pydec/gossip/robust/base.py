@@ -180,6 +180,8 @@ class RobustMixer(AverageMixer):
             loss=lambda k: self._loss(centre() if k < 0 else self.vectors([packets[k]])[0]),
         )
         factors = self._rule.coefficients(heard)
+        self.counts.given += float(weights.sum())
+        self.counts.taken += float(np.minimum(factors, weights).sum())
         used = np.flatnonzero(factors)
         chosen = [packets[k] for k in used]
         shares: list[float] = factors[used].tolist()
