@@ -22,13 +22,13 @@ from blake3 import blake3
 
 from pydec.disk import DISK, Buffer, Disk, naming
 from pydec.errors import ChunkError, StoreError
-from pydec.store.syncing import sync_files, sync_names
+from pydec.store.syncing import at_once, sync_files, sync_names
 
 MOST_BYTES = 4 << 20
 """Of one object."""
 T = TypeVar("T")
 _SYNCS = 4  # files that wait for the disk at the same time
-_MOST_OPEN = 64
+_MOST_OPEN, _MOST_READ = 64, 1 << 16
 
 
 class Reader(Protocol):
@@ -64,6 +64,7 @@ class Objects:
     def __init__(self, directory: Path, disk: Disk = DISK, syncs: int = _SYNCS) -> None:
         self.base, self._quarantine, self._disk = directory / "objects", directory / "quarantine", disk
         self._made: set[Path] = set()
+        self._read: set[bytes] = set()  # with ``again``
         self._batch, self._syncs = self.batch(), syncs
         self._pool: ThreadPoolExecutor | None = None
 
@@ -98,8 +99,12 @@ class Objects:
         """Whether the name is here, which does not say that the bytes are right."""
         return self._disk.exists(self.path(digest))
 
-    def get(self, digest: bytes) -> bytes:
+    def get(self, digest: bytes, *, again: bool = True) -> bytes:
         """An object, verified; one that is damaged goes to quarantine.
+
+        Args:
+            digest: its name.
+            again: it will be read again before long; see ``Disk.read_whole``.
 
         Raises:
             ChunkError: it is missing or damaged.
@@ -108,10 +113,14 @@ class Objects:
         path = self.path(digest)
         with naming(path, "read", StoreError):
             try:
-                data = self._disk.read_whole(path, MOST_BYTES)
+                data = self._disk.read_whole(path, MOST_BYTES, again=again and digest not in self._read)
             except FileNotFoundError:
                 raise ChunkError(digest, True, f"object {digest.hex()[:16]} is not in {self.base}") from None
         if len(data) <= MOST_BYTES and blake3(data).digest() == digest:
+            if again:
+                if len(self._read) >= _MOST_READ:
+                    self._read.clear()
+                self._read.add(digest)
             return data
         self.quarantine(digest)
         raise ChunkError(
@@ -382,13 +391,3 @@ def _of_another(temporary: str) -> bool:
     except OSError as error:
         return isinstance(error, PermissionError)  # another user's
     return True
-
-
-def at_once(action: Callable[..., T], *values: object) -> Future[T]:
-    """What a pool without threads does: an error is the future's, and what stops the program stops it."""
-    future: Future[T] = Future()
-    try:
-        future.set_result(action(*values))
-    except Exception as error:
-        future.set_exception(error)
-    return future

@@ -55,3 +55,13 @@ def _each(action: Callable[[T], None], items: Sequence[T], submit: Submit) -> No
     for error in errors:
         if error is not None:
             raise error
+
+
+def at_once(action: Callable[..., T], *values: object) -> Future[T]:
+    """What a pool without threads does: an error is the future's, and what stops the program stops it."""
+    future: Future[T] = Future()
+    try:
+        future.set_result(action(*values))
+    except Exception as error:
+        future.set_exception(error)
+    return future

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from pydec.errors import ChunkError, ConfigError
 from pydec.store.fragments import gather, remade
@@ -56,14 +57,14 @@ def verify(
     Raises:
         StoreError: the disk does not give what it has, or the data set was wrong from its making.
     """
-    report = Report()
+    report, once = Report(), partial(store.objects.get, again=False)
     with ThreadPoolExecutor(THREADS, "pydec-verify") as pool:
         for shard in manifest.shards:
             layout = _layout(store.objects, manifest, shard, report)
             if layout is None:
                 continue
             wrong: dict[bytes, ChunkError] = {}
-            for found in pool.map(lambda name: _look(store.objects, name), layout.index.objects):
+            for found in pool.map(lambda name: _look(once, name), layout.index.objects):
                 report.objects += 1
                 if isinstance(found, int):
                     report.n_bytes += found
@@ -96,17 +97,15 @@ def repair(
         StoreError: a disk is full or fails.
     """
     report = Report()
-    reader = Mending(store, others, report)
+    reader, once = Mending(store, others, report), partial(store.objects.get, again=False)
     with ThreadPoolExecutor(THREADS, "pydec-repair") as pool:
         for shard in manifest.shards:
             layout = _layout(reader, manifest, shard, report)
             if layout is None:
                 continue
             names, wrong = layout.index.objects, dict[bytes, ChunkError]()
-            for name, found in zip(
-                names, pool.map(lambda name: _look(store.objects, name), names), strict=True
-            ):
-                size = found if isinstance(found, int) else _look(reader, name)
+            for name, found in zip(names, pool.map(lambda name: _look(once, name), names), strict=True):
+                size = found if isinstance(found, int) else _look(reader.get, name)
                 report.objects += 1
                 if isinstance(size, int):
                     report.n_bytes += size
@@ -264,9 +263,9 @@ def _layout(reader: Reader, manifest: Manifest, shard: Shard, report: Report) ->
     return layout_of(manifest, shard, data)
 
 
-def _look(reader: Reader, name: bytes) -> int | ChunkError:
+def _look(get: Callable[[bytes], bytes], name: bytes) -> int | ChunkError:
     """The length of an object that is right, or what is wrong."""
     try:
-        return len(reader.get(name))
+        return len(get(name))
     except ChunkError as error:
         return error

@@ -18,8 +18,9 @@ from typing import NamedTuple
 from pydec.crypto.vault import OVERHEAD_BYTES
 from pydec.disk import Buffer, page_aligned
 from pydec.store.erasure import Code
-from pydec.store.objects import Batch, Objects, at_once, digest_of
+from pydec.store.objects import Batch, Objects, digest_of
 from pydec.store.shard import PIECE_BYTES
+from pydec.store.syncing import at_once
 
 _BATCH = 64  # objects that are committed together; each is an open file until then
 _AHEAD = 8  # chunks that wait for a thread or are in one

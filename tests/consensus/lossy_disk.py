@@ -100,7 +100,7 @@ class LossyDisk(Disk):
     def read(self, descriptor, n_bytes, offset):
         return bytes(self.opened[descriptor].seen[offset : offset + n_bytes])
 
-    def read_whole(self, path, most):
+    def read_whole(self, path, most, *, again=False):
         if path not in self.files:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory")
         return bytes(self.files[path].seen[: most + 1])

@@ -106,7 +106,7 @@ def test_who_has_not_got_it_yet_is_asked_again_and_who_lies_is_not_believed():
     for peer in (slow, liar):
         peer.take(source, chunks)
 
-    def wrong(digest: bytes) -> bytes:
+    def wrong(digest: bytes, *, again: bool = True) -> bytes:
         return b"x" * 3001
 
     true, liar.store.objects.get = liar.store.objects.get, wrong  # type: ignore[method-assign]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,26 @@ def test_what_is_not_the_object_is_not_adopted(objects):
     with pytest.raises(ChunkError, match="in place of"):
         objects.adopt(digest_of(b"abc"), b"abd")
     assert list(objects.names()) == []
+
+
+@pytest.mark.parametrize("n_bytes", [(1 << 18) - 1, 1 << 18, (1 << 20) + 7])
+def test_an_object_is_the_same_whether_or_not_it_is_to_be_read_again(objects, n_bytes):
+    data = random.Random(n_bytes).randbytes(n_bytes)
+    name = objects.put(data)
+    objects.commit()
+    assert [objects.get(name, again=again) for again in (True, False, True)] == [data] * 3
+    path = objects.path(name)
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ChunkError, match="damaged"):
+        objects.get(name)
+
+
+def test_damage_is_found_by_the_first_read_that_is_to_be_followed_by_others(objects):
+    name = objects.put(bytes(1 << 20))
+    objects.commit()
+    objects.path(name).write_bytes(b"\1" + bytes((1 << 20) - 1))
+    with pytest.raises(ChunkError, match="damaged"):
+        objects.get(name, again=True)
 
 
 def writes(objects: Objects) -> list[bytes]:
