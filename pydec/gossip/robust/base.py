@@ -93,8 +93,19 @@ class RobustMixer(AverageMixer):
         self.counts = Counts()
         self.judge: Judge | None = None
         self._rule, self._screen = rule, Screen()
+        self._seat: tuple[int, Topology] | None = None
         self._own = aligned_floats(0)
         self._spare: list[Vector] = []
+
+    def place(self, rank: int, topology: Topology) -> None:
+        """See ``Mixer``."""
+        self._seat = rank, topology
+
+    def alone(self, bucket: int) -> None:
+        """Count it if all neighbours are gone; not where the graph gives none in this round."""
+        if self._seat is not None:
+            rank, topology = self._seat
+            self.counts.kept_own += bool(topology.neighbors(rank, self.round))
 
     def judge_by(self, loss: Judge) -> None:
         """See ``Mixer``."""
@@ -108,6 +119,7 @@ class RobustMixer(AverageMixer):
     def absorb(self, bucket: int, own: Bytes, packets: Sequence[Bytes], weights: Sequence[float]) -> None:
         """Mix."""
         if not packets:
+            self.counts.kept_own += 1
             return
         centre = cache(lambda: self._decoded(own))
         bodies, kept, squared = self._measured(own, centre, packets, weights)

@@ -38,6 +38,7 @@ class SetMixer(RobustMixer):
 
     def place(self, rank: int, topology: Topology) -> None:
         """A rule may depend on the graph."""
+        super().place(rank, topology)
         assert isinstance(self._rule, SetRule)
         self.pipeline = self._rule.pipeline(topology)
         self.pipeline.counts = self.counts

@@ -145,3 +145,20 @@ def test_what_no_honest_rank_sends_leaves_one_liar_less_among_the_rest(rule, wha
         mixer.absorb(0, packets[0], sent, [1 / 8] * len(sent))
         moved.append(mixer.x)
     np.testing.assert_array_equal(*moved)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("how", ["late", "gone"])
+def test_with_all_neighbours_late_or_gone_the_own_model_is_kept_and_counted(rule, how):
+    x = np.random.default_rng(5).standard_normal(N).astype(np.float32)
+    mixer = mixer_of(rule, x.copy(), size=6)
+    own = np.frombuffer(compress.make("none").encode(x), np.uint8)
+    if how == "late":
+        mixer.absorb(0, own, [], [])
+    else:
+        mixer.alone(0)
+    np.testing.assert_array_equal(mixer.x, x)
+    assert mixer.counts.kept_own == 1
+    alone = mixer_of("cs-plus:f=0", x.copy(), size=1)
+    alone.alone(0)
+    assert alone.counts.kept_own == 0
