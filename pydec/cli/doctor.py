@@ -151,7 +151,11 @@ def check_kernels(answer: dict[str, Any]) -> list[Finding]:
     cuda = Finding("CUDA module", "ok", answer["cuda"])
     if not answer["cuda_ready"]:
         no_device = answer["cuda"].startswith("built with")
-        advice = "optional; a GPU, and an NVIDIA driver that knows this CUDA version" if no_device else None
+        advice = "optional; a GPU, and an NVIDIA driver that knows this CUDA version"
+        if not no_device:
+            advice = (
+                "only for GPUs: put a CUDA toolkit's nvcc on PATH, and install pydec again from its source"
+            )
         cuda = Finding("CUDA module", "note", answer["cuda"], advice)
     levels = f"{', '.join(answer['targets'])}; in use: {answer['target']}"
     return [
@@ -225,7 +229,9 @@ def check_mpirun(answer: dict[str, Any]) -> Finding:
         return Finding("mpirun", "missing", str(error).partition(";")[0], INSTALL_MPI)
     version = _first_line(used, "--version") or "gives no version"
     if "error" in answer:
-        return Finding("mpirun", "note", f"{version} at {used}; no MPI library to compare it with")
+        return Finding(
+            "mpirun", "note", f"{version} at {used}; no MPI library to compare it with", INSTALL_MPI
+        )
     if not _same_mpi(version, answer):
         library = f"{answer['vendor']} {answer['version']}"
         right = _mpirun_beside(answer["path"])

@@ -20,6 +20,7 @@ SLOW_SYNC_S = 0.02  # a ledger syncs three times for a block
 _SYNCS = 9
 _NETWORKS = Path("/sys/class/net")
 _TIME_ERROR = 5  # of adjtimex: the clock is not synchronised
+_NTP = "run chrony or another NTP client on every host: keys' certificates expire by its clock"
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,12 @@ def clock(adjtimex: Callable[[object], int] | None = None) -> Finding:
     if adjtimex is None:
         adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
     if adjtimex is None:
-        return Finding(name, "note", "this system does not say whether it is synchronised")
+        return Finding(name, "note", "this system does not say whether it is synchronised", _NTP)
     state = adjtimex(ctypes.create_string_buffer(512))  # struct timex, all zero: only asks
     if state == _TIME_ERROR:
-        fix = "run chrony or another NTP client: keys' certificates expire by this clock"
-        return Finding(name, "note", "not synchronised", fix)
+        return Finding(name, "note", "not synchronised", _NTP)
     if state < 0:
-        return Finding(name, "note", "this system does not say whether it is synchronised")
+        return Finding(name, "note", "this system does not say whether it is synchronised", _NTP)
     return Finding(name, "ok", "synchronised")
 
 

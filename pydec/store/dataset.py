@@ -161,8 +161,10 @@ class Dataset(torch_data.Dataset[Any]):
     def _numbers(self, numbers: Numbers) -> Numbers:
         """The same of many samples."""
         if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(self):
-            span = f"{int(numbers.min())} to {int(numbers.max())}"
-            raise IndexError(f"samples {span} are outside the {len(self)} of {self.manifest.head.name}")
+            low, high = int(numbers.min()), int(numbers.max())
+            raise IndexError(
+                f"samples {low} to {high} are outside the {len(self)} samples of {self.manifest.head.name}"
+            )
         at = np.searchsorted(self._ends, numbers, "right")
         shift = [
             start - before for (start, _), before in zip(self._intervals, [0, *self._ends], strict=False)

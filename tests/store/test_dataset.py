@@ -49,7 +49,7 @@ def test_samples_are_tuples_of_tensors(store, arrays):
     np.testing.assert_array_equal(data[7][1].numpy(), arrays[7])
     assert int(data[-1][0]) == ROWS - 1
     for number in (ROWS, -ROWS - 1):
-        with pytest.raises(IndexError, match=f"of {ROWS}"):
+        with pytest.raises(IndexError, match=f"outside the {ROWS} "):
             data[number]
 
 
