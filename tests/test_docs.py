@@ -98,6 +98,49 @@ def understood(words: list[str]) -> None:
         understood(inner)
 
 
+EXTRA = re.compile(r"\[([\w,]+)\]")
+TOOLS = {"apt-get", "sbatch", "source"}  # of the machine
+
+
+@pytest.mark.parametrize("text", blocks("sh"))
+def test_other_shell_lines_name_what_there_is(text):
+    """Targets of make, extras of pip, files; ``pydec`` lines have a test of their own."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    section = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]\n")[2]
+    extras = re.findall(r"^(\w+) = ", section.partition("\n[")[0], re.MULTILINE)
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        while words and "=" in words[0] and not words[0].startswith("-"):
+            words = words[1:]
+        if not words or words[0] in TOOLS or "pydec" in words:
+            continue
+        match words[0]:
+            case "make":
+                assert {word for word in words[1:] if "=" not in word} <= targets
+            case "pip":
+                assert {extra for found in EXTRA.findall(line) for extra in found.split(",")} <= {*extras}
+            case "mpirun" | "bash" | "pytest" | "python":
+                paths = [word for word in words[1:] if "/" in word]
+                assert all((ROOT / path).exists() for path in paths)
+            case other:
+                raise AssertionError(f"{other} of {line!r} is not tested: name it here")
+
+
+def test_every_algorithm_has_its_equation_its_source_and_when_not_to_use_it():
+    from pydec.compress import compressors
+    from pydec.gossip import algorithms, robust_rules
+
+    text = (ROOT / "docs" / "algorithms.md").read_text()
+    cells = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
+    named, instead = ([name for row in cells for name in re.findall(r"`([\w-]+)`", row[at])] for at in (1, 3))
+    assert sorted(named) == sorted([*algorithms, *robust_rules])
+    for name in algorithms:
+        words = algorithms.get(name).__doc__
+        assert "Source" in words, name
+        assert re.search(r"<-|\+ = |-= |mean gradient", words), name
+    assert {*instead} <= {*algorithms, *robust_rules, *compressors}
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings")

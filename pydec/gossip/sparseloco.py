@@ -150,7 +150,8 @@ class SparseLoCo(GossipDiLoCo):
 class ChocoDiLoCo(GossipDiLoCo):
     """gossip-diloco whose models travel as compressed differences, on static and one-peer graphs.
 
-    The outer step is that of gossip-diloco; in place of its mixing, CHOCO's: of choco where the graph is
+    The outer step is that of gossip-diloco, z_i = theta_i - outer_lr (d_i + momentum m_i); in place of its
+    mixing, CHOCO's, theta_i <- z_i + gamma sum_j w_ij (z_hat_j - z_hat_i): of choco where the graph is
     static and ranks hear several others, of choco-peers where they hear one. What a packet leaves out stays
     in the difference to the estimate and is sent later: error feedback without a vector of its own. The
     mean over the ranks is that of gossip-diloco, whatever the compressor. ``gamma`` is that of choco.
