@@ -1,14 +1,18 @@
 #include "pydec/robust.h"
 
+#include <algorithm>
+#include <optional>
+
 #include "bindings/states.h"
 #include "bindings/vectors.h"
 
 namespace pydec::bindings {
 namespace {
 
-/// Calls kernel(vectors, count, out, elements, stream) on pieces.
+/// Calls kernel(vectors, count, out, elements, stream, largest) on pieces; the largest goes to the first
+/// element of the last argument, unless that is None.
 template <class T, class Kernel>
-void run(const py::sequence& x, const Array<T>& out, const Kernel& kernel) {
+void run(const py::sequence& x, const Array<T>& out, const Kernel& kernel, const py::object& largest_object) {
   const Vectors<T> vectors(out, x, "x", out.output().size, "as out has");
   vectors.apart(out, true);
   const std::size_t n = vectors.size();
@@ -16,11 +20,25 @@ void run(const py::sequence& x, const Array<T>& out, const Kernel& kernel) {
   const bool stream = streams_state<T>(out.size * (n + 1) / 2);
   const Shares shares(out.size, sizeof(T) * (n + 1), kShareUnit, lead_of(out.data));
   Pieces<T> pieces(shares, parts_of<T>(vectors.pointers.data(), n, {{out.data, Use::write}}));
-  py::gil_scoped_release nogil;  // touches no Python object
-  shares.run([&](const Share& share) {
-    pieces.run(share,
-               [&](Real<T>* const* v, const Share& piece) { kernel(v, n, v[n], piece.count, stream); });
-  });
+  std::optional<Array<double>> largest;
+  if (!largest_object.is_none()) {
+    largest.emplace(largest_object, "largest");
+    largest->output().sized(1, "the largest magnitude");
+    vectors.apart(*largest);
+    require_apart(out, *largest);
+  }
+  std::vector<Real<T>> most(shares.threads());
+  {
+    py::gil_scoped_release nogil;  // touches no Python object
+    shares.run([&](const Share& share) {
+      pieces.run(share, [&](Real<T>* const* v, const Share& piece) {
+        Real<T> found;
+        kernel(v, n, v[n], piece.count, stream, &found);
+        most[share.worker] = std::max(most[share.worker], found);
+      });
+    });
+  }
+  if (largest) largest->put(0, *std::max_element(most.begin(), most.end()));
 }
 
 void require_count(const py::sequence& x) {
@@ -38,46 +56,54 @@ std::size_t checked_f(std::ptrdiff_t f, std::size_t n) {
   return static_cast<std::size_t>(f);
 }
 
-void median(const py::sequence& x, py::handle out_object) {
+void median(const py::sequence& x, py::handle out_object, const py::object& largest) {
   require_count(x);
   with_state(out_object, "out", [&]<class T>(const Array<T>& out) {
     const auto& kernels = active<RobustKernels>();
-    run(x, out, by_type<T>(kernels.median_f32, kernels.median_f64));
+    run(x, out, by_type<T>(kernels.median_f32, kernels.median_f64), largest);
   });
 }
 
-void trimmed_mean(const py::sequence& x, std::ptrdiff_t f_option, py::handle out_object) {
+void trimmed_mean(const py::sequence& x, std::ptrdiff_t f_option, py::handle out_object,
+                  const py::object& largest) {
   require_count(x);
   const std::size_t f = checked_f(f_option, x.size());
   with_state(out_object, "out", [&]<class T>(const Array<T>& out) {
     const auto& kernels = active<RobustKernels>();
-    run(x, out,
+    run(
+        x, out,
         [f, kernel = by_type<T>(kernels.trimmed_mean_f32, kernels.trimmed_mean_f64)](
-            auto* from, std::size_t n, auto* to, std::size_t d, bool stream) {
-          kernel(from, n, f, to, d, stream);
-        });
+            auto* from, std::size_t n, auto* to, std::size_t d, bool stream, auto* found) {
+          kernel(from, n, f, to, d, stream, found);
+        },
+        largest);
   });
 }
 
-void mean_around_median(const py::sequence& x, std::ptrdiff_t f_option, py::handle out_object) {
+void mean_around_median(const py::sequence& x, std::ptrdiff_t f_option, py::handle out_object,
+                        const py::object& largest) {
   require_count(x);
   const std::size_t f = checked_f(f_option, x.size());
   with_state(out_object, "out", [&]<class T>(const Array<T>& out) {
     const auto& kernels = active<RobustKernels>();
-    run(x, out,
+    run(
+        x, out,
         [f, kernel = by_type<T>(kernels.mean_around_median_f32, kernels.mean_around_median_f64)](
-            auto* from, std::size_t n, auto* to, std::size_t d, bool stream) {
-          kernel(from, n, f, to, d, stream);
-        });
+            auto* from, std::size_t n, auto* to, std::size_t d, bool stream, auto* found) {
+          kernel(from, n, f, to, d, stream, found);
+        },
+        largest);
   });
 }
 
 }  // namespace
 
 void bind_robust(Module& m) {
-  m.def("median_f32", median, py::arg("x"), py::arg("out"));
-  m.def("trimmed_mean_f32", trimmed_mean, py::arg("x"), py::arg("f"), py::arg("out"));
-  m.def("mean_around_median_f32", mean_around_median, py::arg("x"), py::arg("f"), py::arg("out"));
+  m.def("median_f32", median, py::arg("x"), py::arg("out"), py::arg("largest").none(true));
+  m.def("trimmed_mean_f32", trimmed_mean, py::arg("x"), py::arg("f"), py::arg("out"),
+        py::arg("largest").none(true));
+  m.def("mean_around_median_f32", mean_around_median, py::arg("x"), py::arg("f"), py::arg("out"),
+        py::arg("largest").none(true));
 }
 
 }  // namespace pydec::bindings

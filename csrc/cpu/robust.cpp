@@ -40,18 +40,21 @@ struct Sorter {
   }
 
   /// Loads one register of each of N rows, NaN as +infinity, and sorts them.
-  [[gnu::always_inline]] static void load(const Any<Real>* const* x, std::size_t i, Lanes (&v)[N]) noexcept {
+  /// `most` becomes the largest magnitude so far.
+  [[gnu::always_inline]] static void load(const Any<Real>* const* x, std::size_t i, Lanes (&v)[N],
+                                          Lanes& most) noexcept {
     const Lanes infinity = Lanes{} + static_cast<Real>(__builtin_inf());
     for (std::size_t k = 0; k < N; ++k) v[k] = lower_lanes(load_lanes(x[k] + i), infinity);
     apply(v, std::make_index_sequence<kNetwork.size>());
+    most = higher_lanes(most, higher_lanes(v[N - 1], -v[0]));
   }
 
   /// Median of N rows without a detour through memory; the compiler drops what the middle does not need.
-  static void median(const Any<Real>* const* x, std::size_t first, std::size_t width,
-                     Any<Real>* out) noexcept {
+  static void median(const Any<Real>* const* x, std::size_t first, std::size_t width, Any<Real>* out,
+                     Lanes& most) noexcept {
     for (std::size_t j = 0; j < width; j += kLanesFor<Real>) {
       Lanes v[N];
-      load(x, first + j, v);
+      load(x, first + j, v, most);
       Lanes middle = v[N / 2];
       if constexpr (N % 2 == 0) middle = Real{0.5} * v[N / 2 - 1] + Real{0.5} * middle;
       store_lanes(middle + Real{0}, out + j);
@@ -59,19 +62,21 @@ struct Sorter {
   }
 
   /// rows[k * width + j] = k-th of the N values of element j.
-  static void sort(const Any<Real>* const* x, std::size_t first, std::size_t width, Real* rows) noexcept {
+  static void sort(const Any<Real>* const* x, std::size_t first, std::size_t width, Real* rows,
+                   Lanes& most) noexcept {
     for (std::size_t j = 0; j < width; j += kLanesFor<Real>) {
       Lanes v[N];
-      load(x, first + j, v);
+      load(x, first + j, v, most);
       for (std::size_t k = 0; k < N; ++k) store_lanes(v[k], rows + k * width + j);
     }
   }
 };
 
 template <class Real>
-using SortRows = void (*)(const Any<Real>* const*, std::size_t, std::size_t, Real*) noexcept;
+using SortRows = void (*)(const Any<Real>* const*, std::size_t, std::size_t, Real*, LanesFor<Real>&) noexcept;
 template <class Real>
-using MedianRows = void (*)(const Any<Real>* const*, std::size_t, std::size_t, Any<Real>*) noexcept;
+using MedianRows = void (*)(const Any<Real>* const*, std::size_t, std::size_t, Any<Real>*,
+                            LanesFor<Real>&) noexcept;
 
 template <class Real, std::size_t... N>
 constexpr SortRows<Real> sort_of(std::size_t n, std::index_sequence<N...>) noexcept {
@@ -90,11 +95,11 @@ using Sizes = std::make_index_sequence<kMaxNetwork>;
 /// Sorts the n values of each of `width` elements: networks in registers for up to 16 rows at a time, then
 /// Batcher's merges from row to row.
 template <class Real>
-void sort_rows(const Any<Real>* const* x, std::size_t n, std::size_t first, std::size_t width,
-               Real* rows) noexcept {
+void sort_rows(const Any<Real>* const* x, std::size_t n, std::size_t first, std::size_t width, Real* rows,
+               LanesFor<Real>& most) noexcept {
   for (std::size_t k = 0; k < n; k += kMaxNetwork) {
     const std::size_t group = n - k < kMaxNetwork ? n - k : kMaxNetwork;
-    sort_of<Real>(group, Sizes())(x + k, first, width, rows + k * width);
+    sort_of<Real>(group, Sizes())(x + k, first, width, rows + k * width, most);
   }
   batcher(n, kMaxNetwork, [rows, width](std::size_t low, std::size_t high) {
     Real* a = rows + low * width;
@@ -120,10 +125,10 @@ struct Median {
   void operator()(const Real* rows, std::size_t n, std::size_t width, Any<Real>* out) const noexcept {
     for (std::size_t j = 0; j < width; ++j) out[j] = middle_of<Real>(rows, n, width, j) + Real{0};
   }
-  bool strip(const Any<Real>* const* x, std::size_t n, std::size_t first, std::size_t width,
-             Any<Real>* out) const noexcept {
+  bool strip(const Any<Real>* const* x, std::size_t n, std::size_t first, std::size_t width, Any<Real>* out,
+             LanesFor<Real>& most) const noexcept {
     if (n > kMaxNetwork) return false;
-    median_of<Real>(n, Sizes())(x, first, width, out);
+    median_of<Real>(n, Sizes())(x, first, width, out, most);
     return true;
   }
 };
@@ -146,7 +151,8 @@ struct TrimmedMean {
   void operator()(const Real* rows, std::size_t n, std::size_t width, Any<Real>* out) const noexcept {
     finish_mean<Real>(rows, f + 1, n - f, width, n - 2 * f, rows + f * width, out);
   }
-  static bool strip(const Any<Real>* const*, std::size_t, std::size_t, std::size_t, Any<Real>*) noexcept {
+  static bool strip(const Any<Real>* const*, std::size_t, std::size_t, std::size_t, Any<Real>*,
+                    LanesFor<Real>&) noexcept {
     return false;
   }
 };
@@ -173,7 +179,8 @@ struct MeanAroundMedian {
   static Real nearer(Real low, Real high, Real centre) noexcept {
     return centre - low > high - centre ? high : low;
   }
-  static bool strip(const Any<Real>* const*, std::size_t, std::size_t, std::size_t, Any<Real>*) noexcept {
+  static bool strip(const Any<Real>* const*, std::size_t, std::size_t, std::size_t, Any<Real>*,
+                    LanesFor<Real>&) noexcept {
     return false;
   }
 };
@@ -187,13 +194,14 @@ struct Run {
   const Any<Real>* const* x;
   std::size_t n;
   Rule rule;
+  LanesFor<Real> most{};  ///< largest magnitudes so far
   const Any<Real>* staged[kMaxRobust];
   alignas(kLineBytes) Real rows[kStripElements];
 
   void strip(const Any<Real>* const* from, std::size_t first, std::size_t width, Any<Real>* out) noexcept {
-    if (rule.strip(from, n, first, width, out)) return;
+    if (rule.strip(from, n, first, width, out, most)) return;
     // May be in place: a group of rows is read before it is written.
-    sort_rows<Real>(from, n, first, width, rows);
+    sort_rows<Real>(from, n, first, width, rows, most);
     rule(rows, n, width, out);
   }
 
@@ -236,23 +244,38 @@ struct Run {
     }
     ragged(i, d - i, out + i);
   }
+
+  Real largest() const noexcept {
+    Real found = most[0];
+    for (std::size_t j = 1; j < kLanesFor<Real>; ++j) found = most[j] > found ? most[j] : found;
+    return found;
+  }
 };
 
+template <class Real, class Rule>
+void average(const Any<Real>* const* x, std::size_t n, Rule rule, Any<Real>* out, std::size_t d, bool stream,
+             Any<Real>* largest) noexcept {
+  Run<Real, Rule> run(x, n, rule);
+  run.all(out, d, stream);
+  *largest = run.largest();
+}
+
 template <class Real>
-void median(const Any<Real>* const* x, std::size_t n, Any<Real>* out, std::size_t d, bool stream) noexcept {
-  Run<Real, Median<Real>>(x, n, {}).all(out, d, stream);
+void median(const Any<Real>* const* x, std::size_t n, Any<Real>* out, std::size_t d, bool stream,
+            Any<Real>* largest) noexcept {
+  average<Real, Median<Real>>(x, n, {}, out, d, stream, largest);
 }
 
 template <class Real>
 void trimmed_mean(const Any<Real>* const* x, std::size_t n, std::size_t f, Any<Real>* out, std::size_t d,
-                  bool stream) noexcept {
-  Run<Real, TrimmedMean<Real>>(x, n, {f}).all(out, d, stream);
+                  bool stream, Any<Real>* largest) noexcept {
+  average<Real, TrimmedMean<Real>>(x, n, {f}, out, d, stream, largest);
 }
 
 template <class Real>
 void mean_around_median(const Any<Real>* const* x, std::size_t n, std::size_t f, Any<Real>* out,
-                        std::size_t d, bool stream) noexcept {
-  Run<Real, MeanAroundMedian<Real>>(x, n, {f}).all(out, d, stream);
+                        std::size_t d, bool stream, Any<Real>* largest) noexcept {
+  average<Real, MeanAroundMedian<Real>>(x, n, {f}, out, d, stream, largest);
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pydec.aggregate.inputs import Inputs, Matrix
+from pydec.aggregate.inputs import Inputs, Matrix, Sorting
 from pydec.errors import ConfigError
 from pydec.registry import Registry
 
@@ -63,6 +63,11 @@ class Part:
 
 class Aggregator(Part):
     """A rule: n vectors of shape (d,) become one."""
+
+    @property
+    def kernel(self) -> Sorting | None:
+        """Of rules that sort every coordinate, and so find the largest magnitude by the way."""
+        return None
 
     @abstractmethod
     def reduce(self, x: Inputs, f: int, out: Any) -> None:

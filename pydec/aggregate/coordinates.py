@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,8 +10,12 @@ import numpy as np
 
 from pydec import kernels
 from pydec.aggregate.base import Aggregator, aggregators
-from pydec.aggregate.inputs import Inputs
+from pydec.aggregate.inputs import Inputs, Sorting
 from pydec.errors import ConfigError
+
+
+def _median(x: Sequence[Any], f: int, out: Any, largest: Any = None) -> object:
+    return kernels.median(x, out, largest)
 
 
 @aggregators.register("mean")
@@ -51,9 +56,14 @@ class Median(Aggregator):
     geometric: ClassVar[bool] = False
     f: int = 0
 
+    @property
+    def kernel(self) -> Sorting | None:
+        """See ``Aggregator.kernel``."""
+        return _median
+
     def reduce(self, x: Inputs, f: int, out: Any) -> None:
         """See ``Aggregator.reduce``."""
-        x.by_coordinate(lambda vectors, _, into: kernels.median(vectors, into), f, out)
+        x.by_coordinate(_median, f, out)
 
 
 @aggregators.register("trimmed-mean")
@@ -68,6 +78,11 @@ class TrimmedMean(Aggregator):
     """
 
     geometric: ClassVar[bool] = False
+
+    @property
+    def kernel(self) -> Sorting | None:
+        """See ``Aggregator.kernel``."""
+        return kernels.trimmed_mean
 
     def reduce(self, x: Inputs, f: int, out: Any) -> None:
         """See ``Aggregator.reduce``."""
@@ -85,6 +100,11 @@ class MeanAroundMedian(Aggregator):
     """
 
     geometric: ClassVar[bool] = False
+
+    @property
+    def kernel(self) -> Sorting | None:
+        """See ``Aggregator.kernel``."""
+        return kernels.mean_around_median
 
     def reduce(self, x: Inputs, f: int, out: Any) -> None:
         """See ``Aggregator.reduce``."""

@@ -27,6 +27,9 @@ Vector: TypeAlias = "NDArray[np.floating[Any]] | torch.Tensor"
 Coordinates = Callable[[Sequence[Any], int, Any], object]
 """A kernel that averages coordinate by coordinate: (vectors, f, out)."""
 
+Sorting = Callable[[Sequence[Any], int, Any, NDArray[np.float64]], object]
+"""The same, that also writes the largest magnitude of all values: (vectors, f, out, largest)."""
+
 _TILE = 1 << 14  # elements: a tile of 32 vectors stays in a second-level cache of 2 MiB
 _CLOSE = 1e-6  # squared distance over squared norm below which inner products about the origin cancel
 _ZERO = 1e-12  # weight of the centre that is rounding

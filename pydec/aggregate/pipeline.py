@@ -113,6 +113,8 @@ class Pipeline:
         self.calls += 1
         mine = None if own is None else views_of([own])[0]
         into: Any = room_like(_detached(vectors[0]), len(views[0])) if out is None else _detached(out)
+        if ages is None and self._at_once(views, mine, into):
+            return cast(V, into)
         fresh = self.screen.fresh(len(views), ages, self.counts)
         kept, mine, gram, squared, proven = self._sound([views[k] for k in fresh], mine)
         f = max(0, self.f - proven)
@@ -125,6 +127,23 @@ class Pipeline:
                 x = x.mixed(part.matrix(x, min(part.f, f), draw))
             self.rule.reduce(x, min(self.rule.f, f), into)
         return cast(V, into)
+
+    def _at_once(self, views: list[Any], own: Any, out: Any) -> bool:
+        """Average in the one pass that also finds that all vectors count; False if some may not.
+
+        No vector of d elements is longer than sqrt(d) times the largest magnitude, and none farther from the
+        own model than that and its length. What may be an input is not written on trial.
+        """
+        kernel, to = self.rule.kernel, views_of([out])[0]
+        inputs = views if own is None else [*views, own]
+        if kernel is None or self.before or not all(isinstance(view, np.ndarray) for view in (*inputs, to)):
+            return False
+        if any(np.may_share_memory(view, to) for view in inputs):
+            return False
+        largest = np.empty(1)
+        kernel(views, self.rule.f, to, largest)
+        reach = len(to) ** 0.5 * float(largest[0]) + (0.0 if own is None else kernels.sqnorm(own) ** 0.5)
+        return bool(reach <= self.screen.max_norm)
 
     def _sound(self, views: list[Any], own: Any) -> tuple[list[Any], Any, Matrix | None, Weights | None, int]:
         """The vectors that count, the own model, their Gram matrix about it if asked for, its diagonal.

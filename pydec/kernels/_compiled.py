@@ -32,8 +32,8 @@ WRITES: dict[str, tuple[str, ...]] = {
     "demo_decode": ("out",),
     "demo_encode": ("residual", "records"),
     "gram": ("out",),
-    "mean_around_median": ("out",),
-    "median": ("out",),
+    "mean_around_median": ("out", "largest"),
+    "median": ("out", "largest"),
     "mix": ("out",),
     "momentum_mix": ("velocity", "out"),
     "powersgd_accumulate": ("out",),
@@ -67,7 +67,7 @@ WRITES: dict[str, tuple[str, ...]] = {
     "topk_int8_encode": ("residual", "body"),
     "topk_select": ("indices", "values"),
     "tracking_mix": ("previous", "out"),
-    "trimmed_mean": ("out",),
+    "trimmed_mean": ("out", "largest"),
 }
 """Every kernel that is an operator, and its parameters that are written, in any order."""
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydec.kernels._arrays import S, out_for
+from pydec.kernels._arrays import Doubles, S, out_for
 from pydec.kernels._library import native
 
 
-def median(x: Sequence[S], out: S | None = None) -> S:
+def median(x: Sequence[S], out: S | None = None, largest: Doubles | None = None) -> S:
     """Coordinate-wise median; for even n the mean of the two middles, ``0.5 * a + 0.5 * b``.
 
     Finite where less than half of the values are NaN or infinite.
@@ -29,6 +29,8 @@ def median(x: Sequence[S], out: S | None = None) -> S:
         x: 1 <= n <= 256 arrays of shape (d,), contiguous; float32, float64, float16 or bfloat16.
         out: shape (d,), overwritten. It may be exactly one of the ``x[k]`` and must not overlap any of
             them in part. Of the type of the x. Allocated if None, of the kind of x[0].
+        largest: float64, shape (1,), overwritten by the largest magnitude of all values, infinity if one is
+            NaN, which the sorting finds by the way; None if nobody asks. On the CPU only.
 
     Returns:
         ``out``.
@@ -42,11 +44,11 @@ def median(x: Sequence[S], out: S | None = None) -> S:
     value for n <= 16.
     """
     out = out_for(x, out)
-    native.median_f32(x, out)
+    native.median_f32(x, out, largest)
     return out
 
 
-def trimmed_mean(x: Sequence[S], f: int, out: S | None = None) -> S:
+def trimmed_mean(x: Sequence[S], f: int, out: S | None = None, largest: Doubles | None = None) -> S:
     """Coordinate-wise mean without the f lowest and the f highest of n values, 2f < n.
 
     The n - 2f values are added from the lowest to the highest, and the sum is divided once.
@@ -58,6 +60,7 @@ def trimmed_mean(x: Sequence[S], f: int, out: S | None = None) -> S:
         x: as for ``median``.
         f: values dropped at each end, 0 <= f < n / 2.
         out: as for ``median``.
+        largest: as for ``median``.
 
     Returns:
         ``out``.
@@ -69,11 +72,11 @@ def trimmed_mean(x: Sequence[S], f: int, out: S | None = None) -> S:
     Cost, with b bytes an element: reads b * n * d bytes, writes b * d bytes.
     """
     out = out_for(x, out)
-    native.trimmed_mean_f32(x, f, out)
+    native.trimmed_mean_f32(x, f, out, largest)
     return out
 
 
-def mean_around_median(x: Sequence[S], f: int, out: S | None = None) -> S:
+def mean_around_median(x: Sequence[S], f: int, out: S | None = None, largest: Doubles | None = None) -> S:
     """Coordinate-wise mean of the n - f values closest to the median, 2f < n.
 
     The kept values are neighbours in sorted order s. With m = n - f and the median c, of s[k] and
@@ -87,6 +90,7 @@ def mean_around_median(x: Sequence[S], f: int, out: S | None = None) -> S:
         x: as for ``median``.
         f: values dropped, 0 <= f < n / 2.
         out: as for ``median``.
+        largest: as for ``median``.
 
     Returns:
         ``out``.
@@ -98,5 +102,5 @@ def mean_around_median(x: Sequence[S], f: int, out: S | None = None) -> S:
     Cost, with b bytes an element: reads b * n * d bytes, writes b * d bytes.
     """
     out = out_for(x, out)
-    native.mean_around_median_f32(x, f, out)
+    native.mean_around_median_f32(x, f, out, largest)
     return out

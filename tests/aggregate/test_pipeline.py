@@ -195,3 +195,17 @@ def test_numbers_with_an_exponent_are_no_chain():
 def test_bounds_out_of_range_are_refused(options):
     with pytest.raises(ConfigError, match="max_"):
         Screen(**options)
+
+
+@pytest.mark.parametrize("name", ["median:f=2", "trimmed-mean:f=2", "mean-around-median:f=2"])
+def test_one_pass_or_two_give_the_same_average(name):
+    """Where the result may lie on an input, or vectors may be too long, they are looked at before."""
+    x = honest(7)
+    rule, out = aggregate.make(name), np.zeros(D, np.float32)
+    expected = rule(x, out=out).copy()
+    narrow = aggregate.make(name, screen=Screen(max_norm=1.2 * max(float(np.linalg.norm(v)) for v in x)))
+    np.testing.assert_array_equal(narrow(x), expected)  # sqrt(D) times the largest magnitude is beyond
+    mine = [v.copy() for v in x]
+    np.testing.assert_array_equal(rule(mine, out=mine[3]), expected)
+    np.testing.assert_array_equal(rule(x, own=x[1]), expected)
+    assert rule.counts == narrow.counts == Counts()

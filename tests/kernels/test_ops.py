@@ -85,6 +85,7 @@ def test_operators_are_what_their_schemas_say(call, fresh):
         values = {"key": None, "first": 0} | values
     elif operator in ("mix", "median", "trimmed_mean", "mean_around_median"):
         values["out"] = torch.empty_like(given[0][0])
+        values["largest"] = torch.empty(1, dtype=torch.float64)
     elif operator == "sqdists":
         values["out"] = torch.empty(len(given[0]), dtype=torch.float64)
     elif operator == "quant_sqdists":

@@ -173,3 +173,27 @@ def test_wrong_arguments_are_named():
     room.flags.writeable = False
     with pytest.raises(ValueError, match="out is read-only"):
         kernels.median([x], room[:8])
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 16, 17, 40])
+@pytest.mark.parametrize("d", [0, 1, 63, 1000, 70_001])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_the_largest_magnitude_is_found_by_the_way(target, n, d, dtype):
+    x = list(np.random.default_rng(n).standard_normal((n, d)).astype(dtype))
+    expected = max((float(np.abs(v).max(initial=0)) for v in x), default=0.0)
+    for average in (
+        lambda largest: kernels.median(x, None, largest),
+        lambda largest: kernels.trimmed_mean(x, (n - 1) // 2, None, largest),
+        lambda largest: kernels.mean_around_median(x, (n - 1) // 2, None, largest),
+    ):
+        largest = np.full(1, np.nan)
+        average(largest)
+        assert largest[0] == expected
+        if d:
+            for bad in (np.nan, np.inf, -np.inf):
+                before, x[n // 2][d // 2] = x[n // 2][d // 2], bad
+                average(largest)
+                assert largest[0] == np.inf
+                x[n // 2][d // 2] = before
+    with pytest.raises(ValueError, match="largest must have 1 element"):
+        kernels.median(x, None, np.zeros(2))

@@ -257,9 +257,27 @@ def clip_accumulate_f32(
     return int(known.isfinite().sum())
 
 
-median_f32 = cuda.median
-trimmed_mean_f32 = cuda.trimmed_mean
-mean_around_median_f32 = cuda.mean_around_median
+def median_f32(x: Tensors, out: Tensor, largest: Tensor | None) -> None:
+    """``kernels.median``."""
+    _without(largest)
+    cuda.median(x, out)
+
+
+def trimmed_mean_f32(x: Tensors, f: int, out: Tensor, largest: Tensor | None) -> None:
+    """``kernels.trimmed_mean``."""
+    _without(largest)
+    cuda.trimmed_mean(x, f, out)
+
+
+def mean_around_median_f32(x: Tensors, f: int, out: Tensor, largest: Tensor | None) -> None:
+    """``kernels.mean_around_median``."""
+    _without(largest)
+    cuda.mean_around_median(x, f, out)
+
+
+def _without(largest: Tensor | None) -> None:
+    if largest is not None:
+        raise ConfigError("kernels on a GPU do not look for the largest magnitude; pass largest=None")
 
 
 def topk_select_f32(x: Tensor, residual: Tensor | None, k: int, indices: Tensor, values: Tensor) -> Tensor:
