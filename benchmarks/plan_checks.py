@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydec.simulate.network import link
 from pydec.simulate.plan import Job, plan
-from pydec.simulate.plan_costs import FRAMING, Link, allreduce_s
+from pydec.simulate.plan_costs import BUFFER, FRAMING, allreduce_s
 
 from .harness import Options, Row
 from .jobs import measured
@@ -19,11 +20,11 @@ ELEMENTS = 4_000_000
 PAUSE_S = 0.2
 RATES = ("100mbit", "300mbit", "1gbit")
 HOSTS = (4, 8)
-FLAGS = ("--mca", "btl_tcp_sndbuf", "131072")
-"""With the system's own buffers, which grow to a whole packet, the consent to a partner's packet waits behind
-the own one on the same connection, and two ranks that exchange packets take turns: up to twice as long. With
-small ones what is left waits for the sender's next call, so that only methods are here that send in the
-background."""
+FLAGS = ("--mca", "btl_tcp_sndbuf", str(BUFFER))
+"""The consent to a partner's packet waits behind what the system has buffered of the own ones on the
+connections that share the link; see ``plan_costs.consent_s``. The system's own buffers grow to whole packets,
+and ranks that exchange packets take turns: up to twice as long. With small ones what is left waits for the
+sender's next call, so that only methods are here that send in the background."""
 ALLOWED = 15.0
 """Percent that a prediction may be off."""
 GOSSIP: dict[str, dict[str, Any]] = {
@@ -54,7 +55,7 @@ def rows(options: Options) -> Iterator[Row]:
 
 def compared(hosts: int, rate: str, options: Options) -> Iterator[Row]:
     """One lab's rows: each method's step and bytes as measured, beside the plan's."""
-    rounds, groups = (1, 2) if options.quick else (options.rounds or 2, 2)
+    rounds, groups = (1, 2) if options.quick else (options.rounds or 1, 4)
     methods: dict[str, Any] = {"alone": None}
     methods |= {name: _options(given) for name, given in GOSSIP.items()}
     methods[REDUCED] = {"algorithm": "allreduce"}
@@ -63,15 +64,15 @@ def compared(hosts: int, rate: str, options: Options) -> Iterator[Row]:
             lab, "plan_step.py", json.dumps(methods), ELEMENTS, PAUSE_S, rounds, groups, flags=FLAGS
         )
     alone_s = found["alone"]["step_s"]
-    link = Link.parse(rate)
+    lines = link(rate)
     params = {"hosts": hosts, "net": rate, "megabytes": 4e-6 * ELEMENTS, "alone_ms": round(1e3 * alone_s, 1)}
     for name, given in GOSSIP.items():
-        job = Job(ELEMENTS, hosts, link, alone_s, **{"local_steps": 1, **given})
+        job = Job(ELEMENTS, hosts, lines, alone_s, **{"local_steps": 1, **given})
         costs = plan(job).costs
         yield from _pair(name, params, found[name], costs.step_s, FRAMING * costs.sent)
     whole = 4.0 * ELEMENTS
     sent = 2 * (hosts - 1) / hosts * whole
-    took_s = alone_s + allreduce_s(whole, hosts, link)  # pydec's own hides behind nothing
+    took_s = alone_s + allreduce_s(whole, hosts, lines)  # pydec's own hides behind nothing
     yield from _pair(REDUCED, params, found[REDUCED], took_s, FRAMING * sent)
 
 

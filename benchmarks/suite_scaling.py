@@ -11,8 +11,8 @@ import numpy as np
 
 from pydec.consensus.committee import log_unsafe_ever, seats_for
 from pydec.simulate.committee import CommitteeWorld, epochs
+from pydec.simulate.network import link
 from pydec.simulate.plan import Job, plan
-from pydec.simulate.plan_costs import Link
 from pydec.simulate.plan_mixing import mixing, rounds_of
 from pydec.topology import Topology, make
 from pydec.topology.schedule import SparseRound
@@ -101,12 +101,12 @@ def churn(options: Options) -> Iterator[Row]:
 def methods(options: Options) -> Iterator[Row]:
     """What ``pydec plan`` takes on links of several rates, and steps beside all-reduce's, at 1,000 peers."""
     for params in (10**8, 10**9, 7 * 10**9):
-        for link in ("10mbit,50ms", "100mbit,20ms", "1gbit,5ms", "10gbit,1ms", "100gbit,20us"):
-            job = Job(params, 1000, Link.parse(link), 2.0, codec_gbps=_CODEC_GBPS)
+        for rate in ("10mbit,50ms", "100mbit,20ms", "1gbit,5ms", "10gbit,1ms", "100gbit,20us"):
+            job = Job(params, 1000, link(rate), 2.0, codec_gbps=_CODEC_GBPS)
             answer = plan(job)
             costs = answer.costs
             facts: dict[str, Any] = {
-                "parameters": params, "link": link, "method": costs.method.words,
+                "parameters": params, "link": rate, "method": costs.method.words,
                 "over_alone": round(costs.step_s / job.step_s - 1, 3),
                 "over_sparse_allreduce": round(answer.sparse_allreduce_s / costs.step_s, 2),
             }  # fmt: skip

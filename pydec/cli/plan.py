@@ -71,13 +71,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: a number, name or combination that cannot be.
     """
+    from pydec.simulate.network import link
     from pydec.simulate.plan import FORMULAS, Job, plan
-    from pydec.simulate.plan_costs import Link
 
     names = ("params", "peers", "topology", "algorithm", "compressor", "local_steps", "data",
              "optimizer_vectors", "codec_gbps", "seats", "faulty", "epochs", "seed")  # fmt: skip
     given = {name: getattr(args, name) for name in names}
-    job = Job(link=Link.parse(args.link), step_s=args.step, block_s=args.block_every, **given)
+    job = Job(link=link(args.link), step_s=args.step, block_s=args.block_every, **given)
     answer = plan(job)
     if args.json:
         print(json.dumps({**facts(answer), "formulas": FORMULAS}, indent=2))

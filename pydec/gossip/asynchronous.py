@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import ClassVar
 from weakref import WeakKeyDictionary
@@ -182,6 +183,11 @@ class Asynchronous(ABC):
             ProtocolError, PeerError: as ``begin``.
             Stopped: the job is being stopped.
         """
+        for _ in self.ending(mix=mix):
+            self._await()
+
+    def ending(self, *, mix: bool = True) -> Iterator[None]:
+        """``flush`` for whoever cannot wait here: go on after each item once something may have happened."""
         if not self._open:
             return
         started_s = self.transport.now()
@@ -193,8 +199,8 @@ class Asynchronous(ABC):
         while not self._over():
             if self.settled():
                 self._ends.add(self.transport.rank)
-            if not self._move():
-                self._await()
+            if not self._move() and not self._over():
+                yield
         self.met()
         for source in self._sources.values():
             source.last = False

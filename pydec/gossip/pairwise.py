@@ -17,7 +17,7 @@ overtake one another. Requests are numbered, so that a doubled one is told apart
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -127,14 +127,14 @@ class PairwiseExchange(Asynchronous):
                 self._age(packet, float(self._steps))
             self._adopt()
 
-    def flush(self, *, mix: bool = True) -> None:
-        """As ``Asynchronous.flush``; averages that others have started are still answered."""
+    def ending(self, *, mix: bool = True) -> Iterator[None]:
+        """As ``Asynchronous.ending``; averages that others have started are still answered."""
         with self.lock:
             if mix and self._frozen:
                 self._take_over()
             self._frozen = False
             self._queue.clear()
-        super().flush()
+        yield from super().ending()
         self._frozen = True
         if mix:
             self._adopt()

@@ -12,83 +12,22 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 
 from pydec.gossip.streaming import HeldMixer
 from pydec.optim.parts import take_step
 from pydec.optim.plan import Plan
 from pydec.simulate.crowd import Crowd, Era
-from pydec.simulate.learner import Learner, Learners
+from pydec.simulate.free import FreePeer, Mail, connect
+from pydec.simulate.learner import Learners
 from pydec.simulate.network import Network
 from pydec.simulate.observer import Observer
 from pydec.simulate.paces import Paces
+from pydec.simulate.peers import FOREVER, Rules, VirtualPeer
 from pydec.simulate.rounds import Bodies, PeerRounds
-
-_FOREVER = math.inf
-
-
-@dataclass(eq=False)
-class VirtualPeer:
-    """One peer, from its start to its end; who comes in its place later is another one.
-
-    Attributes:
-        rank: its place.
-        learner: what it learns with.
-        era: whose members it gossips with.
-        rounds: its part in them.
-        steps: local steps taken.
-        begun: rounds begun.
-        waiting: whether it waits for neighbours; since when.
-        died_s: when it died.
-        early: packets of rounds that it has not begun, by era and round, then by sender.
-    """
-
-    rank: int
-    learner: Learner
-    era: Era
-    steps: int = 0
-    begun: int = 0
-    waiting: bool = False
-    waits_since_s: float = 0.0
-    waited_s: float = 0.0
-    died_s: float = _FOREVER
-    over: bool = False
-    newcomer: bool = False
-    rounds: PeerRounds = field(init=False)
-    life: Iterator[float | None] = field(init=False)
-    early: dict[tuple[int, int], dict[int, Bodies]] = field(default_factory=dict)
-    pose: Callable[[], None] | None = None
-
-    @property
-    def living(self) -> bool:
-        """Whether it has not died."""
-        return self.died_s == _FOREVER
-
 
 Pose = Callable[["Engine", VirtualPeer], Callable[[], None] | None]
 """What replaces a peer's model whenever it encodes; None where nothing does."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What holds for all peers.
-
-    Args:
-        steps: of every peer.
-        rate: learning rate of a step, as a share of the peak.
-        late_s: after which a round goes on without a neighbour; infinite where all are waited for.
-        detect_s: after which the others know that a peer is dead.
-        handover_s: how long a newcomer takes to get a model.
-        seed: of everything that peers draw.
-    """
-
-    steps: int
-    rate: Callable[[int], float]
-    late_s: float = math.inf
-    detect_s: float = 0.0
-    handover_s: float = 0.0
-    seed: int = 0
 
 
 class Engine:
@@ -122,6 +61,8 @@ class Engine:
         """Now, and when the latest peer to come to its end has done so."""
         self.peers: dict[int, VirtualPeer] = {}
         """The latest to take each place, dead or not."""
+        self.mail = Mail(self)
+        """Of asynchronous exchanges."""
         self._pose = pose
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -162,12 +103,18 @@ class Engine:
 
     def _connect(self, peer: VirtualPeer) -> None:
         mixers = [mixer for part in peer.learner.parts for mixer in part.rule.mixers]
-        peer.rounds = PeerRounds(peer.rank, peer.era.topology, [*mixers, *peer.learner.beside], peer.era.seed)
+        mixers += peer.learner.beside
+        plan = self.plan_of(peer.rank)
+        if plan.algorithm.asynchronous:
+            peer.rounds = connect(self.mail, plan, peer.rank, mixers, peer.era.seed)
+            self.mail.looks[peer.rank] = partial(self._look, peer, peer.rounds)
+        else:
+            peer.rounds = PeerRounds(peer.rank, peer.era.topology, mixers, peer.era.seed)
 
     def _resume(self, peer: VirtualPeer) -> None:
         while True:
-            wait = next(peer.life, _FOREVER)
-            if wait is _FOREVER:
+            wait = next(peer.life, FOREVER)
+            if wait is FOREVER:
                 peer.over, self.ended_s = True, self.now_s
                 return
             if wait is not None:
@@ -182,6 +129,14 @@ class Engine:
                     late = partial(self._late, peer, (self.now_s, peer.rounds.round))
                     self.at(self.now_s + self.rules.late_s, late)
                 return
+
+    def _look(self, peer: VirtualPeer, rounds: FreePeer) -> None:
+        """A message has moved: beside the program, or at the end, where nothing else is to do."""
+        if peer.waiting:
+            rounds.missing = set()
+            self._heard_all(peer)
+        else:
+            rounds.transport.kick()
 
     def _wake(self, peer: VirtualPeer) -> None:
         if peer.living:
@@ -226,6 +181,9 @@ class Engine:
             self.observer.stepped(peer.rank, peer.steps, learner)
         if peer.rounds.pending:
             yield from self._finish(peer)
+        if isinstance(peer.rounds, FreePeer):
+            yield from peer.rounds.ending()
+            learner.store()
         self.observer.ended(peer.rank, learner)
 
     def _local(self, peer: VirtualPeer, plan: Plan, usable: bool) -> None:
@@ -276,6 +234,9 @@ class Engine:
 
     def _open(self, peer: VirtualPeer) -> None:
         rounds, key = peer.rounds, (peer.era.number, peer.begun)
+        if isinstance(rounds, FreePeer):
+            rounds.exchange.begin(peer.begun)
+            return
         rounds.open(peer.begun, peer.era.gone, peer.early.pop(key, {}))
         if peer.pose is None:
             packets = rounds.encode()
@@ -306,22 +267,26 @@ class Engine:
     # Messages.
 
     def _dispatch(self, peer: VirtualPeer, listener: int, bodies: Bodies) -> None:
-        n_bytes = PeerRounds.wire_bytes(bodies)
-        self.observer.bytes_sent += n_bytes
-        message = self.network.send(peer.rank, n_bytes, self.now_s)
         era, round = peer.era, peer.rounds.round
+        arrive = partial(self._deliver, listener, era, round, peer.rank, bodies)
+        self.carry(peer.rank, listener, PeerRounds.wire_bytes(bodies), arrive)
 
-        def arrive() -> None:
-            if peer.died_s < message.gone_s:
-                return  # it died before it had sent all of it
-            self._deliver(listener, era, round, peer.rank, bodies)
+    def carry(self, sender: int, listener: int, n_bytes: int, arrive: Callable[[], None]) -> None:
+        """Send bytes, and do something when they have arrived; not if their sender died before they left."""
+        self.observer.bytes_sent += n_bytes
+        message = self.network.send(sender, n_bytes, self.now_s)
+        peer = self.peers[sender]
+
+        def done() -> None:
+            if peer.died_s >= message.gone_s:
+                arrive()
 
         if self.network.link.down_bytes_per_s == math.inf:
-            self.at(message.tail_s, arrive)
+            self.at(message.tail_s, done)
         else:
             self.at(
                 message.head_s,
-                lambda: self.at(self.network.receive(listener, n_bytes, message), arrive),
+                lambda: self.at(self.network.receive(listener, n_bytes, message), done),
             )
 
     def _deliver(self, listener: int, era: Era, round: int, sender: int, bodies: Bodies) -> None:

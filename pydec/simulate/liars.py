@@ -15,7 +15,8 @@ import numpy as np
 from pydec.aggregate.attacks import Attack, Scene
 
 if TYPE_CHECKING:
-    from pydec.simulate.engine import Engine, VirtualPeer
+    from pydec.simulate.engine import Engine
+    from pydec.simulate.peers import VirtualPeer
 
 
 class Posing:

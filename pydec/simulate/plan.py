@@ -1,9 +1,8 @@
 """What a run would cost and reach before it is started: one answer for one job, every number from a formula.
 
-``FORMULAS`` states them; where they come from is in ``plan_costs``, ``plan_mixing`` and ``plan_ledger``. The
-parts are the library's own: topologies give their degrees and matrices, compressors encode a sample,
-algorithms count their vectors, the ledger encodes its messages. What `pydec bench simulate --only predicted`
-measured beside it is in docs/scaling.md.
+``FORMULAS`` states them; sources are in ``plan_costs``, ``plan_mixing`` and ``plan_ledger``. Parts are the
+library's own: topologies give their degrees and matrices, compressors encode a sample, algorithms count their
+vectors, the ledger encodes its messages. docs/scaling.md has what was measured beside it.
 """
 
 from __future__ import annotations
@@ -17,9 +16,19 @@ from pydec.compress.base import Compressor
 from pydec.consensus.committee import log_unsafe_ever, seats_for
 from pydec.consensus.validators import MAX_VALIDATORS
 from pydec.errors import ConfigError
-from pydec.gossip.base import Algorithm
+from pydec.gossip.base import Algorithm, bucket_bounds
 from pydec.gossip.dpsgd import AverageMixer
-from pydec.simulate.plan_costs import BACKWARD, Codec, Link, allreduce_s, codec, packet_bytes, vectors_of
+from pydec.simulate.network import Link
+from pydec.simulate.plan_costs import (
+    BACKWARD,
+    Codec,
+    allreduce_s,
+    codec,
+    consent_s,
+    packet_bytes,
+    round_s,
+    vectors_of,
+)
 from pydec.simulate.plan_ledger import LedgerCost, ledger_cost
 from pydec.simulate.plan_mixing import Mixing, mixing
 from pydec.topology.base import Topology
@@ -35,7 +44,7 @@ _ALL_SIT = 256  # up to so many everybody votes
 
 FORMULAS = {
     "sent": "messages of a round x the packet, headers of frames and buckets in it, / local steps",
-    "round": "3 latencies + 8 x bytes x 1514/1448 / rate, of the busiest rank: all it hears, all it sends",
+    "round": "3 latencies + (1514/1448 bytes + min(bytes, buckets d^2 128 KiB)) / rate of the busiest",
     "step": "cta: ((H-1) t + max(t, round) + codec) / H; atc: t + (round + codec) / H; H local steps of t",
     "all-reduce": "t/3 + max(2t/3, 3 latencies x 2 ceil(log2 n) + 2 (n-1)/n buffers at the link's rate)",
     "distance": "sqrt(H (1-1/n) G) updates, G the sum over k of what k rounds leave; G-1 for atc",
@@ -108,6 +117,8 @@ class Job:
             )
         if not 0 <= self.optimizer_vectors <= 64:
             raise ConfigError(f"optimizer vectors must be in [0, 64], got {self.optimizer_vectors}")
+        if self.link.up_bytes_per_s == math.inf:
+            raise ConfigError("a plan needs the rate of a link, such as 1gbit or 20mbit/100mbit,30ms")
         if self.data not in ("iid", "differ"):
             raise ConfigError(f"data must be iid or differ, got {self.data!r}")
 
@@ -248,15 +259,17 @@ def costs_of(job: Job, graph: Topology, averaging: Mixing, method: Method) -> Co
     rounds, steps, t = algorithm.rounds(graph), method.local_steps, job.step_s
     packet = vectors.packets * packet_bytes(part, job.params, graph.degree)
     most = busiest(graph)
-    round_s = rounds * job.link.round_s(most * packet, most * packet)
+    buckets = len(bucket_bounds(job.params, part.block, graph.degree))
+    consents_s = consent_s(job.link, most, math.ceil(vectors.packets) * buckets, most * packet)
+    link_s = rounds * (round_s(job.link, most * packet, most * packet) + consents_s)
     known = _codec(job, method.compressor)
     heard = graph.degree + (not part.lossless)  # a lossy packet's sender takes its own back, too
     codec_s = rounds * vectors.packets * job.params * (known.encode_s + heard * known.mix_s)
     if algorithm.order == "cta":
-        step_s = ((steps - 1) * t + max(t, round_s) + codec_s) / steps
-        hidden = round_s <= t
+        step_s = ((steps - 1) * t + max(t, link_s) + codec_s) / steps
+        hidden = link_s <= t
     else:
-        step_s, hidden = t + (round_s + codec_s) / steps, False
+        step_s, hidden = t + (link_s + codec_s) / steps, False
     distance = rounding = None
     if _averages(algorithm, part, graph):
         gain = averaging.gain - (algorithm.order == "atc")
@@ -264,7 +277,7 @@ def costs_of(job: Job, graph: Topology, averaging: Mixing, method: Method) -> Co
         rounding = known.error * math.sqrt(_spread(graph) * averaging.gain)
     memory = 4.0 * job.params * (2 + job.optimizer_vectors + vectors.most)
     sent = rounds * graph.messages_per_round * packet / steps
-    return Costs(method, packet, sent, round_s, codec_s, step_s, hidden, distance, rounding, memory)
+    return Costs(method, packet, sent, link_s, codec_s, step_s, hidden, distance, rounding, memory)
 
 
 def committee_of(job: Job) -> Committee:

@@ -8,8 +8,6 @@ mixing do, at rates measured where the plan is made.
 
 from __future__ import annotations
 
-import math
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from pydec.compress.base import Compressor
 from pydec.errors import ConfigError
 from pydec.gossip.base import Algorithm, bucket_bounds
 from pydec.gossip.edges import EdgeMixer
+from pydec.simulate.network import Link
 
 FRAMING = 1514 / 1448
 """Bytes on Ethernet for a byte of TCP's: 14 + 20 + 32 of headers around each 1448 (RFC 894, 9293, 7323)."""
@@ -33,56 +32,37 @@ BACKWARD = 2 / 3
 long as the forward one (Kaplan et al., arXiv:2001.08361, section 2.1)."""
 _SAMPLE = 1 << 20
 _TRIES = 3
-_RATES = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
-_TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-_LINK = re.compile(
-    r"([0-9.]+)(kbit|mbit|gbit)(?:/([0-9.]+)(kbit|mbit|gbit))?(?:,([0-9.]+)(us|ms|s))?", re.ASCII
-)
+BUFFER = 1 << 16
+"""Bytes that a connection's sender may buffer, as docs/scaling.md says to ask of Open MPI; Linux doubles it
+(socket(7), SO_SNDBUF)."""
 
 
-@dataclass(frozen=True)
-class Link:
-    """What lies between one peer and all others.
+def round_s(link: Link, sent: float, received: float, messages: int = 1) -> float:
+    """Seconds until a rank has sent and received so many bytes, which begin together.
 
     Args:
-        up, down: bits per second from it and to it.
-        latency_s: of a message, one way.
+        link: of every rank; jitter counts as if it were always at its most.
+        sent, received: bytes of one rank, without the network's headers.
+        messages: rendezvous one after the other, of a collective operation with so many steps.
     """
+    carried_s = max(sent / link.up_bytes_per_s, received / link.down_bytes_per_s)
+    return HANDSHAKE * (link.latency_s + link.jitter_s) * messages + FRAMING * carried_s
 
-    up: float
-    down: float
-    latency_s: float = 0.0
 
-    @classmethod
-    def parse(cls, text: str) -> Link:
-        """A link of ``RATE``, ``UP/DOWN`` or either with ``,LATENCY``: 1gbit, 20mbit/100mbit,30ms.
+def consent_s(link: Link, neighbours: int, buckets: int, sent: float) -> float:
+    """Seconds that consents wait for in a round in which a rank hears and tells as many neighbours.
 
-        Raises:
-            ConfigError: it reads otherwise, or is 0.
-        """
-        found = _LINK.fullmatch(text)
-        try:
-            assert found is not None
-            up = float(found[1]) * _RATES[found[2]]
-            down = float(found[3]) * _RATES[found[4]] if found[3] else up
-            latency_s = float(found[5]) * _TIMES[found[6]] if found[5] else 0.0
-            assert min(up, down) > 0
-            assert max(up, down) < math.inf
-        except (AssertionError, ValueError):
-            raise ConfigError(
-                f"a link is a rate and perhaps a latency, such as 1gbit or 100mbit,20ms, got {text!r}"
-            ) from None
-        return cls(up, down, latency_s)
+    Every bucket from every neighbour needs the receiver's consent, which goes out behind what the system has
+    buffered of the own packets: 2 ``BUFFER`` on each of the connections that share the link. At worst all
+    take turns, and twice as long.
 
-    def round_s(self, sent: float, received: float, messages: int = 1) -> float:
-        """Seconds until a rank has sent and received so many bytes, which begin together.
-
-        Args:
-            sent, received: bytes of one rank, without the network's headers.
-            messages: rendezvous one after the other, of a collective operation with so many steps.
-        """
-        carried = max(sent / self.up, received / self.down)
-        return HANDSHAKE * self.latency_s * messages + 8 * FRAMING * carried
+    Args:
+        link: of every rank.
+        neighbours: the most that one hears or tells.
+        buckets: of what goes to one neighbour.
+        sent: bytes of one rank.
+    """
+    return min(sent, neighbours**2 * buckets * 2 * BUFFER) / link.up_bytes_per_s
 
 
 def allreduce_s(n_bytes: float, peers: int, link: Link) -> float:
@@ -95,7 +75,8 @@ def allreduce_s(n_bytes: float, peers: int, link: Link) -> float:
     if peers == 1:
         return 0.0
     sent = 2 * (peers - 1) / peers * n_bytes
-    return link.round_s(sent, sent, 2 * min(peers - 1, (peers - 1).bit_length()))
+    messages = 2 * min(peers - 1, (peers - 1).bit_length())
+    return round_s(link, sent, sent, messages) + consent_s(link, 1, messages, sent)
 
 
 @dataclass(frozen=True)

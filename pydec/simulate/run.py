@@ -18,7 +18,8 @@ from pydec.optim.plan import Plan
 from pydec.simulate.batched import Batched
 from pydec.simulate.crowd import Crowd
 from pydec.simulate.each import Each
-from pydec.simulate.engine import Engine, Pose, Rules
+from pydec.simulate.engine import Engine, Pose
+from pydec.simulate.free import connect
 from pydec.simulate.learner import Learners, Vector
 from pydec.simulate.liars import Posing
 from pydec.simulate.memory import Budget
@@ -26,6 +27,7 @@ from pydec.simulate.mixing import Mixing, mixed
 from pydec.simulate.network import Network
 from pydec.simulate.observer import Observer, Row
 from pydec.simulate.paces import Paces
+from pydec.simulate.peers import Rules
 from pydec.simulate.rounds import PeerRounds
 from pydec.simulate.scenario import ONE_BY_ONE, Scenario
 from pydec.simulate.together import Together
@@ -149,17 +151,22 @@ class Simulation:
             rows = round(24 * (1 + plan.topology.messages_per_round))
             return Budget(scenario.peers, {"vectors": 8 * scenario.vectors, "graph": rows})
         one = VectorLearner(np.zeros(self.learners.parameters, np.float32), plan)
-        rounds = PeerRounds(0, plan.topology, [mixer for part in one.parts for mixer in part.rule.mixers], 0)
-        algorithm = rounds.state_bytes + sum(part.rule.state_bytes for part in one.parts)
-        apart = 1 + math.ceil(
-            plan.topology.messages_per_round
-        )  # its own packet, and those on their way to it
+        mixers = [mixer for part in one.parts for mixer in part.rule.mixers]
+        algorithm = sum(part.rule.state_bytes for part in one.parts)
+        if plan.algorithm.asynchronous:
+            algorithm += sum(mixer.state_bytes for mixer in mixers)
+            packets = connect(None, plan, 0, mixers, 0).exchange.slots.nbytes
+        else:
+            rounds = PeerRounds(0, plan.topology, mixers, 0)
+            algorithm += rounds.state_bytes
+            # its own packet, and those on their way to it
+            packets = (1 + math.ceil(plan.topology.messages_per_round)) * rounds.packet_bytes
         return Budget(
             scenario.peers,
             {
                 "model" if not scenario.vectors else "vector": self.learners.peer_bytes,
                 "algorithm": algorithm,
-                "packets": apart * rounds.packet_bytes,
+                "packets": packets,
                 "objects": _OBJECTS_BYTES,
             },
         )

@@ -80,10 +80,15 @@ class Scenario:
         if self.gradients not in ("auto", "each", "batched"):
             raise ConfigError(f"--gradients must be each, batched or auto, got {self.gradients!r}")
         self.plan.check()
-        if self.plan.algorithm.asynchronous or self.plan.algorithm.averages != "parameters":
+        if self.plan.algorithm.averages != "parameters":
             raise ConfigError(
-                f"pydec simulate runs algorithms that gossip in rounds, and {self.train.algorithm} does not; "
-                "use dpsgd, choco, gradient-tracking, ... (pydec list algorithms)"
+                f"pydec simulate runs algorithms that gossip, and {self.train.algorithm} does not; use "
+                "dpsgd, choco, gradient-tracking, adsgd, ... (pydec list algorithms)"
+            )
+        if self.plan.algorithm.asynchronous and (self.churn or self.late_s or self.byzantine):
+            raise ConfigError(
+                f"--churn, --late and --byzantine are simulated in rounds, and {self.train.algorithm} has "
+                "none; leave them out, or use dpsgd"
             )
         if self.plan.control.adapts:
             raise ConfigError(

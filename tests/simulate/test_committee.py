@@ -4,6 +4,7 @@ import pytest
 
 from pydec import topology
 from pydec.consensus.committee import draw
+from pydec.consensus.simulator.network import Network
 from pydec.consensus.validators import Validator
 from pydec.errors import ConfigError
 from pydec.simulate.committee import CommitteeWorld, epochs, redraw
@@ -26,6 +27,15 @@ def test_committees_hand_over_and_everybody_learns_of_it_by_gossip():
     for epoch in found:
         assert epoch.spreading_rounds <= 2 * 6  # one-peer exponential averages 60 in ceil(log2 60) rounds
         assert epoch.peer_bytes < epoch.member_bytes
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_the_network_does_committees_hand_over(seed):
+    network = Network(delay_s=(0.001, 0.4), loss=0.2, repeat=0.2, stable_s=10.0)
+    graph = "random-matching" if seed % 2 else "one-peer-exponential"
+    cluster = world(16, 5, graph, seed=seed, network=network)
+    epochs(cluster, 2)
+    assert cluster.watch.states[cluster.watch.heads[0]].table.epoch == 2
 
 
 def test_the_next_committee_is_drawn_by_the_hash_of_the_block_before():

@@ -7,53 +7,40 @@ import pytest
 
 from pydec import compress, gossip
 from pydec.errors import ConfigError
+from pydec.simulate.network import link
 from pydec.simulate.plan_costs import (
+    BUFFER,
     FRAMING,
-    Link,
     allreduce_s,
     codec,
+    consent_s,
     packet_bytes,
+    round_s,
     vectors_of,
 )
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("1gbit", Link(1e9, 1e9)),
-        ("100mbit,20ms", Link(1e8, 1e8, 0.02)),
-        ("2.5gbit,50us", Link(2.5e9, 2.5e9, 5e-5)),
-        ("20mbit/100mbit,1s", Link(2e7, 1e8, 1.0)),
-        ("64kbit", Link(64e3, 64e3)),
-    ],
-)
-def test_links(text, expected):
-    found = Link.parse(text)
-    assert (found.up, found.down) == (expected.up, expected.down)
-    assert found.latency_s == pytest.approx(expected.latency_s)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "fast", "1", "0gbit", "-1gbit", "1gbit,", "1gbit,20", "1gbit,-2ms", "1..2gbit", "1gbit,1ms,1ms"],
-)
-def test_words_that_are_no_link(text):
-    with pytest.raises(ConfigError, match="a link is a rate and perhaps a latency"):
-        Link.parse(text)
-
-
 def test_a_round_is_three_latencies_and_the_slower_way():
-    link = Link(1e6, 4e6, 0.01)
-    assert link.round_s(1000, 1000) == pytest.approx(0.03 + 8e-3 * FRAMING)
-    assert link.round_s(1000, 8000) == pytest.approx(0.03 + 16e-3 * FRAMING)
+    way = link("1mbit/4mbit,8ms,2ms")
+    assert round_s(way, 1000, 1000) == pytest.approx(0.03 + 8e-3 * FRAMING)
+    assert round_s(way, 1000, 8000) == pytest.approx(0.03 + 16e-3 * FRAMING)
+
+
+def test_consents_wait_behind_what_all_connections_have_buffered():
+    one = consent_s(link("1mbit"), 1, 1, 1e9)
+    assert one == pytest.approx(8 * 2 * BUFFER / 1e6)
+    assert consent_s(link("1mbit"), 2, 1, 1e9) == pytest.approx(4 * one)
+    assert consent_s(link("1mbit"), 2, 3, 1e9) == pytest.approx(12 * one)
+    assert consent_s(link("1mbit"), 999, 1, 1e3) == pytest.approx(8e-3)  # never more than taking turns
 
 
 def test_all_reduce_sends_the_least_there_is_and_takes_the_fewer_messages():
-    link = Link(1e9, 1e9, 0.001)
-    assert allreduce_s(1e6, 1, link) == 0.0
+    way = link("1gbit,1ms")
+    assert allreduce_s(1e6, 1, way) == 0.0
     for peers, messages in ((2, 2), (3, 4), (4, 4), (8, 6), (1000, 20)):
-        carried = 8 * FRAMING * 2 * (peers - 1) / peers * 1e6 / 1e9
-        assert allreduce_s(1e6, peers, link) == pytest.approx(3e-3 * messages + carried)
+        sent = 2 * (peers - 1) / peers * 1e6
+        carried = 8 * (FRAMING * sent + min(sent, messages * 2 * BUFFER)) / 1e9
+        assert allreduce_s(1e6, peers, way) == pytest.approx(3e-3 * messages + carried)
 
 
 @pytest.mark.parametrize("name", ["none", "bf16", "int8", "int4", "sign", "topk", "topk-int8", "randk"])
