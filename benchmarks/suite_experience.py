@@ -1,8 +1,9 @@
-"""What a user waits for: importing pydec, its help, and the report of a long run."""
+"""What a user waits for: importing pydec, help, a report of a long run; with --only clone, the first step."""
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -11,9 +12,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pydec.errors import SetupError
+
 from .harness import Options, Row
 
+ROOT = Path(__file__).resolve().parents[1]
 RANKS, STEPS = 4, 10_000
+CLONE_S = 240.0  # from git clone to the first step, downloads included
 _COMMANDS = {
     "python -c pass": ["-c", "pass"],
     "import pydec": ["-c", "import pydec, sys; assert 'torch' not in sys.modules"],
@@ -23,7 +28,13 @@ _COMMANDS = {
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Each of the commands in turn; a report of 4 ranks of 10,000 steps."""
+    """Each of the commands in turn; a report of 4 ranks of 10,000 steps.
+
+    With ``--only clone`` what a new user waits for instead, which downloads and compiles for minutes.
+    """
+    if options.only:
+        yield from _clone() if options.only == "clone" else ()
+        return
     rounds = options.rounds or (2 if options.quick else 15)
     taken: dict[str, list[float]] = {name: [] for name in _COMMANDS}
     for _ in range(rounds):
@@ -71,3 +82,34 @@ def _run(path: Path, steps: int) -> Path:
                     file.write(json.dumps(row))
                     file.write("\n")
     return path
+
+
+def _clone() -> Iterator[Row]:
+    """From ``git clone`` to the end of a run of one step, with nothing compiled before.
+
+    Raises:
+        SetupError: this is no source checkout, or one of the commands failed.
+    """
+    if not (ROOT / ".git").exists():
+        raise SetupError(f"{ROOT} is no clone of the repository, which --only clone makes another of")
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "pydec"
+        commands = [
+            ["git", "clone", "--quiet", str(ROOT), str(clone)],
+            ["make", "-C", str(clone), "install"],
+            [str(clone / ".venv/bin/pydec"), "run", "-n", str(RANKS), "train", "stdlib-lm", "--steps", "1",
+             "--quiet", "--run-dir", str(Path(folder) / "run")],
+        ]  # fmt: skip
+        environment = {**os.environ, "CCACHE_DISABLE": "1"}
+        seconds = []
+        for words in commands:
+            begin = time.perf_counter()
+            done = subprocess.run(words, check=False, env=environment, stdout=subprocess.DEVNULL, cwd=folder)
+            if done.returncode:
+                raise SetupError(f"{' '.join(words)} ended with status {done.returncode}")
+            seconds.append(time.perf_counter() - begin)
+    params = {"ranks": RANKS, "install_s": round(seconds[1], 1)}
+    total = sum(seconds)
+    yield Row(
+        "experience", "git clone to the first step", params, total, "s", "target", CLONE_S, CLONE_S / total
+    )
