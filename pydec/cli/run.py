@@ -172,8 +172,8 @@ def run(args: argparse.Namespace) -> int:
         return answering(asked, signals, args.launch_agent, slurm=slurm)
 
     sys.stdout.flush()
-    joins = tolerance is not None and kind == "Open MPI" and not by_srun
-    desk = _desk(again, answers, replaces=args.replace, joins=joins)
+    hindrance = _hindrance(args, kind, tolerant=tolerance is not None, by_srun=by_srun)
+    desk = _desk(again, answers, replaces=args.replace, hindrance=hindrance)
     try:
         status = Relauncher(plan, start, answers, again.progress, desk).run()
         if desk is not None:
@@ -277,8 +277,17 @@ def _secured(command: Sequence[str], mode: str) -> tuple[str, ...]:
     return (*command, "--secure", mode)
 
 
+def _hindrance(args: argparse.Namespace, kind: str, *, tolerant: bool, by_srun: bool) -> str:
+    """Why nobody can join the job while it runs, or ""."""
+    if by_srun:
+        return "srun starts no ranks beside those of a step"
+    if not args.tolerant:
+        return "--no-fault-tolerance"
+    return "" if tolerant else f"this {kind} does not survive a rank that dies"
+
+
 def _desk(
-    again: Again, answers: Callable[[Sequence[str], Signals], set[str]], *, replaces: bool, joins: bool
+    again: Again, answers: Callable[[Sequence[str], Signals], set[str]], *, replaces: bool, hindrance: str
 ) -> Desk | None:
     """Where ``pydec scale`` asks this job; says so where it cannot."""
     from pydec.launch.door import Door
@@ -287,8 +296,8 @@ def _desk(
 
     try:
         permit = Permit(lambda: again.run_dir)
-        onward = again.joining if joins else tuple
-        return Desk(Door(), lambda: again.run_dir, answers, again.progress, replaces, permit, onward)
+        run_dir, onward = (lambda: again.run_dir), again.joining
+        return Desk(Door(), run_dir, answers, again.progress, replaces, permit, onward, hindrance)
     except SetupError as error:
         print(f"pydec: pydec scale cannot ask this job: {error}", file=sys.stderr, flush=True)
         return None

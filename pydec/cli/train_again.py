@@ -27,7 +27,7 @@ def through_changes(
     """
     from pydec.cli.main import parser_of
     from pydec.errors import Regroup
-    from pydec.train.growth import ahead, joined, say_why, signals_kept
+    from pydec.train.joining import ahead, joined, say_why, signals_kept
 
     carried: Carried | None = None
     if args.joins:

@@ -251,11 +251,13 @@ class MpiTransport:
             job.transports.clear()
             job.interrupt = job.watcher = job.sealed = None
             job.clean = job.posts.goodbye(job.opened, self.deadline_s) and job.clean
-            words.say(job.rank, begins=False)
+            if not _moves:
+                words.say(job.rank, begins=False)
 
 
 _job: Job | None = None
 _abrupt = False  # whether this process ends without MPI_Finalize
+_moves = False  # whether it leaves its job for another one
 
 
 def open_mpi(deadline_s: float = 60.0) -> MpiTransport:
@@ -270,7 +272,7 @@ def open_mpi(deadline_s: float = 60.0) -> MpiTransport:
     Raises:
         SetupError: no MPI library, or not the one that the launcher belongs to.
     """
-    global _job
+    global _job, _moves
     if not deadline_s > 0.0:
         raise ConfigError(f"deadline_s must be above 0, got {deadline_s}")
     if _job is None:
@@ -280,6 +282,7 @@ def open_mpi(deadline_s: float = 60.0) -> MpiTransport:
     job = _job
     if not job.transports:
         job.opened += 1
+        _moves = False
         words.say(job.rank, begins=True)
         for stream in Stream:
             job.transports[stream] = MpiTransport(job, stream, deadline_s)
@@ -296,6 +299,12 @@ def adopt(job: Job) -> None:
     global _job
     _job = job
     regrouped(job.now)
+
+
+def move_on() -> None:
+    """This process is about to leave its job for another one: until it is there, its end is a loss."""
+    global _moves
+    _moves = True
 
 
 def end_abruptly() -> None:

@@ -13,7 +13,7 @@ import os
 import re
 
 VARIABLE = "PYDEC_SUPERVISED"
-"""Environment variable that ``pydec run`` sets; without it nothing is said."""
+"""Environment variable that ``pydec run`` sets, to a file with its orders; without it nothing is said."""
 _WORD = re.compile(
     rb"\x1epydec (\d{1,9}) (?:([+-])\x1f|([*!])\x1f\n|=(\d{1,18})\x1f\n"
     rb"|([JAN])(\d{1,18}) ([^\x1e\x1f\n]{0,400})\x1f\n)"

@@ -21,6 +21,7 @@ class Change:
     step: int = -1  # that it goes on from, once the ranks have left
     newcomers: Newcomers | None = None  # who are to join the running job; None: its ranks are to leave
     ordered: bool = False  # whether its ranks know of them
+    why: str = ""  # nobody joins, and all start again
 
     @property
     def words(self) -> str:
@@ -37,23 +38,24 @@ class Change:
 
 def newcomers(
     place: Place, dead: frozenset[int], after: Place, command: tuple[str, ...], hosts: str = ""
-) -> Newcomers | None:
+) -> Newcomers | str:
     """Who joins a running job so that it has another number of ranks.
 
     Args:
         place: where it runs.
         dead: ranks of it.
         after: what it is to be; there the living keep their ranks.
-        command: of newcomers; () if none can join.
+        command: of newcomers.
         hosts: that are added for them.
 
     Returns:
-        None if they would be fewer, or a living rank would need another number, or rank 0, which takes the
-        order, is dead.
+        Why nobody can, if so: they would be fewer, or a living rank would need another number.
     """
     numbers = [*sorted(dead), *range(place.ranks, after.ranks)]
     living = {*range(place.ranks)} - dead
     count = after.ranks - len(living)
-    if not command or not 0 < count <= len(numbers) or 0 in dead or max(living) >= after.ranks:
-        return None
+    if count <= 0:
+        return "there are to be fewer ranks"
+    if count > len(numbers) or max(living) >= after.ranks:
+        return f"rank {max(living)} would need another number"
     return Newcomers(command, tuple(numbers[:count]), hosts, crowd=not after.hosts)

@@ -44,16 +44,22 @@ class Door:
 
     Raises:
         SetupError: it cannot be made.
+
+    Attributes:
+        orders: a file for what the job's ranks are told, see ``comm.orders``.
     """
 
     def __init__(self) -> None:
         base = directory()
         self._path, self._label = base / f"{os.getpid()}.sock", base / f"{os.getpid()}.json"
+        self.orders = base / f"{os.getpid()}.orders"
         self.socket = socket.socket(socket.AF_UNIX)
         try:
             self._path.unlink(missing_ok=True)  # of a process that had this number and was killed
             self.socket.bind(str(self._path))
             self._path.chmod(0o600)
+            self.orders.write_bytes(b"")
+            self.orders.chmod(0o600)
             self.socket.listen(8)
         except OSError as error:
             self.socket.close()
@@ -66,9 +72,15 @@ class Door:
             temporary.write_text(json.dumps({"run_dir": run_dir and str(Path(run_dir).resolve())}))
             temporary.replace(self._label)
 
+    def order(self, line: bytes) -> None:
+        """Tell the ranks of this machine."""
+        with suppress(OSError), self.orders.open("ab") as file:
+            file.write(line)
+
     def close(self) -> None:
         """Nobody can ask any more."""
         self.socket.close()
+        self.orders.unlink(missing_ok=True)
         self._label.unlink(missing_ok=True)
         self._path.unlink(missing_ok=True)
 
@@ -111,8 +123,8 @@ def _label(path: Path) -> str | None:
             client.connect(str(door))
         return str(json.loads(path.read_bytes())["run_dir"])
     except (ConnectionRefusedError, FileNotFoundError):
-        path.unlink(missing_ok=True)
-        door.unlink(missing_ok=True)
+        for left in (path, door, door.with_suffix(".orders")):
+            left.unlink(missing_ok=True)
     except (OSError, ValueError, LookupError, TypeError):
         pass
     return None

@@ -18,6 +18,7 @@ _USUAL = (
     b"noticed that process rank",
     b"sent help message",
 )
+_NEVER = b"NBC_Progress: an error"  # once a look, for ever, where a collective operation met a death
 _SRUN = re.compile(  # what srun says of a job that ends, a line each; other lines of it pass
     rb"(?:srun|slurmstepd\S*): (?:error: +)?"
     rb"(?:mpi/pmix\S*: |\S+: tasks? |Node failure on |Force Terminated |forcing job termination|got SIGCONT"
@@ -54,6 +55,7 @@ class NoiseFilter:
         self._passed = b""  # of the current line, what has passed already
         self._block: list[bytes] | None = None  # lines of the framed text that is open
         self._usual: list[bytes] = []
+        self._after_never = False
 
     def feed(self, data: bytes) -> bytes:
         """What of ``data`` passes on now; a line that may be a frame waits for its end."""
@@ -124,6 +126,10 @@ class NoiseFilter:
         if self._block is not None:
             self._block.append(line)
             return b""
+        if bare.startswith(_NEVER) or (not bare and self._after_never):  # an empty line follows each
+            self._after_never = True
+            return b""
+        self._after_never = False
         if not bare and self._usual:
             return b""  # what trails mpirun's usual texts
         if b"sent help message" in bare or _SRUN.match(bare):
@@ -154,4 +160,4 @@ def _may_be_held(start: bytes) -> bool:
     """Whether a line that starts like this may turn out to be mpirun's or srun's."""
     bare = start.lstrip(b" \0")
     srun = any(name.startswith(bare) or bare.startswith(name) for name in (b"srun: ", b"slurmstepd"))
-    return srun or _RULE.startswith(bare) or _COUNT.fullmatch(bare) is not None
+    return srun or _NEVER.startswith(bare) or _RULE.startswith(bare) or _COUNT.fullmatch(bare) is not None

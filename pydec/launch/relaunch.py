@@ -18,7 +18,7 @@ from pydec.launch.supervise import Outcome, Signals, conclude, write
 if TYPE_CHECKING:
     from pydec.launch.scale import Desk
 
-FIRST_S = 1.0
+FIRST_S = 1.0  # before the second start in a row that did not help
 MOST_S = 60.0  # between starts; a host that reboots takes longer, and the next try finds it
 _SEALING = ("--secure", "--key", "--peers", "--passphrase-from", "--ledger")
 _SEALING_FLAGS = ("--pad",)
@@ -100,11 +100,13 @@ def place(plan: Plan, answering: Collection[str]) -> tuple[int, Slots]:
 
 
 def delay_s(restart: int, rng: random.Random) -> float:
-    """Seconds before the ``restart``-th start in a row (from 1): 1, 2, 4, ..., 60, each 25 % more or less.
+    """Seconds before the ``restart``-th start in a row (from 1): 0, 1, 2, 4, ..., 60, each 25 % more or less.
 
-    Jitter keeps many jobs that lost the same switch from coming back at one moment.
+    Jitter keeps many jobs that lost the same switch from coming back at one moment, again and again.
     """
-    return float(min(FIRST_S * 2.0 ** min(restart - 1, 30), MOST_S) * rng.uniform(0.75, 1.25))
+    if restart <= 1:
+        return 0.0
+    return float(min(FIRST_S * 2.0 ** min(restart - 2, 30), MOST_S) * rng.uniform(0.75, 1.25))
 
 
 def resumed(command: Sequence[str], run_dir: str) -> tuple[str, ...]:
@@ -225,7 +227,8 @@ class Relauncher:
                     f"{reason}",
                 )
             pause_s = delay_s(restarts, self._rng)
-            write(f"pydec: {reason}; starting again in {pause_s:.1f} s\n".encode())
+            when = f"in {pause_s:.1f} s" if pause_s else "at once"
+            write(f"pydec: {reason}; starting again {when}\n".encode())
             signals.sleep(pause_s)
             if signals.received:
                 return signals.stopped()

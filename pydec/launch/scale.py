@@ -145,7 +145,8 @@ class Desk:
         progress: steps up to the newest checkpoint, plus one; 0 without one.
         replaces: whether ranks that died while others go on are replaced, where there is a slot.
         permit: decides who may ask; None: whoever comes in at the door.
-        onward: the command that goes on with the run, where newcomers can join it while it goes on; else ().
+        onward: the command of newcomers that join the run while it goes on.
+        hindrance: why nobody can join it, whatever is asked for, or "".
 
     Attributes:
         change: what is under way.
@@ -160,6 +161,7 @@ class Desk:
     replaces: bool = False
     permit: Permit | None = None
     onward: Callable[[], tuple[str, ...]] = tuple
+    hindrance: str = "no command is known for newcomers"
     change: Change | None = None
     scaled: list[dict[str, Any]] = field(default_factory=list)
     _place: Place | None = None
@@ -208,13 +210,13 @@ class Desk:
         if what == JOINED:
             change.step, self._place, self._stepped = step, change.after, False
             self._dead = frozenset()
-            self._say(change, f"{change.words}, continuing from step {step}")
+            self._say(change, f"{change.words}, continuing from step {step}; newcomers have joined")
         elif what == ALONE:
             self._say(change, change.failed(reason, step))
             self._replace_at_s = time.monotonic() + MOST_S
             self.finish("the job goes on as before", failed=True)
         else:
-            change.newcomers = None
+            change.newcomers, change.why = None, reason
             self._say(change, f"nobody can join while the ranks train ({reason}); all start again")
 
     def overdue(self) -> None:
@@ -301,9 +303,7 @@ class Desk:
                 write(f"pydec: rank {who} is not replaced now: {reason}\n".encode())
             return
         self._replacements = self._replacements + 1 if now_s - self._stepped_s < LONG_S else 1
-        after = Place(where.plan, ranks, slots)
-        joining = newcomers(where, self._dead, after, self.onward())
-        self.change = Change(now, after, None, now_s, tuple(sorted(dead)), newcomers=joining)
+        self.change = self._planned(where, Place(where.plan, ranks, slots), None, tuple(sorted(dead)))
 
     def left(self) -> Place | None:
         """The ranks have left: where others go on, or None if they left no checkpoint."""
@@ -351,8 +351,26 @@ class Desk:
         added = [host for host in after.hosts if host not in self._place.hosts and host != "localhost"]
         if silent := set(added) - set(self.answering(added, signals) if added else ()):
             raise ConfigError(f"no answer from host {min(silent)}; start it, or name another with --host")
-        who = newcomers(self._place, self._dead, after, self.onward(), request.hosts)
-        return Change(now, after, client, time.monotonic(), newcomers=who)
+        return self._planned(self._place, after, client, hosts=request.hosts)
+
+    def _planned(
+        self,
+        where: Place,
+        after: Place,
+        client: socket.socket | None,
+        replaced: tuple[int, ...] = (),
+        hosts: str = "",
+    ) -> Change:
+        """A change, and how it comes about, which it says."""
+        who = self.hindrance or newcomers(where, self._dead, after, self.onward(), hosts)
+        change = Change(self._living(where), after, client, time.monotonic(), replaced)
+        if isinstance(who, str):
+            change.why = who
+            self._say(change, f"{change.words}: all start again from a checkpoint ({who})")
+        else:
+            change.newcomers = who
+            self._say(change, f"{change.words}: newcomers start beside the ranks, which train on")
+        return change
 
     def _living(self, where: Place) -> Place:
         return Place(where.plan, where.ranks - len(self._dead), where.hosts)

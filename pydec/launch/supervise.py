@@ -132,7 +132,7 @@ class Supervisor:
         self._desk = desk
         self._launcher = launcher
         self._argv = list(argv)
-        self._env = {**env, VARIABLE: "1"}
+        self._env = {**env, VARIABLE: "1" if desk is None else str(desk.door.orders)}
         self._patience = (stop_s, kill_s)
         self._next_step_s = float("inf")
         self._finished_s = float("inf")  # when only ranks were left that the others had left out
@@ -216,8 +216,7 @@ class Supervisor:
         line = desk.order()
         if line and mpirun.stdin is not None:
             self._grows = True
-            with suppress(OSError):  # it has ended meanwhile
-                os.write(mpirun.stdin.fileno(), line)
+            self._tell(mpirun.stdin.fileno(), line)
 
     def _hear(self, desk: Desk) -> None:
         """What the ranks have said of newcomers."""
@@ -249,8 +248,14 @@ class Supervisor:
         if mpirun.stdin is None:
             return
         change = None if self._desk is None or self._signals.received else self._desk.change
+        self._tell(mpirun.stdin.fileno(), order(0 if change is None else change.after.ranks))
+
+    def _tell(self, stdin: int, line: bytes) -> None:
+        """Give the ranks an order."""
+        if self._desk is not None:
+            self._desk.door.order(line)
         with suppress(OSError):  # it has ended meanwhile
-            os.write(mpirun.stdin.fileno(), order(0 if change is None else change.after.ranks))
+            os.write(stdin, line)
 
     def _sweep(self, mpirun: subprocess.Popen[bytes]) -> None:
         """End ranks that hang when all others have finished without them."""

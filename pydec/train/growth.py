@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import copy
 import json
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,15 +32,13 @@ from pydec.train.config import TrainConfig
 from pydec.train.loop import Loop
 from pydec.train.snapshot import snapshot
 from pydec.train.task import Task
-from pydec.train.together import text
+from pydec.train.together import table, texts
 
 if TYPE_CHECKING:
     from pydec.train.ledger import RunLedger
     from pydec.train.prepare import Setup
-    from pydec.train.stored import Stored
 
 _LATE = 16  # steps before the end of a run in which nobody is taken in, times local steps
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass
@@ -94,7 +90,9 @@ class Carried:
         spawning: of rank 0, see ``comm.enlarge``.
         trial: the new job, until it is confirmed.
         signum: that came while there was no job.
+        leader: the old rank that has started the newcomers.
         why: the newcomers did not come in, if so.
+        spoilt: whether MPI may not have survived that.
         left_s: when the old ranks stopped training, on ``time.monotonic``'s clock; None on newcomers.
     """
 
@@ -106,8 +104,18 @@ class Carried:
     spawning: Any = None
     trial: Any = None
     signum: int | None = None
+    leader: int = 0
     why: str = ""
+    spoilt: bool = False
     left_s: float | None = None
+
+    @property
+    def first(self) -> int:
+        """The lowest rank that has a state to go on from."""
+        if self.trial is not None:
+            return int(min(self.trial.members))
+        assert self.kept is not None
+        return self.kept.members[0]
 
     def confirm(self, config: TrainConfig) -> None:
         """All is set up: go on if all old ranks say so, who call it together with the newcomers.
@@ -120,8 +128,8 @@ class Carried:
             return
         if not self.trial.vote(fine=True, timeout_s=config.deadline_s):
             raise NotConfirmed("another rank could not go on with the newcomers")
-        if self.kept is not None and self.kept.rank == 0:
-            words.say_growth(0, words.JOINED, self.kept.step)
+        if self.kept is not None and self.kept.rank == self.leader:
+            words.say_growth(self.leader, words.JOINED, self.kept.step)
         self.trial = self.kept = self.task = None  # and the memory that they take
 
     def returned(self, error: BaseException) -> Carried:
@@ -137,9 +145,10 @@ class Carried:
             who = min(self.dead)
             raise PeerLost(who, f"is dead, and nobody could take its place: {error}") from None
         self.trial.back()
-        if self.kept.rank == 0:
-            words.say_growth(0, words.ALONE, self.kept.step, str(error))
-        return replace(self, trial=None, numbers=(), spawning=None, why=str(error))
+        spoilt = not self.trial.clean
+        if self.kept.rank == self.leader and not spoilt:
+            words.say_growth(self.leader, words.ALONE, self.kept.step, str(error))
+        return replace(self, trial=None, numbers=(), spawning=None, why=str(error), spoilt=spoilt)
 
     def enlarged(self) -> Carried:
         """Leave the old job for one with the newcomers; all old ranks together, out of their transports.
@@ -151,7 +160,7 @@ class Carried:
 
         if not self.numbers:
             return self
-        self.trial = enlarge(self.numbers, self.dead, self.spawning)
+        self.trial = enlarge(self.numbers, self.dead, self.spawning, self.leader)
         self.spawning = None
         return self if self.trial.after is not None else self.returned(PydecError(self.trial.failure))
 
@@ -171,6 +180,8 @@ class Growth:
         initial: the model before training, where it is needed yet.
         orders: that this rank reads.
         obstacle: why nobody can be taken in, or "".
+        hearers: ranks that read orders; the lowest of them that lives takes newcomers in.
+        owes: what this rank has yet to say of the newcomers of before, or "".
     """
 
     def __init__(
@@ -182,20 +193,26 @@ class Growth:
         initial: nn.Module | None,
         orders: Orders,
         obstacle: str,
+        hearers: Sequence[int],
+        owes: str = "",
     ) -> None:
         self._peer, self._loop, self._saver, self._take = peer, loop, saver, take
         self._initial, self._orders, self._obstacle = initial, orders, obstacle
+        self._hearers, self._owes = hearers, owes
         self._spawning: Any = None
         self._asked = False
 
     def look(self, step: int) -> None:
         """After a step: see whether somebody is to be taken in, or is ready."""
+        if self._owes:
+            self._owes = self._refuse(self._owes)
         if self._spawning is None:
             asked = self._orders.newcomers()
-            if asked is not None:
+            if asked is not None and self._leads:
                 self._begin(asked, step)
         elif self._spawning.failure:
-            why, self._spawning = self._spawning.failure, None
+            why = self._spawning.failure
+            self.close()
             self._refuse(why)
         elif self._spawning.ready and not self._asked:
             if self._ends(step):
@@ -211,6 +228,8 @@ class Growth:
             Regroup: with what this rank takes along.
             PeerLost: somebody died on the way here.
         """
+        from pydec.comm.mpi import move_on
+
         peer, loop, left_s = self._peer, self._loop, time.monotonic()
         if not peer.meets:
             return
@@ -219,15 +238,17 @@ class Growth:
             held = {name: tensor.detach().clone() for name, tensor in shot.tensors.items()}
             body = copy.deepcopy(dict(shot.body))  # its history grows no more
             asked = self._spawning.asked if self._spawning is not None else None
-            told = {"words": list(asked.command), "numbers": list(asked.numbers)} if asked else {}
-            found = json.loads(text(peer, json.dumps(told)) or "{}")
+            told = {"words": list(asked.command), "numbers": list(asked.numbers)} if asked else None
+            said = texts(peer, json.dumps(told) if told else "")
+            leader = next((rank for rank, words in enumerate(said) if words), 0)
+            found = json.loads(said[leader] or "{}")
             members = living(peer.transport).members
             dead = frozenset(range(peer.size)) - {*members}
             self._saver.wait()
             loop.optimizer.close()
             numbers = frozenset(found.get("numbers", ()))
-            if dead or not numbers:
-                self._saver.now(step)
+            if dead or not numbers or not loop.config.checkpoint_every or not self._saver.counts:
+                self._saver.now(step)  # MPI may not survive the death of a newcomer
             if dead != numbers & {*range(peer.size)} or not numbers:
                 raise PeerLost(min(dead, default=0), "died when newcomers were about to join")
             counts = self._saver.counts
@@ -235,22 +256,30 @@ class Growth:
         kept = Kept(step, *where, held, body, counts, loop.task, self._initial, self._orders)
         command = found["words"]
         again = [word for word in command[command.index("train") + 1 :] if word != "--joins"]
-        carried = Carried(tuple(again), kept, left_s=left_s)
+        carried = Carried(tuple(again), kept, left_s=left_s, leader=leader)
         carried.numbers, carried.dead = tuple(found["numbers"]), dead
         carried.spawning, self._spawning = self._spawning, None
         carried.signum = peer.unheard
+        move_on()
         raise Regroup(carried)
 
     def close(self) -> None:
         """Nobody is taken in any more."""
         if self._spawning is not None:
-            self._spawning.tell()
+            self._spawning.stay()
             self._spawning = None
+
+    @property
+    def _leads(self) -> bool:
+        """Whether newcomers are this rank's to take in."""
+        lost = self._peer.transport.lost()
+        return next((rank for rank in self._hearers if rank not in lost), -1) == self._peer.rank
 
     def _begin(self, asked: Newcomers, step: int) -> None:
         """Start the newcomers, or say why not."""
-        from pydec.comm.enlarge import Spawning, failed
+        from pydec.comm.enlarge import failed
         from pydec.comm.mpi import current_job
+        from pydec.comm.spawning import Spawning
 
         job = current_job()
         lost = self._peer.transport.lost()
@@ -268,8 +297,9 @@ class Growth:
         else:
             self._spawning, self._asked = Spawning(job, asked), False
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str) -> str:
         words.say_growth(self._peer.rank, words.NOT_HERE, 0, why)
+        return ""
 
     def _ends(self, step: int) -> bool:
         """Whether some rank may be in its last step already."""
@@ -284,88 +314,36 @@ def growth_of(
     saver: Saver,
     orders: Orders,
     ledger: RunLedger | None,
-    data: Stored | None,
+    carried: Carried | None,
 ) -> Growth:
-    """What takes newcomers into a job, put to work in its loop if it makes checkpoints."""
+    """What takes newcomers in, put to work in a loop that makes checkpoints; all ranks together."""
     config = setup.config
-    why = ""
-    if ledger is not None and ledger.admission.outside:
+    why = owes = ""
+    if carried is not None and carried.spoilt:
+        why = f"newcomers could not be merged with the ranks: {carried.why}"
+        owes = why if peer.rank == carried.leader else ""
+    elif ledger is not None and ledger.admission.outside:
         why = "some ranks of the job do not train"
-    elif config.private:
-        why = "what training with differential privacy has spent is counted from checkpoints"
-    elif setup.byzantine is not None:
-        why = "the share of liars that --byzantine asks for would change"
     elif config.audit:
         why = "auditors take steps again from checkpoints"
-    elif data is not None:
-        why = "the data is in the store, which all ranks open together"
     elif any(source.startswith("fd:") for source in (config.key, config.passphrase_from)):
         why = "newcomers cannot read a key from fd:"
-    growth = Growth(
-        peer, loop, saver, lambda: snapshot(peer, config, loop, setup.point), setup.initial, orders, why
-    )
+    hear = table(peer, [float(orders.heard)])[:, 0]
+    hearers = [rank for rank in range(peer.size) if hear[rank]]
+    take = partial(snapshot, peer, config, loop, setup.point)
+    growth = Growth(peer, loop, saver, take, setup.initial, orders, why, hearers, owes)
     loop.growth = growth if loop.saver is not None else None
     return growth
+
+
+def orders_of(peer: Peer, ledger: RunLedger | None, carried: Carried | None) -> Orders:
+    """What this rank hears orders with."""
+    if carried is not None and carried.kept is not None:
+        return carried.kept.orders
+    return Orders(ledger.admission.rank if ledger else peer.rank, joins=carried is not None)
 
 
 def heed(peer: Peer, carried: Carried | None) -> None:
     """Before the first step: a signal that came while the ranks changed stops them after it."""
     if carried is not None and carried.signum is not None:
         peer.heed(carried.signum)
-
-
-def ahead(config: TrainConfig | None) -> Task | None:
-    """What a newcomer can build before it has met anybody; None if its disk has not seen the run."""
-    from pydec.train import tasks
-
-    return None if config is None else tasks.make(config.task, data=config.data or None, seed=config.seed)
-
-
-def joined(task: Callable[[], Task | None]) -> Carried | None:
-    """A newcomer: load what training needs, say so, and become a rank of the job that has started it.
-
-    Args:
-        task: builds it, if that can be done before anybody is met.
-
-    Returns:
-        None if it is not to come, or cannot; it has said why.
-    """
-    from pydec.comm.enlarge import begin, join
-
-    built, fine = None, True
-    try:
-        begin()
-    except PydecError as error:
-        say_why(error)
-        return None
-    try:
-        from pydec.train import job as job  # noqa: PLC0414  # loads torch and all that training needs
-
-        built = task()
-    except Exception as error:  # whatever it is, the job goes on
-        say_why(error)
-        fine = False
-    try:
-        trial = join(fine=fine)
-    except PydecError as error:
-        say_why(error)
-        return None
-    return None if trial is None else Carried((), task=built, trial=trial)
-
-
-def say_why(error: BaseException) -> None:
-    """A newcomer that does not join says why; that is no failure of the job."""
-    why = f"{'' if isinstance(error, PydecError) else type(error).__name__ + ': '}{error}"
-    print(f"pydec: a newcomer does not join: {why}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def signals_kept() -> Iterator[list[int]]:
-    """Keeps signals that come while this process is in no job that heeds them; for the main thread."""
-    received: list[int] = []
-    previous = {number: signal.signal(number, lambda got, _: received.append(got)) for number in _SIGNALS}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

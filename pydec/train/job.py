@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pydec.comm.living import agree_who_lives, living
-from pydec.comm.orders import Orders
 from pydec.comm.sealing import protected, protection
 from pydec.errors import AccessDenied, CutOff, Evicted, LeftOut, Regroup, SetupError, Stopped
 from pydec.peer import Peer
@@ -22,7 +21,7 @@ from pydec.train.config import TrainConfig, document
 from pydec.train.evaluate import worst
 from pydec.train.exporters import Sink, exporting
 from pydec.train.final_model import keep
-from pydec.train.growth import Carried, growth_of, heed
+from pydec.train.growth import Carried, growth_of, heed, orders_of
 from pydec.train.ledger import RunLedger
 from pydec.train.loop import Loop, train_solo
 from pydec.train.membership import Minority
@@ -129,7 +128,7 @@ def _run(
     if options.resume and not carried:
         before = jointly(peer, lambda: store_of(peer, config, RunDir(path), going_on=True))
     try:
-        setup = prepare(peer, config, before, data, older, carried)
+        setup = prepare(peer, config, before, data, older, carried, path)
     finally:
         if before is not None:
             before.close()
@@ -151,8 +150,7 @@ def _run(
             shown.say(private.plan(setup.config.steps - (setup.point.step if setup.point else 0)))
         if not quiet:
             loop.successor = partial(display.Lines, _title(setup.config.task), setup.config.steps)
-        kept = None if carried is None else carried.kept
-        orders = kept.orders if kept else Orders(ledger.admission.rank if ledger else peer.rank)
+        orders = orders_of(peer, ledger, carried)
         certify = None
         if ledger is not None:
             facts = {key: value for key, value in setup.task.facts.items() if key != "data"}
@@ -161,7 +159,7 @@ def _run(
             certify = on_ledger.follow(peer, ledger, loop, directory, setup, orders)
             metrics.also.append(ledger.feed.tell)
         saver = saver_of(peer, setup.config, loop, store, setup.point, certify)
-        growth = growth_of(peer, setup, loop, saver, orders, ledger, data)
+        growth = growth_of(peer, setup, loop, saver, orders, ledger, carried)
         for words in setup.point.said if setup.point is not None else ():
             shown.say(words)
         if carried:

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydec.comm.living import living
 from pydec.comm.orders import Orders
 from pydec.consensus.roles import of_ranks
 from pydec.consensus.transactions import Dataset
@@ -22,7 +21,7 @@ from pydec.train.ledger import RunLedger
 from pydec.train.loop import Loop
 from pydec.train.opening import Opening
 from pydec.train.rundir import RunDir
-from pydec.train.together import jointly, speaks, text
+from pydec.train.together import jointly, speaks, texts
 
 if TYPE_CHECKING:
     from pydec.peer import Peer
@@ -114,6 +113,6 @@ def _certify(config: TrainConfig, ledger: RunLedger, step: int, root: bytes) -> 
 
 def _part(peer: Peer, ledger: RunLedger, orders: Orders) -> None:
     """The ranks end at one step: if others go on in another number, who is too many leaves the ledger."""
-    ranks = text(peer, str(orders.take(_ORDER_S) or "") if speaks(peer) else "", living(peer.transport).first)
-    if ranks:
+    told = texts(peer, str(orders.take(_ORDER_S) or ""))
+    if ranks := next(filter(None, told), ""):
         ledger.part(int(ranks))

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -61,6 +62,7 @@ def prepare(
     data: Stored | None = None,
     wanted: Wanted = Wanted(),  # noqa: B008  # frozen
     carried: Carried | None = None,
+    run_dir: Path = Path(),
 ) -> Setup:
     """Build the task, this rank's batches and the optimiser, and see that all ranks have the same.
 
@@ -71,6 +73,7 @@ def prepare(
         data: the data set of the store that ``config.data`` names, if it does.
         wanted: which of the checkpoints may be gone on from.
         carried: in place of checkpoints, where the ranks of the job have changed under way.
+        run_dir: of the run, if it goes on.
 
     Raises:
         SharedError: something of this failed on some rank.
@@ -79,7 +82,7 @@ def prepare(
     source: Store | Kept | None = store
     if carried is not None:
         source = kept = carried.kept
-        point = jointly(peer, lambda: in_memory(peer, kept, config), settled=False)
+        point = jointly(peer, lambda: in_memory(peer, kept, config, carried.first), settled=False)
     elif store is not None:
         store.vault = vault_of(peer, config)
         point = jointly(peer, lambda: find(peer, store, config, wanted), settled=False)
@@ -88,9 +91,8 @@ def prepare(
     batches = batches_of(peer.rank)
     spent: Spent = {}
     if resolved.private:
-        if store is not None and point is not None:
-            directory = store.directory.path
-            spent = jointly(peer, lambda: private.spent_before(peer, directory), settled=False)
+        if point is not None:
+            spent = jointly(peer, lambda: private.spent_before(peer, run_dir), settled=False)
         resolved = jointly(peer, lambda: private.within_budget(resolved, task, peer.size, point, spent))
     name = split.digest(shares)
     jointly(
@@ -121,6 +123,8 @@ def _build(
 ) -> tuple[TrainConfig, Task, Callable[[int], Batches], list[Indices]]:
     make = None if data is None else data.dataset
     had = None if carried is None else carried.kept.task if carried.kept is not None else carried.task
+    if data is not None or config.private:  # it is tied to the job of before
+        had = None
     with _BUILDING:
         task = had or tasks.make(config.task, data=config.data or None, seed=config.seed, stored=make)
     if data is not None:

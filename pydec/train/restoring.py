@@ -88,7 +88,7 @@ def read_mean(
     except PydecError as caught:
         error = caught
     settle(peer, error)
-    said = json.loads(text(peer, json.dumps(said)))
+    said = json.loads(text(peer, json.dumps(said), point.speaker))
     mean: dict[str, Tensor] = {}
     for name, (kind, shape) in said["tensors"].items():
         dtype = getattr(torch, kind)

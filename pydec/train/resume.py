@@ -117,6 +117,7 @@ class Point:
         data: facts about the data.
         said: what people should know.
         counts: steps of the checkpoints that count, where this is not one; else None.
+        speaker: the rank that reads the part of the lowest member.
     """
 
     step: int
@@ -128,6 +129,7 @@ class Point:
     data: dict[str, str]
     said: list[str] = field(default_factory=list)
     counts: list[int] | None = None
+    speaker: int = 0
 
     def same(self, size: int) -> bool:
         """Whether that many ranks can go on with the same bits."""
@@ -194,23 +196,24 @@ def find(peer: Member, store: Store, config: TrainConfig, wanted: Wanted = Wante
     return point
 
 
-def in_memory(peer: Member, kept: Kept | None, config: TrainConfig) -> Point:
-    """Where ranks go on that have their states in memory, with others; all ranks together, rank 0 an old one.
+def in_memory(peer: Member, kept: Kept | None, config: TrainConfig, speaker: int = 0) -> Point:
+    """Where ranks go on that have their states in memory, with others; all ranks together.
 
     Args:
         peer: this rank.
         kept: what this rank has; None if it is new.
         config: of the run.
+        speaker: the lowest rank that has a state.
     """
     told: dict[str, Any] = {}
     if kept is not None:
         told = {"step": kept.step, "members": list(kept.members), "counts": kept.counts}
         told |= _common(kept.body)
-    common = json.loads(text(peer, json.dumps(told)))
+    common = json.loads(text(peer, json.dumps(told), speaker))
     mine = {} if kept is None else {kept.rank: kept.body}
     step, members = int(common["step"]), list(map(int, common["members"]))
     point = _point(peer, config, step, members, mine, common, [])
-    point.counts = list(common["counts"])
+    point.counts, point.speaker = list(common["counts"]), speaker
     return point
 
 

@@ -35,6 +35,20 @@ def test_who_is_not_told_hears_nothing(pipe, monkeypatch):
     assert Orders(0, pipe[0]).take() is None
 
 
+def test_other_ranks_and_those_that_have_joined_hear_from_a_file(pipe, monkeypatch, tmp_path):
+    (tmp_path / "orders").write_bytes(order(5))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "orders"))
+    others = [Orders(1, pipe[0]), Orders(0, pipe[0], joins=True)]
+    assert [orders.take() for orders in others] == [None, None]  # what was said before is not for them
+    with (tmp_path / "orders").open("ab") as file:
+        file.write(order(3))
+    assert [orders.take(5.0) for orders in others] == [3, 3]
+    os.write(pipe[1], order(4))
+    assert [orders.take() for orders in others] == [None, None]
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "elsewhere"))
+    assert [Orders(rank, pipe[0]).heard for rank in (0, 1)] == [True, False]
+
+
 def test_a_supervisor_that_is_gone_gives_no_orders(monkeypatch):
     monkeypatch.setenv(VARIABLE, "1")
     reader, writer = os.pipe()

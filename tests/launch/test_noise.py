@@ -102,3 +102,13 @@ def test_a_node_that_srun_lost_is_the_reason_where_there_is_no_other():
     assert noise.mpirun_reason() == "node n3 was lost"
     assert not noise.killed()
     assert not noise.node_lost  # which ends jobs of mpirun only
+
+
+def test_what_open_mpi_says_of_a_broken_collective_for_ever_is_left_out():
+    noise = NoiseFilter()
+    line = (
+        b"NBC_Progress: an error 75 was found during schedule 0x7f at row-offset 0 - aborting the schedule\n"
+    )
+    assert noise.feed(b"one\n" + line + line[:9]) == b"one\n"
+    assert noise.feed(line[9:] + b"\n\0\n" + line + b"NBC\n\n") == b"NBC\n\n"
+    assert noise.last_line == "NBC"

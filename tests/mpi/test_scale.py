@@ -50,8 +50,8 @@ def losses(run: Path) -> list[float]:
     return [row["loss"] for row in map(json.loads, lines) if row["kind"] == "step"]
 
 
-def pauses(run: Path) -> list[float]:
-    rows = map(json.loads, (run / "metrics/rank-0.jsonl").read_text().splitlines())
+def pauses(run: Path, rank: int = 0) -> list[float]:
+    rows = map(json.loads, (run / f"metrics/rank-{rank}.jsonl").read_text().splitlines())
     return [row["pause_s"] for row in rows if "pause_s" in row]
 
 
@@ -62,10 +62,10 @@ def command_line(pid: int) -> bytes:
         return b""  # it has ended
 
 
-def granted(job: subprocess.Popen[str], run: Path, count: str) -> int:
+def granted(job: subprocess.Popen[str], run: Path, count: str, *more: str) -> int:
     """Ask until the job has taken a step, and is not refused for that; the exit status of the last ask."""
     until_s = time.monotonic() + 120.0
-    while (status := main(["scale", count, "--run-dir", str(run)])) == 2:
+    while (status := main(["scale", count, *more, "--run-dir", str(run)])) == 2:
         assert job.poll() is None, job.communicate()
         assert time.monotonic() < until_s
         time.sleep(0.2)
@@ -79,8 +79,8 @@ def started(tmp_path, monkeypatch):
     (tmp_path / "tiny.py").write_text(textwrap.dedent(TASK))
     jobs = []
 
-    def start(ranks: str, more: str = "") -> subprocess.Popen[str]:
-        words = f"run {ranks} train tiny:blobs --steps 300 --lr 0.05 --seed 3 --threads 1 --quiet {more}"
+    def start(ranks: str, more: str = "", task: str = "blobs") -> subprocess.Popen[str]:
+        words = f"run {ranks} train tiny:{task} --steps 300 --lr 0.05 --seed 3 --threads 1 --quiet {more}"
         job = subprocess.Popen(
             [sys.executable, "-m", "pydec", *words.split(), "--run-dir", "run"],
             cwd=tmp_path,
@@ -146,7 +146,7 @@ def test_a_rank_that_is_killed_is_replaced(tmp_path, started):
         assert job.poll() is None, job.communicate()
         assert time.monotonic() < until_s
         time.sleep(0.1)
-    os.kill(rank_3(tmp_path), signal.SIGKILL)
+    os.kill(pid_of(3, tmp_path), signal.SIGKILL)
     _, err = job.communicate(timeout=250)
     assert job.returncode == 0, err
     assert "pydec: replacing rank 3: 3 -> 4 ranks, continuing from step " in err
@@ -178,14 +178,14 @@ def test_a_newcomer_of_another_chain_is_refused_and_the_run_goes_on(tmp_path, st
     assert main(["ledger", "verify", str(tmp_path / "ledger" / "rank-1")]) == 0
 
 
-def rank_3(folder: Path) -> int:
-    """The process of rank 3 of the job that works in a folder."""
+def pid_of(rank: int, folder: Path) -> int:
+    """The process of a rank of the job that works in a folder."""
     for pid in sessions():
         try:
             words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             here = Path(f"/proc/{pid}/cwd").resolve() == folder.resolve()
         except OSError:
             continue
-        if here and b"OMPI_COMM_WORLD_RANK=3" in words:
+        if here and b"OMPI_COMM_WORLD_RANK=%d" % rank in words:
             return pid
-    raise AssertionError("rank 3 does not run")
+    raise AssertionError(f"rank {rank} does not run")
