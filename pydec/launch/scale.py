@@ -32,6 +32,7 @@ from pydec.launch.supervise import Signals, write
 
 _COUNT = re.compile(r"([+=-])(\d{1,9})")
 _MOST = 65_536  # bytes of a request
+_NEW_HOST = "mpirun 5.0 with fault tolerance ends a job that hosts are added to"
 LONG_S = 600.0  # a job that ran for so long begins a new row of replacements
 _PROOF_S = 5.0  # for the proof of who asks, which may have a key file to open
 _JOIN_S = 300.0  # for newcomers to start, load what they need and be set up
@@ -362,7 +363,7 @@ class Desk:
         hosts: str = "",
     ) -> Change:
         """A change, and how it comes about, which it says."""
-        who = self.hindrance or newcomers(where, self._dead, after, self.onward(), hosts)
+        who = self.hindrance or (_NEW_HOST if hosts else newcomers(where, self._dead, after, self.onward()))
         change = Change(self._living(where), after, client, time.monotonic(), replaced)
         if isinstance(who, str):
             change.why = who

@@ -1,4 +1,4 @@
-"""More ranks on a host that is new to a running job: network namespaces stand for the hosts."""
+"""More ranks on a host that is new to a job: all start again, and why is said. Namespaces are the hosts."""
 
 from __future__ import annotations
 
@@ -58,12 +58,13 @@ def job(tmp_path, monkeypatch):
             process.communicate()
 
 
-def test_a_rank_joins_from_a_host_that_is_new_to_the_job(job, tmp_path):
+def test_all_start_again_with_a_host_that_is_new_to_the_job(job, tmp_path):
     made, process = job
     assert granted(process, tmp_path / "run", "+1", "--host", f"{made.hosts[2]}:1") == 0
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
+    assert "all start again from a checkpoint (mpirun 5.0 with fault tolerance" in err
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert (summary["status"], summary["steps"], summary["ranks_finished"]) == ("done", 600, 3)
-    assert [(row["from"], row["to"], row["restarted"]) for row in summary["scaled"]] == [(2, 3, False)], err
+    assert [(row["from"], row["to"], row["restarted"]) for row in summary["scaled"]] == [(2, 3, True)], err
     assert len(losses(tmp_path / "run")) == 600
