@@ -203,8 +203,10 @@ def check_mpi(answer: dict[str, Any]) -> list[Finding]:
         why = f"no ULFM in {vendor} {version}" if vendor == "Open MPI" else f"not with {vendor}"
         value = f"{why}: when a rank dies, MPI ends the job, and `pydec run` restarts it"
         findings.append(Finding("fault tolerance", "note", value, INSTALL_MPI))
-    taken = "takes GPU memory" if answer["gpu"] else "takes no GPU memory here"
-    findings.append(Finding("MPI on GPUs", "ok", f"{taken}; pydec sends through host memory either way"))
+    taken = "takes GPU memory: models on GPUs send packets from there, sealed ones from host memory"
+    if not answer["gpu"]:
+        taken = "takes no GPU memory here; packets of models on GPUs go through pinned host memory"
+    findings.append(Finding("MPI on GPUs", "ok", taken))
     return [*findings, check_nodes()]
 
 
