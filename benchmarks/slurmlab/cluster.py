@@ -46,16 +46,16 @@ class Cluster:
 
     Args:
         nodes: how many.
-        cpus: of each, as Slurm counts them.
+        cpus, gpus: of each, as Slurm counts them; this machine may have fewer, or none.
         rate: of each link.
 
     Raises:
         RuntimeError: on entering, the cluster cannot be made; whatever was made is gone again.
     """
 
-    def __init__(self, nodes: int, *, cpus: int = 2, rate: str = _RATE) -> None:
+    def __init__(self, nodes: int, *, cpus: int = 2, gpus: int = 0, rate: str = _RATE) -> None:
         self.lab = netlab.Lab([netlab.Link(rate)] * (nodes + 1))
-        self._cpus = cpus
+        self._cpus, self._gpus = cpus, gpus
         self._daemons: list[subprocess.Popen[bytes]] = []
         self._nodes: dict[int, subprocess.Popen[bytes]] = {}
         self._lost: set[int] = set()
@@ -90,8 +90,10 @@ class Cluster:
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
         addresses = {host: self.lab.address(number) for number, host in enumerate(hosts)}
-        (self.folder / "slurm.conf").write_text(config.slurm_conf(self.folder, addresses, self._cpus))
+        slurm_conf = config.slurm_conf(self.folder, addresses, self._cpus, self._gpus)
+        (self.folder / "slurm.conf").write_text(slurm_conf)
         (self.folder / "cgroup.conf").write_text(config.CGROUP)
+        (self.folder / "gres.conf").write_text(config.gres_conf(self._gpus))
         socket = self.folder / "munge.socket"
         files = {"socket": socket, "key-file": key} | {
             f"{name}-file": self.folder / f"munge.{name}" for name in ("pid", "log", "seed")

@@ -34,19 +34,27 @@ ReturnToService=2
 SlurmdTimeout={down_s}
 KillWait={kill_s}
 InactiveLimit=0
+GresTypes=gpu
 """
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")
+"""Character devices in the place of GPUs: Slurm hands out their numbers, and nobody opens them."""
 _CREDENTIAL_S = 15  # a job that was requeued waits for so long and a second; 120 without it
 _DOWN_S = 20  # after which a node that does not answer is down; 300 without it
 _KILL_S = 60  # from SIGTERM to SIGKILL, which a busy machine may need; 30 without it
 
 
-def slurm_conf(folder: Path, addresses: Mapping[str, str], cpus: int) -> str:
+def gres_conf(gpus: int) -> str:
+    """The text of ``gres.conf``, empty without GPUs; there are at most four."""
+    return "".join(f"Name=gpu File={device}\n" for device in _DEVICES[:gpus])
+
+
+def slurm_conf(folder: Path, addresses: Mapping[str, str], cpus: int, gpus: int = 0) -> str:
     """The text of ``slurm.conf``.
 
     Args:
         folder: where the daemons keep their files.
         addresses: by host; the first is the one that slurmctld and the user are on, the others are nodes.
-        cpus: that each node says to have, whatever this machine has.
+        cpus, gpus: that each node says to have, whatever this machine has.
     """
     head, *nodes = addresses
     text = _CONFIG.format(
@@ -57,6 +65,7 @@ def slurm_conf(folder: Path, addresses: Mapping[str, str], cpus: int) -> str:
         down_s=_DOWN_S,
         kill_s=_KILL_S,
     )
-    lines = [f"NodeName={node} NodeAddr={addresses[node]} CPUs={cpus} State=UNKNOWN" for node in nodes]
+    has = f"CPUs={cpus}" + (f" Gres=gpu:{gpus}" if gpus else "")
+    lines = [f"NodeName={node} NodeAddr={addresses[node]} {has} State=UNKNOWN" for node in nodes]
     lines += [f"PartitionName=all Nodes={','.join(nodes)} Default=YES MaxTime=INFINITE State=UP"]
     return text + "\n".join(lines) + "\n"

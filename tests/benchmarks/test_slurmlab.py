@@ -22,6 +22,13 @@ def test_nodes_keep_their_files_apart_and_their_cores_as_said():
         assert "%n" in line
 
 
+def test_gpus_are_as_many_as_said_and_none_by_default():
+    text = config.slurm_conf(Path("/f"), {"h0": "10.0.0.1", "h1": "10.0.0.2"}, cpus=3, gpus=2)
+    assert "NodeName=h1 NodeAddr=10.0.0.2 CPUs=3 Gres=gpu:2 State=UNKNOWN" in text.splitlines()
+    assert config.gres_conf(2) == "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n"
+    assert config.gres_conf(0) == ""
+
+
 def test_what_is_missing_is_named_with_its_packages(monkeypatch):
     monkeypatch.setattr(cluster.shutil, "which", lambda name, path: None if name == "slurmd" else name)
     monkeypatch.setattr(cluster.glob, "glob", lambda pattern: [pattern])

@@ -14,8 +14,9 @@ from pydec.cli import bench
 
 slurmlab = bench.load("slurmlab")
 ROOT = Path(__file__).parents[2]
-NODES = 4
+NODES, CPUS, GPUS = 4, 40, 4  # what examples/slurm ask for, all at once; this machine has fewer
 LIMIT_S = 1200.0  # a machine that does other things takes minutes to start four ranks
+ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 TASK = """
 import os, time
 import torch
@@ -38,7 +39,8 @@ def loss(output, target):
     if torch.is_grad_enabled():
         (FOLDER / f"step-{RANK}").write_text(str(done))
         done += 1
-        time.sleep(STEP_S)
+        if not (FOLDER / "hurry").exists():
+            time.sleep(STEP_S if done <= 10 else LATER_S)
     return cross_entropy(output, target)
 
 def blobs() -> Task:
@@ -65,7 +67,7 @@ OPTIONS = [
 def made():
     if (why := slurmlab.missing()) is not None:
         pytest.skip(why)
-    with slurmlab.Cluster(NODES) as cluster:
+    with slurmlab.Cluster(NODES, cpus=CPUS, gpus=GPUS) as cluster:
         yield cluster
 
 
@@ -81,10 +83,11 @@ def cluster(made):
 
 
 class Training:
-    """One ``pydec train`` that a test gives to the cluster."""
+    """One ``pydec train`` that a test gives to the cluster; its ranks sleep in every step until ``hurry``."""
 
     def __init__(self, cluster, folder: Path) -> None:
-        self.cluster, self.folder, self.step_s = cluster, folder, 0.05
+        self.cluster, self.folder = cluster, folder
+        self.step_s = self.later_s = 0.05  # of the first ten steps, and of those after
         self.run_dir = folder / "run"
         self.environment = {
             "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}",
@@ -92,19 +95,24 @@ class Training:
             "RUN_DIR": str(self.run_dir),
             "LEDGER": str(folder / "L"),
         }
+        folder.mkdir(exist_ok=True)
 
     def words(self, steps: int, *more: str) -> list[str]:
-        (self.folder / "slurm_task.py").write_text(TASK.replace("STEP_S", repr(self.step_s)))
+        task = TASK.replace("STEP_S", repr(self.step_s)).replace("LATER_S", repr(self.later_s))
+        (self.folder / "slurm_task.py").write_text(task)
         return ["slurm_task:blobs", "--steps", str(steps), *OPTIONS, *more]
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return self.cluster.start(words, env=self.environment, cwd=self.folder)
 
-    def submit(self, script: str, *words: str, **options: str) -> int:
-        given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    def submit(self, script: str, *words: str) -> int:
+        """Give a script of examples/slurm, as it is, to sbatch."""
         path = str(ROOT / "examples" / "slurm" / script)
-        output = f"--output={self.folder}/out"
-        return self.cluster.submit(output, *given, path, *words, env=self.environment, cwd=self.folder)
+        self.job = self.cluster.submit(path, *words, env=self.environment, cwd=self.folder)
+        return self.job
+
+    def hurry(self) -> None:
+        (self.folder / "hurry").touch()
 
     def program(self, code: str) -> str:
         path = self.folder / "program.py"
@@ -141,11 +149,21 @@ class Training:
             raise AssertionError(process.communicate()[1]) from None
         return process.returncode, err
 
-    def until_state(self, job: int, *states: str) -> None:
-        self.cluster.until(lambda: self.cluster.job(job)["JobState"] in states, f"not {states}", LIMIT_S)
+    def until_completed(self) -> None:
+        self.cluster.until(lambda: self.cluster.job(self.job)["JobState"] in ENDS, "not ended", LIMIT_S)
+        assert self.cluster.job(self.job)["JobState"] == "COMPLETED", self.output()
+
+    def until_requeued(self) -> None:
+        def requeued() -> bool:
+            job = self.cluster.job(self.job)
+            assert job["Restarts"] != "0" or job["JobState"] not in ENDS, self.output()
+            return job["Restarts"] != "0"
+
+        self.cluster.until(requeued, "not requeued", LIMIT_S)
 
     def output(self) -> str:
-        return (self.folder / "out").read_text() if (self.folder / "out").exists() else ""
+        """Of the script: ``--output=%x-%j.out`` is in each."""
+        return "".join(path.read_text() for path in self.folder.glob(f"pydec*-{self.job}.out"))
 
     def summary(self) -> dict:
         return json.loads((self.run_dir / "summary.json").read_bytes())

@@ -3,65 +3,113 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-STEPS = 240  # a minute at least: twice what Slurm may take to look at a time limit
-RANKS = range(2)  # fewer than the scripts ask for: a machine of two cores runs all nodes
-FEW = {
-    "cpu.sbatch": {"ntasks_per_node": "2"},
-    "nodes.sbatch": {"nodes": "2"},
-    "mpirun.sbatch": {"nodes": "2"},
-}
+STEPS, LATER_S = 60, 4.0  # more than three minutes, unless in a hurry
+RANKS = range(4)  # of each script that trains
+TRAINING = ("cpu.sbatch", "nodes.sbatch", "mpirun.sbatch")
+GPUS = range(8)
+LIKE_A_USER_S = """
+import os, sys, time
+from pathlib import Path
+import pydec
+folder, start = Path(sys.argv[1]), os.environ.get("SLURM_RESTART_COUNT", "0")
+with pydec.init() as peer:
+    (folder / f"start-{start}-{peer.rank}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+    while start == "0":
+        peer.check()
+        time.sleep(0.05)
+"""
+
+
+@dataclass
+class Trainings:
+    """One for each script, by its name."""
+
+    make: object
+    cluster: object
+
+    def submit(self, *scripts, more=()):
+        found = {script: self.make(script) for script in scripts}
+        for script, training in found.items():
+            training.later_s = LATER_S
+            training.submit(script, *training.words(STEPS, *more))
+        return found
 
 
 @pytest.fixture
-def training(training):
-    training.step_s = 0.25
-    return training
+def trainings(cluster, training, tmp_path):
+    return Trainings(lambda name: type(training)(cluster, tmp_path / name.partition(".")[0]), cluster)
 
 
-def goes_on(training, job):
-    """The job is started again and finishes from where it was stopped."""
-    training.cluster.until(lambda: int(training.cluster.job(job)["Restarts"]) > 0, "not requeued", 600.0)
-    training.cluster.run(["scontrol", "update", f"JobId={job}", "TimeLimit=60"])
-    training.until_state(job, "COMPLETED")
+def limit(cluster, job):
+    """Leave the job more than a minute, and less than it wants to be told before."""
+    hours, minutes, seconds = map(int, cluster.job(job)["RunTime"].split(":"))
+    ran_s = (hours * 60 + minutes) * 60 + seconds
+    cluster.run(["scontrol", "update", f"JobId={job}", f"TimeLimit={(ran_s + 80) // 60 + 1}"])
+
+
+def starts_again(*trainings):
+    """The jobs are requeued, and have time enough."""
+    for training in trainings:
+        training.until_requeued()
+        training.cluster.run(["scontrol", "update", f"JobId={training.job}", "TimeLimit=60"])
+        training.hurry()
+
+
+def goes_on(training, script):
+    """The job finishes from the step that was saved last, by the signal if no option says how often."""
+    training.until_completed()
     out = training.output()
-    assert "go on with      pydec train --resume" in out
-    (step,) = re.findall(r"going on from step (\d+)", out)
-    assert 0 < int(step) < STEPS
-    assert training.summary()["status"] == "done"
-    assert training.summary()["steps"] == STEPS
+    steps = re.findall(r"going on from step (\d+)", out)
+    assert len(steps) == 1, f"{script}: {out}"
+    assert 0 < int(steps[0]) < STEPS, f"{script}: {out}"
+    assert training.summary()["status"] == "done", script
+    assert training.summary()["steps"] == STEPS, script
 
 
-@pytest.mark.parametrize("script", FEW)
-def test_a_signal_before_the_time_limit_saves_and_the_job_goes_on(training, script):
-    signal = "B:USR1@1500" if script == "mpirun.sbatch" else "USR1@1500"
-    job = training.submit(script, *training.words(STEPS), time="60", signal=signal, **FEW[script])
-    training.until_step(20, RANKS)
-    training.cluster.run(["scontrol", "update", f"JobId={job}", "TimeLimit=20"])  # less than 1500 s from now
-    goes_on(training, job)
+def test_every_script_saves_before_the_time_limit_and_its_job_goes_on(cluster, training, trainings):
+    found = trainings.submit(*TRAINING)
+    gpu = training
+    gpu.submit("gpu.sbatch", gpu.program(LIKE_A_USER_S), str(gpu.folder))
+    for script in found.values():
+        script.until_step(10, RANKS)
+    started = [gpu.folder / f"start-0-{rank}" for rank in GPUS]
+    cluster.until(lambda: all(path.exists() for path in started), f"not started:\n{gpu.output()}")
+    for script in (*found.values(), gpu):
+        limit(cluster, script.job)
+    starts_again(*found.values(), gpu)
+    for name, script in found.items():
+        goes_on(script, name)
+    gpu.until_completed()
+    again = [(gpu.folder / f"start-1-{rank}").read_text() for rank in GPUS]
+    assert again == ["0", "1", "2", "3"] * 2  # one of its node's four GPUs for each rank
 
 
-def test_a_job_that_is_requeued_goes_on(training):
-    job = training.submit("nodes.sbatch", *training.words(STEPS), time="60", **FEW["nodes.sbatch"])
-    training.until_step(20, RANKS)
-    training.cluster.run(["scontrol", "requeue", str(job)])
-    goes_on(training, job)
+def test_jobs_that_are_requeued_go_on(cluster, trainings):
+    found = trainings.submit("nodes.sbatch")
+    found |= trainings.submit(
+        "mpirun.sbatch", more=("--checkpoint-every", "5")
+    )  # Slurm ends mpirun's daemons
+    for training in found.values():
+        training.until_step(10, RANKS)
+        cluster.run(["scontrol", "requeue", str(training.job)])
+    starts_again(*found.values())
+    for name, training in found.items():
+        goes_on(training, name)
 
 
-def test_a_job_whose_node_is_lost_is_requeued_and_goes_on_elsewhere(cluster, training):
-    words = training.words(STEPS // 2, "--checkpoint-every", "20")
-    job = training.submit("cpu.sbatch", *words, time="60", **FEW["cpu.sbatch"])
-    training.until_step(30, RANKS)
-    first = cluster.job(job)["BatchHost"]
+def test_a_job_whose_node_is_lost_is_requeued_and_goes_on_elsewhere(cluster, trainings):
+    (training,) = trainings.submit("cpu.sbatch", more=("--checkpoint-every", "5")).values()
+    training.until_step(10, RANKS)
+    first = cluster.job(training.job)["BatchHost"]
     cluster.kill_node(cluster.nodes.index(first))
-    cluster.until(lambda: int(cluster.job(job)["Restarts"]) > 0, "not requeued")
-    training.until_state(job, "COMPLETED")
-    assert "going on from step" in training.output()
-    assert first not in cluster.job(job)["NodeList"]
-    assert training.summary()["steps"] == STEPS // 2
+    starts_again(training)
+    goes_on(training, "cpu.sbatch")
+    assert first not in cluster.job(training.job)["NodeList"]
 
 
 def test_mpirun_starts_the_ranks_of_an_allocation(training):

@@ -31,6 +31,20 @@ def test_a_killed_rank_ends_nobody_else(training):
     assert (summary["status"], summary["ranks_finished"]) == ("done", 3)
 
 
+def test_plain_srun_starts_the_ranks_by_pmix_and_they_outlive_one(training):
+    training.environment["OMPI_MCA_mpi_ft_enable"] = "1"
+    srun = ["srun", "--mpi=pmix", "--no-kill", "--kill-on-bad-exit=0"]
+    words = [*srun, "pydec", "train", *training.words(150), "--run-dir", "run"]
+    job = training.start("salloc", "-N3", "-n3", "--no-kill", *words)
+    training.until_step(40, range(3), job)
+    training.kill(2)
+    status, err = training.end(job)
+    assert status == 137, err  # that of the dead, as srun has it
+    summary = training.summary()
+    assert [lost["rank"] for lost in summary["lost"]] == [2]
+    assert (summary["status"], summary["ranks_finished"]) == ("done", 2)
+
+
 @pytest.mark.parametrize("how", ["dies", "falls silent"])
 def test_a_lost_node_is_evicted_and_the_others_finish(cluster, training, how):
     more = ["--run-dir", "run", "--ledger", "L", "--grace", "3"]
