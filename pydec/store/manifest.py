@@ -202,7 +202,8 @@ class Head:
     def __post_init__(self) -> None:
         check_name(self.name)
         if not self.fields or len({field.name for field in self.fields}) != len(self.fields):
-            raise ValueError("fields must have different names, and there must be one at least")
+            names = [field.name for field in self.fields]
+            raise ValueError(f"a data set needs 1 field or more, of different names, got {names}")
         for source in self.sources:
             if source.field >= len(self.fields) or source.first + source.samples > self.samples:
                 raise ValueError(f"source {source.path!r} has samples or a field that there are not")
