@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from pydec import compress, gossip, topology
+from pydec import gossip, topology
 from pydec.aggregate import attacks
 from pydec.aggregate.attacks import Scene, fiedler_vector
+from pydec.compress.none import Uncompressed
 from pydec.gossip import make_robust
 from pydec.gossip.base import Mixer
 from pydec.train import split
@@ -28,7 +29,18 @@ from .byzantine_peers import foreign
 
 SIDE, PIXELS, CLASSES = 14, 196, 10
 """Images are halved: means of 2 x 2 pixels."""
-_PLAIN = compress.make("none")
+ABSENT = "absent"
+
+
+class _Raw(Uncompressed):
+    """Packets are the vectors themselves: thousands are looked at in every round, and nobody sends them."""
+
+    def view(self, payload: Any, n: int) -> Any:
+        """The payload."""
+        return payload
+
+
+_PLAIN = _Raw()
 
 
 @dataclass(frozen=True)
@@ -37,11 +49,12 @@ class Cell:
 
     Args:
         rule: of the honest ranks; "dpsgd" is plain gossip; of ``byzantine_peers``, with the library's name.
-        attack: of the liars; "none" has none, and all ranks are honest.
+        attack: of the liars; "none" has none, and all ranks are honest; with "absent" they send nothing, so
+            that what is lost is what their data would have taught.
         graph, ranks, liars: who is there; a graph of ``byzantine_graphs`` says itself who lies.
         alpha: Dirichlet concentration of the split by label; 0 is iid, and below 0 the first half of the
             honest ranks has the first half of the classes, and the others the rest.
-        seed: of split, batches and attacks.
+        seed: of split, batches and attacks; the graph and who lies on it stay the same.
         steps, batch, lr, momentum: of local SGD.
         images: training images, the first of Fashion-MNIST's.
         f: what the rule is told; below 0 the most liars that an honest rank hears.
@@ -68,7 +81,7 @@ class Cell:
 
     def f_and_connectivity(self) -> tuple[int, float]:
         """The most liars that an honest rank hears, and the algebraic connectivity of the honest graph."""
-        graph, liars = _placed(self.graph, self.ranks, self.liars, self.seed)
+        graph, liars = _placed(self.graph, self.ranks, self.liars)
         return most_heard(graph, liars), connectivity(graph, liars)
 
     def check(self) -> gossip.Algorithm:
@@ -77,7 +90,7 @@ class Cell:
         Raises:
             ConfigError: the graph or f breaks its condition.
         """
-        graph, liars = _placed(self.graph, self.ranks, self.liars, self.seed)
+        graph, liars = _placed(self.graph, self.ranks, self.liars)
         # Without an attack, too: that is what being careful costs.
         f = most_heard(graph, liars) if self.f < 0 else self.f
         if self.rule == "dpsgd":
@@ -89,11 +102,11 @@ class Cell:
 
 
 @cache
-def _placed(graph: str, ranks: int, liars: int, seed: int) -> tuple[topology.Topology, tuple[int, ...]]:
+def _placed(graph: str, ranks: int, liars: int) -> tuple[topology.Topology, tuple[int, ...]]:
     if graph in GRAPHS:
         return GRAPHS[graph]()
-    made = topology.make(graph, size=ranks, seed=seed)
-    return made, place(str(liars), made, seed)
+    made = topology.make(graph, size=ranks, seed=0)
+    return made, place(str(liars), made, 0)
 
 
 @cache
@@ -159,9 +172,10 @@ class _Job:
 
     def __init__(self, cell: Cell) -> None:
         self._algorithm = cell.check()
-        self._graph, placed = _placed(cell.graph, cell.ranks, cell.liars, cell.seed)
+        self._graph, placed = _placed(cell.graph, cell.ranks, cell.liars)
         self.liars = placed if cell.attack != "none" else ()
-        self.attack = attacks.make(cell.attack) if self.liars else None
+        self._absent = cell.attack == ABSENT
+        self.attack = attacks.make(cell.attack) if self.liars and not self._absent else None
         self.honest = [rank for rank in range(cell.ranks) if rank not in self.liars]
         self.x = np.zeros((cell.ranks, (PIXELS + 1) * CLASSES), np.float32)
         self._mixers = [self._mixer(rank, row) for rank, row in enumerate(self.x)]
@@ -180,18 +194,17 @@ class _Job:
     def mix(self, t: int, images: np.ndarray, labels: np.ndarray) -> None:
         """A round of gossip; batches are for rules that judge models by them."""
         sent = self.x.copy()
-        packets = [_packed(row) for row in sent]
         for rank, mixer in enumerate(self._mixers):
             if self._algorithm.asks_loss:
                 mixer.judge = partial(_loss, images=images[rank], labels=labels[rank])
             own, row = self._graph.row(rank, t)
-            bodies = {peer: packets[peer] for peer in row}
-            if rank in self.liars:
+            bodies = {peer: sent[peer] for peer in row}
+            if rank in self.liars or self._absent:
                 bodies = {peer: body for peer, body in bodies.items() if peer not in self.liars}
             elif self.attack is not None and (bad := [peer for peer in row if peer in self.liars]):
                 scene = self._scene(rank, t, own, row, sent, bodies, bad)
-                bodies.update(dict.fromkeys(bad, _packed(self.attack.craft(scene))))
-            _absorb(mixer, packets[rank], bodies, row, t)
+                bodies.update(dict.fromkeys(bad, self.attack.craft(scene)))
+            _absorb(mixer, sent[rank], bodies, row, t)
 
     def _scene(
         self, rank: int, t: int, own: float, row: dict[int, float], sent: np.ndarray,
@@ -207,7 +220,7 @@ class _Job:
             mixer.x[:] = sent[rank]
             if self._algorithm.asks_loss:
                 mixer.judge = self._mixers[rank].judge
-            _absorb(mixer, _packed(sent[rank]), {**bodies, **dict.fromkeys(bad, _packed(lie))}, row, t)
+            _absorb(mixer, sent[rank], {**bodies, **dict.fromkeys(bad, lie)}, row, t)
             return mixer.x
 
         return Scene(
@@ -228,25 +241,15 @@ class _Job:
         )
 
 
-def _absorb(mixer: Mixer, own: Any, bodies: dict[int, Any], row: dict[int, float], t: int) -> None:
+def _absorb(
+    mixer: Mixer, own: np.ndarray, bodies: dict[int, np.ndarray], row: dict[int, float], t: int
+) -> None:
     mixer.round = t
-    head = len(own) - 4 * len(mixer.x)
     peers = sorted(bodies)
+    weights = [row[peer] for peer in peers]
     for bucket, (start, stop) in enumerate(mixer.buckets):
-        if stop - start == len(mixer.x):
-            mine, theirs = own, [bodies[peer] for peer in peers]
-        else:
-            cut = slice(head + 4 * start, head + 4 * stop)
-            mine, *theirs = (
-                _packed(body[cut].view(np.float32)) for body in (own, *(bodies[p] for p in peers))
-            )
-        mixer.absorb(bucket, mine, theirs, [row[peer] for peer in peers])
-
-
-def _packed(x: np.ndarray) -> np.ndarray:
-    out = np.empty(_PLAIN.max_bytes(len(x)), np.uint8)
-    _PLAIN.encode_into(np.ascontiguousarray(x, np.float32), out)
-    return out
+        cut = slice(start, stop)
+        mixer.absorb(bucket, own[cut], [bodies[peer][cut] for peer in peers], weights)
 
 
 def _gradient(x: np.ndarray, images: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -52,6 +52,12 @@ def test_rules_survive(data, rule, attack):
     assert found["worst"] <= found["each"] + 1e-9
 
 
+def test_liars_that_send_nothing_are_not_heard(data):
+    found = runs.run(cell(attack="absent", liars=2), data)
+    assert found["worst"] > 90
+    assert found["averaged"] != runs.run(cell(liars=2), data)["averaged"] or found["distance"] > 0
+
+
 def test_a_cell_repeats_bit_for_bit(data):
     case = cell(rule="median", attack="gaussian", steps=5, alpha=1.0)
     assert runs.run(case, data) == runs.run(case, data)
@@ -114,10 +120,11 @@ def ran(monkeypatch, tmp_path):
 def test_cells_are_written_and_not_run_again(ran):
     first = [row.as_dict() for row in suite.rows(harness.Options())]
     attacks = len(suite.ATTACKS)
-    assert len(ran) == (3 + 3 + 1) * attacks + 3 + 3 * attacks  # of plain gossip, elsewhere, no attack
+    absent, elsewhere = 3, 3 * 2  # liars that send nothing; plain gossip where it is not attacked
+    assert len(ran) == (3 + 3 + 1) * attacks + absent + elsewhere + 3 * attacks
     again = [row.as_dict() for row in suite.rows(harness.Options())]
     assert again == first
-    assert len(ran) == 10 * attacks + 3
+    assert len(ran) == 10 * attacks + absent + elsewhere
 
 
 def test_a_row_is_a_rule_and_the_summary_says_what_the_worst_attack_costs(ran):
@@ -139,7 +146,9 @@ def test_a_row_is_a_rule_and_the_summary_says_what_the_worst_attack_costs(ran):
 def test_a_part_can_be_asked_for(ran):
     (row,) = suite.rows(harness.Options(only="iid: gts"))
     assert (row.name, row.peer_value) == ("complete, iid: gts", 81.0)
-    assert {(case.rule, case.attack) for case in ran if case.rule != "gts"} == {("dpsgd", "none")}
+    assert {(case.rule, case.attack) for case in ran if case.rule != "gts"} == {
+        ("dpsgd", "none"), ("dpsgd", "absent"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("graph", list(graphs.GRAPHS))
