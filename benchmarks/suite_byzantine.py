@@ -164,8 +164,9 @@ def _setting(name: str, base: Cell, cells: Cells, options: Options) -> Iterator[
     if name == PEERS_SETTING:
         titles |= {rule: f"{name}, {rule}" for rule in byzantine_peers.RULES}
     shown = [rule for rule, title in titles.items() if options.only in title]
+    silent = f"{name}: plain gossip, liars send nothing"
     found: dict[str, Found] = {}
-    for rule in dict.fromkeys(("dpsgd", *shown)) if shown else ():
+    for rule in dict.fromkeys(("dpsgd", *shown)) if shown or options.only in silent else ():
         several = rule in ("dpsgd", *DEFAULTS, *SPREAD) and not options.quick
         seeds = (options.rounds or SEEDS) if several else 1
         alone = rule == "dpsgd" and not (name in WHOLE and rule in shown)
@@ -175,6 +176,10 @@ def _setting(name: str, base: Cell, cells: Cells, options: Options) -> Iterator[
             found[rule] = made
             if not alone:
                 yield _row(titles[rule], base, made, found["dpsgd"])
+            if rule == "dpsgd" and options.only in silent:
+                left = {"liars": base.liars, "seeds": made.seeds, "worst": round(made.worst[ABSENT], 1)}
+                value, whole = made.averaged[ABSENT], made.averaged["none"]
+                yield Row("byzantine", silent, left, value, "%", "gossip, no attack", whole)
     if {*ours} <= {*shown}:
         yield from _summary(name, base, found)
 
