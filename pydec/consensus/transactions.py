@@ -231,11 +231,22 @@ class Dead:
     attestation: Attestation
 
 
+@dataclass(frozen=True)
+class Withheld:
+    """A quorum of ``epoch`` challenged ``node`` for the object ``name`` of a data set, and got no proof."""
+
+    epoch: int
+    node: bytes
+    dataset: bytes
+    name: bytes
+    attestation: Attestation
+
+
 Body: TypeAlias = (
     Join | Leave | Stake | Transfer | Key | Dataset | Grant | Revoke | Config | Beacon | Begin
-    | EvidenceOf | Evict | Checkpoint | Audit | End | Dead | Forgery | Equivocation
+    | EvidenceOf | Evict | Checkpoint | Audit | End | Dead | Forgery | Equivocation | Withheld
 )  # fmt: skip
-Attested: TypeAlias = Checkpoint | Audit | End
+Attested: TypeAlias = Checkpoint | Audit | End | Withheld
 
 _FLAG = fields.integer(1, 0, 1)
 _ROLES = fields.integer(2, 0, int(ALL_ROLES))
@@ -277,6 +288,9 @@ KINDS: dict[int, tuple[type[Body], Codec[Any]]] = {
     )),
     39: (Forgery, fields.record(
         Forgery, node=DIGEST, asker=U32, request=U32, name=DIGEST, digest=DIGEST, signature=SIGNATURE
+    )),
+    40: (Withheld, fields.record(
+        Withheld, epoch=U64, node=DIGEST, dataset=DIGEST, name=DIGEST, attestation=ATTESTATION
     )),
 }  # fmt: skip
 _KIND_OF = {kind: number for number, (kind, _) in KINDS.items()}

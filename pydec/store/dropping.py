@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pydec.errors import ChunkError, StoreError
-from pydec.store.exchange import DEADLINE_S, Exchange, Link, possession
+from pydec.store.exchange import DEADLINE_S, Exchange
 from pydec.store.journal import unfinished
+from pydec.store.link import Link
 from pydec.store.manifest import Shard
 from pydec.store.messages import NONCE_BYTES
+from pydec.store.possession import possession
 from pydec.store.store import Store
 
 RETRY_S = 5.0

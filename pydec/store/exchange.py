@@ -11,14 +11,13 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Protocol
-
-from blake3 import blake3
 
 from pydec.errors import ChunkError, FrameError, PeerTimeout, StoreError
+from pydec.store.link import Link
 from pydec.store.manifest import MOST_MANIFEST_BYTES, Manifest
 from pydec.store.messages import PIECE_BYTES, Kind, Message
 from pydec.store.objects import MOST_BYTES, digest_of
+from pydec.store.possession import Proofs, possession
 from pydec.store.requests import Request, Serving, Try
 from pydec.store.serving import Seal
 from pydec.store.store import Store
@@ -26,27 +25,9 @@ from pydec.store.store import Store
 _ASKED_MOST = 2  # requests to one peer at a time
 _SERVED_MOST = 8  # requests of one peer at a time; the rest is turned away
 _KEEPING = 8  # objects that are on their way to the disk
+_REPORTS = 1024  # that wait to be taken
 LATE_S = 0.5  # after which another peer is asked as well
 DEADLINE_S = 30.0  # after which a peer that sends nothing is given up
-
-
-class Link(Protocol):
-    """What is asked of a transport; ``comm.Transport`` has it."""
-
-    rank: int
-    size: int
-
-    def post(self, peer: int, data: bytes) -> None:
-        """Send a message."""
-
-    def poll(self) -> tuple[int, bytes] | None:
-        """The next message that has arrived."""
-
-    def lost(self) -> frozenset[int]:
-        """Ranks that are dead."""
-
-    def now(self) -> float:
-        """Seconds."""
 
 
 class Exchange:
@@ -67,6 +48,9 @@ class Exchange:
             none), "denied" (``admit`` said no), "hedged", "unanswered".
         liars: how often each rank sent something else than its name says.
         withheld: objects that this peer proves to nobody, as it lets go of them.
+        answered: the highest number of a request or challenge that each rank has answered.
+        reports: that came and nobody has taken, with their senders.
+        lacking: told of an object that a peer wants proved and that is not here.
         lock: held by the thread that moves it on.
     """
 
@@ -91,7 +75,10 @@ class Exchange:
         self._serving: dict[int, deque[Serving]] = {}
         self._unsaid: dict[int, deque[bytes]] = {}
         self._keeping: deque[Future[None]] = deque()
-        self._proofs: dict[tuple[int, int], list[bytes]] = {}
+        self._proofs = Proofs()
+        self.answered: Counter[int] = Counter()
+        self.reports: deque[tuple[int, Message]] = deque(maxlen=_REPORTS)
+        self.lacking: Callable[[bytes], object] = lambda digest: None
         self.lock = threading.RLock()
 
     def want(self, digest: bytes, kind: Kind = Kind.OBJECT, limit: int | None = None) -> Request:
@@ -124,21 +111,24 @@ class Exchange:
         """
         with self.lock:
             self._numbers += 1
-            key = peer, self._numbers
-            self._proofs[key] = []
-            self._say(peer, Message(Kind.CHALLENGE, key[1], digest, offset, length, nonce))
-            return key
+            self._proofs.ask(peer, self._numbers)
+            self._say(peer, Message(Kind.CHALLENGE, self._numbers, digest, offset, length, nonce))
+            return peer, self._numbers
 
     def proof(self, key: tuple[int, int]) -> bytes | None:
         """The answer to a challenge: a digest, empty for "not here"; None while there is none."""
         with self.lock:
-            found = self._proofs[key]
-            return self._proofs.pop(key)[0] if found else None
+            return self._proofs.take(key)
 
     def forget(self, key: tuple[int, int]) -> None:
         """Wait for the answer to a challenge no longer."""
         with self.lock:
-            self._proofs.pop(key, None)
+            self._proofs.forget(key)
+
+    def report(self, peer: int, subject: int, shard: int, digest: bytes, share: bytes) -> None:
+        """Tell a peer that another one does not prove an object; see ``challenges.Jury``."""
+        with self.lock:
+            self._say(peer, Message(Kind.REPORT, subject, digest, shard, body=share))
 
     def turn(self) -> bool:
         """Take what has arrived, and send what can be sent; never waits. Whether anything moved."""
@@ -187,6 +177,10 @@ class Exchange:
                 f"object {digest.hex()[:16]} is neither here nor at any of {self._link.size - 1} peers",
             )
         return request.data
+
+    def now(self) -> float:
+        """Seconds on the link's clock."""
+        return self._link.now()
 
     @property
     def busy(self) -> bool:
@@ -243,12 +237,15 @@ class Exchange:
         except FrameError:
             self.counts["refused"] += 1
             return
-        if message.kind in (Kind.OBJECT, Kind.MANIFEST, Kind.CHALLENGE):
+        if message.kind is Kind.REPORT:
+            self.reports.append((peer, message))
+        elif message.kind in (Kind.OBJECT, Kind.MANIFEST, Kind.CHALLENGE):
             self._asked_for(peer, message)
-        elif (peer, message.request) in self._proofs:
-            if message.kind in (Kind.PROOF, Kind.LACK):
-                self._proofs[peer, message.request][:] = [message.body]
         else:
+            if message.request <= self._numbers:
+                self.answered[peer] = max(self.answered[peer], message.request)
+            if self._proofs.hear(peer, message):
+                return
             found = self._asked.get((peer, message.request))
             if found is not None and found[0].digest == message.digest:
                 self._answered(*found, message)
@@ -322,8 +319,11 @@ class Exchange:
         waiting = self._serving.setdefault(peer, deque())
         if not self._admit(peer, message.digest):
             self.counts["denied"] += 1
-        elif message.kind is Kind.CHALLENGE and message.digest in self.withheld:
-            pass
+        elif message.kind is Kind.CHALLENGE:
+            if message.digest not in self.withheld:
+                data = self._found(message)
+                if not data:
+                    self.lacking(message.digest)
         elif len(waiting) < _SERVED_MOST:
             data = self._found(message)
         if not data:
@@ -382,11 +382,6 @@ class Exchange:
         except PeerTimeout:
             return
         del self._unsaid[peer]
-
-
-def possession(data: bytes, offset: int, length: int, nonce: bytes) -> bytes:
-    """What proves that somebody holds bytes: BLAKE3 of a range, keyed by a nonce; empty if too short."""
-    return blake3(data[offset : offset + length], key=nonce).digest() if offset + length <= len(data) else b""
 
 
 def _is(request: Request, data: bytes) -> bool:

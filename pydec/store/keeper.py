@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from pydec.errors import ChunkError, StoreError
 from pydec.store.dropping import Dropper
-from pydec.store.exchange import Exchange, Link
+from pydec.store.exchange import Exchange
+from pydec.store.link import Link
 from pydec.store.manifest import Manifest
 from pydec.store.placement import Holder, Placement
 from pydec.store.remaking import Remaking
@@ -79,6 +80,7 @@ class Keeper:
         self._exchange, self._link, self._store, self._me = exchange, link, store, me
         self._manifests, self._rate = list(manifests), bytes_per_s
         self._holders: list[Holder] = []
+        self._always: list[Holder] = []
         self._placements: dict[int, Placement] = {}  # of this view, by replicas
         self._todo: deque[tuple[Manifest, int]] = deque()  # shards not yet looked at under this view
         self._wanted: deque[tuple[bytes, int]] = deque()
@@ -96,13 +98,16 @@ class Keeper:
         self._held: deque[tuple[bytes, int]] = deque()  # what is owed, the next to be verified first
         self.fetched = self.fetched_bytes = self.scrubbed = self.damaged = self.remade = 0
 
-    def enter(self, holders: Sequence[Holder]) -> None:
+    def enter(self, holders: Sequence[Holder], always: Sequence[Holder] = ()) -> None:
         """A view begins: look at every shard again, and ask again for what nobody had.
 
         Args:
             holders: the peers of the view.
+            always: peers of another view, whose fragments this peer holds as well; of copies it holds them
+                anyhow if all of this view are in that one.
         """
         self._holders, self._placements = list(holders), {}
+        self._always = list(always) if len(always) > len(holders) else []
         self._todo = deque((m, number) for m in self._manifests for number in range(len(m.shards)))
         self._wanted.clear()
         self._lost.clear()
@@ -255,6 +260,12 @@ class Keeper:
             places = dict(zip(sizes, placement.of_all(list(sizes)), strict=True))
         else:
             places = _places_of_fragments(placement, layout)
+            if self._always:
+                whole = _places_of_fragments(Placement(self._always, replicas), layout)
+                me = [holder for holder in self._always if holder.peer == self._me]
+                for name, held in whole.items():
+                    if me and me[0] in held and me[0] not in places[name]:
+                        places[name] = [*places[name], *me]
         owed = [name for name, held in places.items() if any(h.peer == self._me for h in held)]
         if layout.code is not None:
             mine = {*owed}

@@ -4,11 +4,12 @@
     0       1     format, 1
     1       1     kind, see ``Kind``
     2       2     zero
-    4       4     request: a number of the asker's, which every answer repeats
+    4       4     request: a number of the asker's, which every answer repeats; REPORT: the rank it is about
     8       32    digest: the object, or the root of the manifest, that it is about
-    40      4     offset of the bytes that follow; CHALLENGE: of the range
+    40      4     offset of the bytes that follow; CHALLENGE: of the range; REPORT: number of its shard
     44      4     length of the whole; CHALLENGE: of the range
-    48            DATA: bytes; CHALLENGE: a nonce of 32 bytes; PROOF: a digest; SIGNED: a signature
+    48            DATA: bytes; CHALLENGE: a nonce of 32 bytes; PROOF: a digest; SIGNED: a signature;
+                  REPORT: the sender's epoch, 8 bytes, and its signature
 
 Integers are little-endian.
 """
@@ -48,9 +49,12 @@ class Kind(IntEnum):
     """The hash."""
     SIGNED = 7
     """After the last piece of an object: the sender's signature, see ``serving.py``."""
+    REPORT = 8
+    """A peer does not prove that it holds an object, see ``challenges.py``."""
 
 
-_BODIES = {Kind.PROOF: PROOF_BYTES, Kind.SIGNED: SIGNATURE_BYTES}
+SHARE_BYTES = 8 + SIGNATURE_BYTES
+_BODIES = {Kind.PROOF: PROOF_BYTES, Kind.SIGNED: SIGNATURE_BYTES, Kind.REPORT: SHARE_BYTES}
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ class Message:
         elif kind is Kind.CHALLENGE:
             right = size == NONCE_BYTES and self.total > 0 and self.offset + self.total <= MOST_BYTES
         else:
-            right = size == _BODIES.get(kind, 0) and self.offset == self.total == 0
+            right = size == _BODIES.get(kind, 0) and self.total == 0
+            right &= self.offset == 0 or kind is Kind.REPORT
         if not right:
             raise FrameError(
                 f"a message {kind.name} of the store with offset {self.offset}, length {self.total} and "

@@ -176,7 +176,7 @@ class Samples:
             data = self._reader.get(name)
         else:
             size, names = int(layout.index.chunk_lengths[number]), layout.index.fragment_names[number]
-            data = gather(self._reader.get, layout.code, names, name, size)
+            data = gather(self._reader, layout.code, names, name, size)
         if len(data) != layout.index.chunk_lengths[number]:
             raise StoreError(
                 f"data set {self.manifest.name} is wrong from its making: chunk {name.hex()[:16]} has "

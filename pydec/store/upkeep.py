@@ -129,7 +129,7 @@ def _remake(store: Store, reader: Mending, layout: Layout, wrong: dict[bytes, Ch
         if not wanted:
             continue
         try:
-            chunk = gather(reader.get, code, names, name, size)
+            chunk = gather(reader, code, names, name, size)
         except ChunkError:
             continue
         for fragment, data in remade(code, chunk, names, wanted).items():

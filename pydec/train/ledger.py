@@ -55,6 +55,7 @@ from pydec.train.accountability import Accountability
 from pydec.train.admission import Admission
 from pydec.train.audit import Audits, Court
 from pydec.train.court import LedgerCourt
+from pydec.train.jury import LedgerJury
 from pydec.train.membership import Membership, Minority
 from pydec.train.observers import Feed
 from pydec.train.roster import PART_S, Roster
@@ -127,12 +128,21 @@ class RunLedger:
                 return
             accused.add(node)
             body = Forgery(node, proof.asker, proof.request, proof.name, proof.digest, proof.signature)
-            self._accusations.append(self.driver.submit(prove(body)))
+            self._accuse(prove(body))
 
         accused: set[bytes] = set()
         transport = self._peer.transport
         keys = {place: self.admission.keys[rank_of(transport, place)] for place in range(transport.size)}
         return Seal(transport.rank, self._key, keys, self.state.chain_id, accuse)
+
+    def jury(self, root: bytes) -> LedgerJury:
+        """This rank's vote on who does not hold what it owes of a data set."""
+        transport = self._peer.transport
+        nodes = [self.admission.keys[rank_of(transport, place)] for place in range(transport.size)]
+        return LedgerJury(transport.rank, self._key, nodes, root, lambda: self.state, self._accuse)
+
+    def _accuse(self, transaction: bytes) -> None:
+        self._accusations.append(self.driver.submit(transaction))
 
     def hold_to_account(self, optimizer: DecentralizedOptimizer) -> None:
         """From now on the ranks sign what they send; see ``Accountability``. All ranks together."""

@@ -39,7 +39,7 @@ _AHEAD_S = 0.25  # what a decision may take before anybody pauses for it: some b
 _FEWEST, _MOST = 8, 1 << 16  # rounds ahead, at least and at most
 _UNPROMISED = {  # whose senders ask no trainer
     "JOIN", "LEAVE", "STAKE", "KEY", "GRANT", "REVOKE", "CONFIG", "EVIDENCE", "FORGERY", "EQUIVOCATION",
-    "AUDIT",
+    "AUDIT", "WITHHELD",
 }  # fmt: skip
 _NEVER = 1 << 40  # rounds ahead of ranks that have none in common
 

@@ -8,11 +8,9 @@ rank's own store, so that it is fetched once. Chunks that were damaged on disk c
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from pydec.comm.layout import node_layout
 from pydec.comm.team import rank_of
@@ -26,18 +24,20 @@ from pydec.store.challenges import Challenges
 from pydec.store.dataset import Dataset
 from pydec.store.dropping import Dropper
 from pydec.store.exchange import Exchange
+from pydec.store.gathering import Gathering
 from pydec.store.keeper import Keeper
 from pydec.store.manifest import Manifest
 from pydec.store.messages import Kind
-from pydec.store.placement import Holder, Placement
 from pydec.store.serving import Proof
 from pydec.store.store import Store
 from pydec.train import stores
 from pydec.train.checkpoint_keys import own_identity
 from pydec.train.config import TrainConfig
+from pydec.train.holding import Holding, name_of, rank_in
 from pydec.train.together import jointly, table, texts
 
 if TYPE_CHECKING:
+    from pydec.train.jury import LedgerJury
     from pydec.train.ledger import RunLedger
 
 REPAIR_BYTES_PER_S = 100e6
@@ -62,6 +62,7 @@ class Stored:
         node: of every rank, see ``node_layout``.
         key: what this rank opens it with, if the data set is private.
         owed_only: whether this rank's store keeps what it owes alone; nobody else writes into it then.
+        jury: takes the stake of who does not prove what it owes; None without a ledger.
 
     Attributes:
         repaired: chunks that were damaged on this disk and came back.
@@ -81,23 +82,27 @@ class Stored:
         proofs: list[Proof],
         *,
         owed_only: bool = False,
+        jury: LedgerJury | None = None,
     ) -> None:
         self._key, self.proofs = key, proofs
         self.manifest, self.exchange, self.repaired = manifest, exchange, 0
-        self._peer, self._store, self._sources, self._node = peer, store, sources, node
+        self._peer, self._store = peer, store
+        self.holding = Holding(store, manifest, node, peer.rank, sources)
         link = peer.transport.stream(Stream.DATA)
         self._indices = {shard.index for shard in manifest.shards} if owed_only else None
         self.dropper = Dropper(exchange, link, store, [manifest.root]) if owed_only else None
         self.keeper = Keeper(
-            exchange, link, store, [manifest], _name(peer.rank), bytes_per_s=REPAIR_BYTES_PER_S,
+            exchange, link, store, [manifest], name_of(peer.rank), bytes_per_s=REPAIR_BYTES_PER_S,
             scrub_bytes_per_s=SCRUB_BYTES_PER_S if peer.size > 1 else 0.0,
-            dropper=self.dropper, rank_of=_rank_of,
+            dropper=self.dropper, rank_of=rank_in,
         )  # fmt: skip
-        self.challenges = Challenges(exchange, link, store.objects, self._draw, CHALLENGE_S)
-        self._challenged = np.random.default_rng()
-        self._lost: frozenset[int] = frozenset()
+        self.jury = jury
+        self.challenges = Challenges(
+            exchange, link, store.objects, self.holding.draw, CHALLENGE_S, jury=jury, owes=self.holding.owes
+        )
+        exchange.lacking = self._lacking
         self._failure: PydecError | None = None
-        self._enter()
+        self.keeper.enter(self.holding.now, self.holding.all)
 
     def dataset(self, **options: Any) -> Dataset:
         """The data set, for a task.
@@ -123,6 +128,25 @@ class Stored:
         self.repaired += damaged
         return data
 
+    def several(self, names: Sequence[bytes], count: int) -> dict[int, bytes]:
+        """See ``Several.several``: what is not here comes from different ranks at the same time."""
+        found: dict[int, bytes] = {}
+        for number, name in enumerate(names):
+            try:
+                found[number] = self._store.objects.get(name)
+            except ChunkError as error:
+                self.repaired += not error.missing
+            if len(found) == count:
+                return found
+        if self._peer.size == 1:
+            return found
+        self.holding.look_up(names)
+        others = Gathering(self.exchange, names, found, count)
+        while not others.done:
+            if not (others.turn() | self.exchange.turn()):
+                self._nap()
+        return others.found
+
     def peek(self, digest: bytes, offset: int, n_bytes: int) -> bytes | None:
         """See ``Objects.peek``."""
         return self._store.objects.peek(digest, offset, n_bytes)
@@ -140,10 +164,7 @@ class Stored:
         moved = self.exchange.turn()
         if self._failure is None:
             try:
-                lost = self._peer.transport.lost()
-                if lost != self._lost:
-                    self._lost = lost
-                    self._enter()
+                moved |= self._enter()
                 moved |= self.keeper.turn()
                 if self.keeper.done and self._peer.size > 1:
                     moved |= self.challenges.turn()
@@ -157,13 +178,7 @@ class Stored:
             return True
         if self.manifest.head.policy.parity:
             return self.keeper.owes_fragment(digest)
-        return any(_rank(holder) == self._peer.rank for holder in self._placement.of(digest))
-
-    def order(self, digest: bytes) -> list[int]:
-        """Ranks to ask for an object: who has to hold it, near ones first, then who had everything."""
-        held = [_rank(holder) for holder in self._placement.of(digest)]
-        held.sort(key=lambda rank: self._node[rank] != self._node[self._peer.rank])
-        return [*held, *self._sources]
+        return self.holding.mine(digest)
 
     @property
     def transaction(self) -> Registration | None:
@@ -172,30 +187,6 @@ class Stored:
         if policy.encryption:
             return None
         return Registration(root, name, policy.replicas, policy.parity, 0, policy.parent)
-
-    def _draw(self) -> tuple[int, bytes] | None:
-        """A rank that owes an object which is here too; see ``challenges.Draw``."""
-        number = int(self._challenged.integers(len(self.manifest.shards)))
-        try:
-            names = self._store.layout(self.manifest, number).index.objects
-        except StoreError:
-            return None
-        if not names:
-            return None
-        name = names[int(self._challenged.integers(len(names)))]
-        owing = [rank for rank in self._holders(name, number) if rank != self._peer.rank]
-        if not owing or not self._store.objects.has(name):
-            return None
-        return owing[int(self._challenged.integers(len(owing)))], name
-
-    def _holders(self, name: bytes, number: int) -> list[int]:
-        """Ranks that have to hold an object of a shard."""
-        if not self.manifest.head.policy.parity:
-            return [_rank(holder) for holder in self._placement.of(name)]
-        index = self._store.layout(self.manifest, number).index
-        row = next(names for names in index.fragment_names if name in names)
-        holders = self._placement.spread(row)
-        return [_rank(holder) for other, holder in zip(row, holders, strict=True) if other == name]
 
     def totals(self) -> dict[str, Any]:
         """What the summary says of all ranks' data; all ranks together."""
@@ -221,19 +212,27 @@ class Stored:
         names = list(mine)
         rows = table(self._peer, [float(n) for n in mine.values()]).sum(axis=0)
         found: dict[str, Any] = {name: round(float(n)) for name, n in zip(names, rows, strict=True)}
-        missed = [float(self.challenges.missed[rank]) for rank in range(self._peer.size)]
-        missed_by = table(self._peer, missed).sum(axis=0)
-        found["challenges_missed"] = {str(rank): round(float(n)) for rank, n in enumerate(missed_by) if n}
+        for word, by in (("missed", self.challenges.missed), ("unanswered", self.challenges.silent)):
+            mine_of = [float(by[rank]) for rank in range(self._peer.size)]
+            by_rank = table(self._peer, mine_of).sum(axis=0)
+            found[f"challenges_{word}"] = {str(rank): round(float(n)) for rank, n in enumerate(by_rank) if n}
+        found["stake_lost"] = [] if self.jury is None else sorted(self.jury.convicted())
         return found
 
-    def _enter(self) -> None:
-        holders = [
-            Holder(_name(rank), f"node {self._node[rank]}")
-            for rank in range(self._peer.size)
-            if rank not in self._lost
-        ]
-        self._placement = Placement(holders, self.manifest.head.policy.fragments)
-        self.keeper.enter(holders)
+    def _enter(self) -> bool:
+        """Hold what is to be held without those that are gone, or have lost their stake."""
+        lost = self._peer.transport.lost()
+        gone = lost if self.jury is None else lost | self.jury.convicted() - {self._peer.rank}
+        changed = self.holding.leave_out(gone)
+        if changed:
+            self.keeper.enter(self.holding.now, self.holding.all)
+        return changed
+
+    def _lacking(self, digest: bytes) -> None:
+        """Another rank wants proved what is not here: get it, if it is owed."""
+        parity = self.manifest.head.policy.parity
+        if self.keeper.owes_fragment(digest) if parity else self.holding.mine(digest):
+            self.exchange.want(digest)
 
     def _nap(self) -> None:
         _nap(self._peer)
@@ -279,7 +278,7 @@ def stored(peer: Peer, config: TrainConfig, ledger: RunLedger | None = None) -> 
     exchange = Exchange(
         link,
         store,
-        lambda digest: found[0].order(digest) if found else sources,
+        lambda digest: found[0].holding.order(digest) if found else sources,
         lambda place, _: admission is None or admission.may_have(place, _sealed(store, root, found)),
         None if ledger is None else ledger.seal(proofs.append),
         lambda digest: not found or found[0].keeps(digest),
@@ -297,7 +296,8 @@ def stored(peer: Peer, config: TrainConfig, ledger: RunLedger | None = None) -> 
         key = _reader(peer, config, store, manifest, ledger)
         lets_go = owed_only and store.is_part(root)
         who = sources, node, key, proofs
-        found.append(Stored(peer, store, manifest, exchange, *who, owed_only=lets_go))
+        jury = None if ledger is None else ledger.jury(root)
+        found.append(Stored(peer, store, manifest, exchange, *who, owed_only=lets_go, jury=jury))
         yield found[0]
     finally:
         if background is not None:
@@ -369,15 +369,3 @@ def _nap(peer: Peer) -> None:
         peer.transport.sleep(_NAP_S)
     else:
         time.sleep(_NAP_S)
-
-
-def _rank(holder: Holder) -> int:
-    return _rank_of(holder.peer)
-
-
-def _rank_of(name: bytes) -> int:
-    return int(name.removeprefix(b"rank "))
-
-
-def _name(rank: int) -> bytes:
-    return b"rank %d" % rank

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pydec.consensus.roles import Role
@@ -23,6 +25,7 @@ from pydec.consensus.transactions import (
     Revoke,
     Stake,
     Transfer,
+    Withheld,
     prove,
 )
 from pydec.errors import TransactionError
@@ -215,6 +218,20 @@ def test_the_guilty_of_an_audit_lose_their_stake():
     assert (world.of("d").slashed, world.state.supply.burned, len(world.state.table)) == (1, 100, 3)
     assert [(a.round, a.guilty) for a in world.state.run.audits] == [(3, 0), (4, 1)]
     refused(world, "is no member and has no stake", "-", Audit(1, d, 5, 1, ROOT, NO_ATTESTATION))
+
+
+def test_who_withholds_data_loses_its_stake_once_if_a_quorum_says_so():
+    world, d = World(), key("d").public
+    body = Withheld(0, d, ROOT, OTHER, NO_ATTESTATION)
+    refused(world, "is not registered, so that .* owes nothing of it", "-", world.attested(body))
+    world.run("a", DATA)
+    refused(world, "which is no quorum", "-", world.attested(body, "ab"))
+    said = world.attested(body, "abc")
+    refused(world, "no signature of key", "-", replace(said, name=ROOT))
+    world.add(prove(said))
+    assert (world.of("d").slashed, world.of("d").roles, world.state.supply.burned) == (1, 0, 100)
+    assert len(world.state.table) == 3
+    refused(world, "is no member and has no stake", "-", said)
 
 
 def test_only_the_last_audits_are_kept():

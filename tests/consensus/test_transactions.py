@@ -31,6 +31,7 @@ from pydec.consensus.transactions import (
     Stake,
     Transaction,
     Transfer,
+    Withheld,
     kind_name,
     prove,
     sign,
@@ -66,6 +67,7 @@ BODIES = [
     End(1, A, 2, B, SIGNED),
     Dead(1, A, (7, (1 << 62) - 1), SIGNED),
     Forgery(A, 3, 4, A, B, bytes(64)),
+    Withheld(1, A, B, A, SIGNED),
     Equivocation(A, B, 1, 2, 3, A, bytes(64), B, bytes([1]) * 64),
 ]
 IDS = [f"{type(body).__name__}-{number}" for number, body in enumerate(BODIES)]

@@ -14,9 +14,10 @@ from pydec.crypto import signing
 from pydec.crypto.serving import serving_bytes
 from pydec.crypto.signing import SigningKey
 from pydec.errors import ChunkError, FrameError
-from pydec.store.exchange import DEADLINE_S, Exchange, possession
+from pydec.store.exchange import DEADLINE_S, Exchange
 from pydec.store.messages import NONCE_BYTES, PIECE_BYTES, Kind, Message
 from pydec.store.objects import digest_of
+from pydec.store.possession import possession
 from pydec.store.serving import Proof, Seal
 from pydec.store.store import Store
 from tests.consensus.lossy_disk import LossyDisk
@@ -31,6 +32,7 @@ MESSAGES = [
     Message(Kind.CHALLENGE, 4, b"d" * 32, 100, 200, bytes(NONCE_BYTES)),
     Message(Kind.PROOF, 5, b"d" * 32, body=bytes(32)),
     Message(Kind.SIGNED, 6, b"d" * 32, body=bytes(64)),
+    Message(Kind.REPORT, 3, b"d" * 32, 9, body=bytes(72)),
 ]
 DECODER = Decoder(Message.decode, Message.encode, [message.encode() for message in MESSAGES])
 

@@ -30,6 +30,7 @@ from pydec.consensus.transactions import (
     Stake,
     Transaction,
     Transfer,
+    Withheld,
     prove,
 )
 from pydec.crypto.hashing import sha256
@@ -63,6 +64,7 @@ _PROVEN: dict[type, Callable[[Draft, Any], None]] = {
     Forgery: membership.forgery,
     Checkpoint: records.checkpoint,
     Audit: records.audit,
+    Withheld: records.withheld,
     End: records.end,
 }
 

@@ -33,6 +33,7 @@ from pydec.consensus.transactions import (
     End,
     Grant,
     Revoke,
+    Withheld,
     statement,
 )
 from pydec.errors import TransactionError
@@ -190,6 +191,20 @@ def audit(draft: Draft, body: Audit) -> None:
         slash(draft, draft.account(body.subject))
     record = AuditRecord(body.subject, body.round, body.guilty, body.digest, draft.height)
     draft.run = replace(draft.run, audits=(*draft.run.audits, record)[-KEPT_AUDITS:])
+
+
+def withheld(draft: Draft, body: Withheld) -> None:
+    """Take the stake of who does not hold what it owes of a registered data set, as a quorum found."""
+    account, who = draft.account(body.node), body.node.hex()[:16]
+    if not account.roles and not account.locked:
+        raise TransactionError(f"{who} is no member and has no stake")
+    if body.dataset not in draft.datasets:
+        raise TransactionError(
+            f"data set {body.dataset.hex()[:16]} is not registered, so that {who} owes nothing of it"
+        )
+    draft.check_not_last(account, "be slashed")
+    _attested(draft, body)
+    slash(draft, draft.account(body.node))
 
 
 def end(draft: Draft, body: End) -> None:
