@@ -4,7 +4,7 @@
     pydec data add PATH --name N2 --append N    all of N, and what is at PATH after it
     pydec data add MODULE:FUNCTION --name N     what a function returns, such as a torch Dataset
     pydec data list                   data sets, and adds that were interrupted
-    pydec data status [N]             how much of each is here
+    pydec data status [N]             how much of each is here, and with all peers of the last job
     pydec data verify [N]             read every byte and compare it with its name
     pydec data repair N --from DIR    bring what is missing or damaged back from another store
     pydec data repair N               or from other fragments, where it was added with --erasure
@@ -30,7 +30,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydec.cli import data_access, data_adding, data_garbage
+from pydec.cli import data_access, data_adding, data_garbage, data_status
 from pydec.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -159,17 +159,12 @@ def _list(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
 
 
 def _status(args: argparse.Namespace, store: Store) -> tuple[dict[str, Any], int]:
-    from pydec.store.upkeep import presence
-
     rows = []
     for manifest in _chosen(args, store):
-        here, whole, unknown, missing = presence(store, manifest)
-        found = {"objects_here": here, "objects": whole, "shards_unknown": unknown, "bytes_missing": missing}
+        found, words = data_status.status(store, manifest, _size)
         rows.append({**_facts(manifest), **found})
         if not args.json:
-            words = f"{here} of {whole} objects here" if not unknown else f"{unknown} shards without an index"
-            words += f", {_size(missing)} missing" if missing else ""
-            print(f"{manifest.name:<24}{words}; {manifest.head.policy} wanted")
+            print(words)
     return {"store": str(store.directory), "data": rows}, 0
 
 

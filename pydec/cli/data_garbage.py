@@ -43,13 +43,15 @@ def gc(args: argparse.Namespace, store: Store) -> dict[str, Any]:
         StoreError: see ``collecting.collect``.
     """
     from pydec.store.collecting import collect
+    from pydec.train.checkpoint_garbage import orphans
 
-    found = collect(store, dry_run=args.dry_run)
+    found = collect(store, dry_run=args.dry_run, orphans=orphans)
     return {
         "store": str(store.directory),
         "objects": found.objects,
         "bytes": found.n_bytes,
         "other_files": found.files,
+        "checkpoint_parts": found.data_sets,
         "removed": not args.dry_run,
     }
 

@@ -24,7 +24,7 @@ from typing import Protocol
 from pydec.errors import StoreError
 from pydec.store.exchange import DEADLINE_S, Exchange
 from pydec.store.link import Link
-from pydec.store.messages import NONCE_BYTES
+from pydec.store.messages import NONCE_BYTES, Kind, Message
 from pydec.store.objects import Objects
 from pydec.store.possession import possession
 from pydec.store.requests import Request
@@ -36,6 +36,7 @@ SPACE_S = 30.0
 """Between a challenge that was missed and the next one for the same object."""
 _REPEAT_S = 5.0  # a challenge is sent again meanwhile: it may have been lost
 _MOST_CASES = 8  # of one peer at a time
+_TOLD_S, _MOST_TOLD = 10.0, 16  # reports of one peer that are looked at in so many seconds
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Challenges:
         self._next_s = link.now() + every_s
         self._cases: list[_Case] = []
         self._claims: dict[int, Owed] = {}  # by who told of it, its last
+        self._told, self._told_s = Counter[int](), 0.0
         self.asked = self.proved = 0
         self.missed, self.silent, self.reported = Counter[int](), Counter[int](), Counter[int]()
 
@@ -137,11 +139,16 @@ class Challenges:
     def _heard(self) -> bool:
         """Take reports of others."""
         moved = False
+        if self._link.now() - self._told_s > _TOLD_S:
+            self._told_s = self._link.now()
+            self._told.clear()
         while self._exchange.reports:
             signer, message = self._exchange.reports.popleft()
             owed, moved = Owed(message.request, message.digest, message.offset), True
+            self._told[signer] += 1
             if (
                 self._jury is not None
+                and self._told[signer] <= _MOST_TOLD
                 and owed.peer not in (self._link.rank, signer)
                 and self._owes(owed)
                 and self._jury.hear(signer, owed, message.body)
@@ -227,9 +234,10 @@ class Challenges:
             return
         self.reported[owed.peer] += 1
         lost = {*self._link.lost(), self._link.rank, owed.peer}
+        message = Message(Kind.REPORT, owed.peer, owed.name, owed.shard, body=share)
         for peer in range(self._link.size):
             if peer not in lost:
-                self._exchange.report(peer, owed.peer, owed.shard, owed.name, share)
+                self._exchange.tell(peer, message)
 
     def _later(self, case: _Case, now: float) -> None:
         """Ask again after a while; also who was reported, so that a report that was lost is made again."""

@@ -10,6 +10,7 @@ objects that no other one needs. So whatever a crash leaves is a whole data set,
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,29 +31,38 @@ class Garbage:
     Args:
         objects, n_bytes: that no manifest needs, and their bytes on the disk.
         files: beside objects: temporary ones of writers that are gone, and damaged ones in quarantine.
+        data_sets: that nobody needs, see ``orphans``.
     """
 
     objects: int
     n_bytes: int
     files: int
+    data_sets: int = 0
 
 
-def collect(store: Store, *, dry_run: bool = False) -> Garbage:
+def collect(
+    store: Store, *, dry_run: bool = False, orphans: Callable[[Store], Collection[bytes]] = lambda store: ()
+) -> Garbage:
     """Remove garbage: objects that neither a manifest nor an interrupted add needs, and files of the dead.
 
     Args:
         store: its lock is taken.
         dry_run: remove nothing, and say what would be.
+        orphans: roots of data sets that are garbage as well; called when nobody else writes into the store.
 
     Raises:
         StoreError: another process writes into the store, or a manifest or index is damaged, so that nobody
             can say what is needed: nothing was removed. Or the disk fails; what is left is still garbage.
     """
     with store.lock(), store.alone():
+        left = orphans(store)
         kept = (shard for shards in unfinished(store).values() for shard in shards)
-        gone, files = store.unnamed(kept), _files(store)
-        found = Garbage(len(gone), sum(map(store.objects.size, gone)), len(files))
+        needed = store.named(kept, [root for root in store.roots() if root not in left])
+        gone, files = [name for name in store.objects.names() if name not in needed], _files(store)
+        found = Garbage(len(gone), sum(map(store.objects.size, gone)), len(files), len(left))
         if not dry_run:
+            for root in left:
+                store.forget(root)
             for digest in gone:
                 store.objects.remove(digest)
             for path in files:

@@ -26,6 +26,7 @@ from torch.utils import data as torch_data
 from pydec.crypto.keyring import Keyring
 from pydec.crypto.signing import SigningKey
 from pydec.errors import ConfigError
+from pydec.store.fetching import Fetcher, served
 from pydec.store.keys import keyring
 from pydec.store.manifest import Kind, Manifest
 from pydec.store.objects import Reader
@@ -40,7 +41,8 @@ class Dataset(torch_data.Dataset[Any]):
     """Samples by number, each a tuple of its fields; every chunk is verified before it is used.
 
     Bytes and text come as they are, arrays as tensors of their type, single numbers as tensors of shape ().
-    May be pickled, and used in workers of a DataLoader: each opens the store for itself.
+    May be pickled, and used in workers of a DataLoader: each reads the store itself, and asks the process
+    that made this for what only peers have (``fetching.py``).
 
     Args:
         name: of the data set, or 8 or more digits of its root.
@@ -48,8 +50,8 @@ class Dataset(torch_data.Dataset[Any]):
         fields: names of the fields that are wanted, in this order; None: all of them.
         part: take only the samples of source files whose name begins so, such as "train" of MNIST's.
         transform: makes of the tuple what is wanted.
-        cache_bytes: most bytes of chunks that are kept in memory, in each process.
-        reader: where objects come from; None: the store. It is not pickled: workers read the store.
+        cache_bytes: most bytes of chunks that are kept in memory; the workers of a DataLoader share them out.
+        reader: where objects come from, from any thread; None: the store. It stays in this process.
         key: identity that may read a private data set, or its keys. They are not pickled either.
 
     Raises:
@@ -72,6 +74,7 @@ class Dataset(torch_data.Dataset[Any]):
     ) -> None:
         self._directory = None if store is None else Path(store)
         self._transform, self._cache_bytes, self._reader = transform, cache_bytes, reader
+        self._home, self._fetch = os.getpid(), None if reader is None else served(reader)
         with Store(self._directory) as opened:
             self.manifest: Manifest = opened.find(name)
             self._keys = key if isinstance(key, Keyring) else keyring(opened, self.manifest, key)
@@ -184,8 +187,14 @@ class Dataset(torch_data.Dataset[Any]):
     def _open(self) -> Samples:
         """The samples, opened in this process."""
         if self._samples is None or self._samples[0] != os.getpid():
-            reader = self._reader or Store(self._directory).objects
-            self._samples = os.getpid(), Samples(self.manifest, reader, self._cache_bytes, self._keys)
+            reader, limit = self._reader, self._cache_bytes
+            if reader is None or os.getpid() != self._home:
+                store = Store(self._directory)
+                reader = store.objects if self._fetch is None else Fetcher(store, self._fetch)
+            worker = torch_data.get_worker_info()
+            if worker is not None:
+                limit //= worker.num_workers
+            self._samples = os.getpid(), Samples(self.manifest, reader, limit, self._keys)
         return self._samples[1]
 
 

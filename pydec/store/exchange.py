@@ -49,7 +49,7 @@ class Exchange:
         liars: how often each rank sent something else than its name says.
         withheld: objects that this peer proves to nobody, as it lets go of them.
         answered: the highest number of a request or challenge that each rank has answered.
-        reports: that came and nobody has taken, with their senders.
+        reports, standings: that came, with their senders; of standings the last.
         lacking: told of an object that a peer wants proved and that is not here.
         lock: held by the thread that moves it on.
     """
@@ -78,6 +78,7 @@ class Exchange:
         self._proofs = Proofs()
         self.answered: Counter[int] = Counter()
         self.reports: deque[tuple[int, Message]] = deque(maxlen=_REPORTS)
+        self.standings: dict[int, bytes] = {}
         self.lacking: Callable[[bytes], object] = lambda digest: None
         self.lock = threading.RLock()
 
@@ -125,10 +126,10 @@ class Exchange:
         with self.lock:
             self._proofs.forget(key)
 
-    def report(self, peer: int, subject: int, shard: int, digest: bytes, share: bytes) -> None:
-        """Tell a peer that another one does not prove an object; see ``challenges.Jury``."""
+    def tell(self, peer: int, message: Message) -> None:
+        """Send a peer what needs no answer: a report or a standing."""
         with self.lock:
-            self._say(peer, Message(Kind.REPORT, subject, digest, shard, body=share))
+            self._say(peer, message)
 
     def turn(self) -> bool:
         """Take what has arrived, and send what can be sent; never waits. Whether anything moved."""
@@ -239,6 +240,8 @@ class Exchange:
             return
         if message.kind is Kind.REPORT:
             self.reports.append((peer, message))
+        elif message.kind is Kind.STANDING:
+            self.standings[peer] = message.body
         elif message.kind in (Kind.OBJECT, Kind.MANIFEST, Kind.CHALLENGE):
             self._asked_for(peer, message)
         else:

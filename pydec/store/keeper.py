@@ -24,6 +24,9 @@ from pydec.store.store import Store, layout_of
 
 _AT_ONCE = 4  # objects that are on their way
 _ASKED = 2  # peers for each fragment of a chunk, before one that nobody gives is made again
+_MOST_WANTED = 100_000  # before more shards are looked at
+RETRY_S = 60.0
+"""After which what nobody gave, or the disk did not take, is wanted again."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Standing:
     Args:
         owed, here: objects, as far as the indices here say.
         missing_bytes: of those that are not here.
-        lost: objects that no peer gave when asked last.
+        lost: objects that no peer gave when asked last, or that the disk did not take.
         seconds: to have the rest at the bandwidth allowed; infinite if none is.
     """
 
@@ -85,6 +88,7 @@ class Keeper:
         self._todo: deque[tuple[Manifest, int]] = deque()  # shards not yet looked at under this view
         self._wanted: deque[tuple[bytes, int]] = deque()
         self._lost: list[tuple[bytes, int]] = []
+        self._unlooked: list[tuple[Manifest, int]] = []  # shards whose index is among these
         self._waiting: list[tuple[Request, int]] = []
         self._index: tuple[Request, Manifest, int] | None = None
         self._coded: dict[bytes, tuple[Manifest, int, int]] = {}  # chunk of each fragment that is owed
@@ -93,7 +97,7 @@ class Keeper:
         self._owed = self._here = 0
         self._dropper, self._rank_of = dropper, rank_of
         self._spare: dict[bytes, tuple[int, ...]] | None = None  # with who owes them; None: handed over
-        self._room, self._at_s = 0.0, link.now()
+        self._room, self._at_s, self._again_s = 0.0, link.now(), 0.0
         self._scrub_rate, self._scrub_room = scrub_bytes_per_s, 0.0
         self._held: deque[tuple[bytes, int]] = deque()  # what is owed, the next to be verified first
         self.fetched = self.fetched_bytes = self.scrubbed = self.damaged = self.remade = 0
@@ -111,6 +115,7 @@ class Keeper:
         self._todo = deque((m, number) for m in self._manifests for number in range(len(m.shards)))
         self._wanted.clear()
         self._lost.clear()
+        self._unlooked.clear()
         self._held.clear()
         self._coded.clear()
         self._unmade.clear()
@@ -147,7 +152,9 @@ class Keeper:
         )
         self._at_s = now
         moved = self._taken()
-        if self._todo and not self._wanted:
+        if self._lost and self.done and now >= self._again_s:
+            self._again()
+        if self._todo and len(self._wanted) < _MOST_WANTED:
             moved |= self._look()
         while (
             self._wanted
@@ -169,6 +176,15 @@ class Keeper:
         if self._dropper is not None:
             moved |= self._drop(self._dropper)
         return moved
+
+    def _again(self) -> None:
+        """Want what is lost once more, and look at the shards whose index was not to be had."""
+        indices = {manifest.shards[number].index for manifest, number in self._unlooked}
+        self._wanted.extend(item for item in self._lost if item[0] not in indices)
+        self._lost.clear()
+        self._owed -= len(self._unlooked)
+        self._todo.extend(self._unlooked)
+        self._unlooked.clear()
 
     def _drop(self, dropper: Dropper) -> bool:
         """Let go of what is not owed, once all that is owed is here; whether anything moved."""
@@ -199,8 +215,9 @@ class Keeper:
             self._waiting.remove((request, size))
             if request.data is None and request.digest in self._coded:
                 self._unmade.append((request.digest, size))
-            elif request.data is None:
+            elif request.data is None or _refused(request):
                 self._lost.append((request.digest, size))
+                self._again_s = self._at_s + RETRY_S
             else:
                 self._here += 1
                 self.fetched += 1
@@ -227,6 +244,7 @@ class Keeper:
             self.remade += self._remaking.made
             if not self._remaking.made:
                 self._lost.append((name, size))
+                self._again_s = self._at_s + RETRY_S
             self._remaking = None
         return moved
 
@@ -239,10 +257,11 @@ class Keeper:
             if not request.settled:
                 return False
             self._index = None
-            if request.data is None and (of, which) == (manifest, number):
-                self._todo.popleft()
+            if (request.data is None or _refused(request)) and (of, which) == (manifest, number):
+                self._unlooked.append(self._todo.popleft())
                 self._owed += 1
                 self._lost.append((shard.index, shard.index_bytes))
+                self._again_s = self._at_s + RETRY_S
                 return True
         try:
             data = self._store.objects.get(shard.index)
@@ -283,6 +302,11 @@ class Keeper:
                     ranks = {*self._spare.get(name, ()), *(self._rank_of(holder.peer) for holder in held)}
                     self._spare[name] = tuple(sorted(ranks))
         return True
+
+
+def _refused(request: Request) -> bool:
+    """Whether an object came and the disk did not take it."""
+    return request.kept is not None and request.kept.exception() is not None
 
 
 def _places_of_fragments(placement: Placement, layout: Layout) -> dict[bytes, list[Holder]]:

@@ -9,7 +9,7 @@
     40      4     offset of the bytes that follow; CHALLENGE: of the range; REPORT: number of its shard
     44      4     length of the whole; CHALLENGE: of the range
     48            DATA: bytes; CHALLENGE: a nonce of 32 bytes; PROOF: a digest; SIGNED: a signature;
-                  REPORT: the sender's epoch, 8 bytes, and its signature
+                  REPORT: the sender's epoch, 8 bytes, and its signature; STANDING: see ``standing.py``
 
 Integers are little-endian.
 """
@@ -51,10 +51,18 @@ class Kind(IntEnum):
     """After the last piece of an object: the sender's signature, see ``serving.py``."""
     REPORT = 8
     """A peer does not prove that it holds an object, see ``challenges.py``."""
+    STANDING = 9
+    """How far the sender holds a data set, see ``standing.py``."""
 
 
 SHARE_BYTES = 8 + SIGNATURE_BYTES
-_BODIES = {Kind.PROOF: PROOF_BYTES, Kind.SIGNED: SIGNATURE_BYTES, Kind.REPORT: SHARE_BYTES}
+STANDING_BYTES = 33
+_BODIES = {
+    Kind.PROOF: PROOF_BYTES,
+    Kind.SIGNED: SIGNATURE_BYTES,
+    Kind.REPORT: SHARE_BYTES,
+    Kind.STANDING: STANDING_BYTES,
+}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@
     DIR/uses/ROOT        shared by jobs that read a data set
     DIR/parts/ROOT       this store came to a data set as a peer's in a job: it has to hold what it owes alone
     DIR/ledgers          paths of the ledgers of such jobs, see ``collecting.py``
+    DIR/runs             directories of runs whose checkpoints are here, see ``train.checkpoint_garbage``
+    DIR/standing/ROOT    how far all ranks of the last job held a data set, see ``standing.py``
     DIR/objects          see ``objects.py``
     DIR/manifests/ROOT   canonical bytes; a data set is in the store once this file is
     DIR/adding/NAME      shards of an add that was interrupted, see ``adding.py``
@@ -32,7 +34,7 @@ _FORMAT = b"pydec store 1\n"
 _PARTS = frozenset(
     {
         "format", ".format.tmp", "lock", "gate", "objects", "manifests", "adding", "quarantine", "keys",
-        "uses", "parts", "ledgers",
+        "uses", "parts", "ledgers", "runs", "standing",
     }
 )  # fmt: skip
 _NAP_S = 0.01
@@ -289,6 +291,7 @@ class Store(Closing):
                 self.disk.remove(path)
                 self.disk.sync_directory(path.parent)
                 self.disk.remove(self._part(root))
+                self.disk.remove(self.directory / "standing" / root.hex())
 
     def layout(self, manifest: Manifest, number: int, reader: Reader | None = None) -> Layout:
         """Where the samples of a shard are.

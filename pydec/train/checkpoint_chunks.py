@@ -29,9 +29,9 @@ from pydec.store.manifest import Field, Head, Kind, Manifest, Policy, Shard, Sou
 from pydec.store.reading import Samples
 from pydec.store.store import Store
 from pydec.store.upkeep import objects_of, verify
+from pydec.train.checkpoint_garbage import KIND, note_run
 from pydec.train.checkpoint_vault import chunked
 
-KIND = "checkpoint"
 _FIELDS = (Field("content", Kind.BYTES),)
 _MOST_LABEL = 30
 _WAIT_S = 2.0  # for others that write into the store, before garbage is left for the next time
@@ -63,6 +63,8 @@ class Chunks:
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", run.name).strip("-_") or "run"
         where = blake3(str(run.resolve()).encode()).hexdigest()[:8]
         self._label = f"{name[:_MOST_LABEL]}-{where}"
+        if writes:
+            note_run(self.store, self._label, run)
         self._freed: set[bytes] | None = None  # objects that may be garbage; None: any of the store may be
 
     def put(self, step: int, rank: int, pieces: Pieces, manifest: bytes) -> bytes:
@@ -108,6 +110,32 @@ class Chunks:
             made = Manifest(head, tuple(shards))
             self.store.add_manifest(made)
         return made.root
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Within, no part is taken for one that a run has left; see ``checkpoint_garbage``.
+
+        Raises:
+            SetupError: another process removes garbage, and does not end.
+        """
+        with _told(), self.store.writing(WRITE_WAIT_S):
+            yield
+
+    def space(self) -> tuple[int, int]:
+        """Bytes of this run's parts here, and of the objects that they are made of; without damaged parts."""
+        sizes: dict[bytes, int] = {}
+        whole = 0
+        for found in self.store.manifests().values():
+            if not isinstance(found, Manifest) or not found.name.startswith(self._label + "."):
+                continue
+            with contextlib.suppress(StoreError):
+                layouts = [self.store.layout(found, number) for number in range(len(found.shards))]
+                for shard, layout in zip(found.shards, layouts, strict=True):
+                    lengths = layout.index.object_lengths(layout.code)
+                    here = dict(zip(layout.index.objects, lengths, strict=True))
+                    whole += sum(layout.index.chunk_lengths.tolist()) + shard.index_bytes
+                    sizes |= {shard.index: shard.index_bytes, **here}
+        return whole, sum(sizes.values())
 
     def has(self, root: bytes) -> bool:
         """Whether a part is here, as far as the name of its manifest says."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from pydec.comm.living import living
 from pydec.errors import ConfigError
 from pydec.train.checkpoint_chunks import Chunks, Pieces, pieces_of, root_of
 from pydec.train.checkpoint_files import DamagedPart, Store, digest_of
@@ -16,6 +20,7 @@ from pydec.train.checkpoint_layout import Layout, tensors_in
 from pydec.train.checkpoint_vault import Vault
 from pydec.train.rundir import RunDir
 from pydec.train.stores import directory_of
+from pydec.train.together import table
 
 if TYPE_CHECKING:
     from pydec.train.config import TrainConfig
@@ -133,10 +138,30 @@ class StoredParts(Store):
         self._make_folder(step, rank)
         said = self._said(step, rank, root_of(pieces()), size, body)
         whole = json.dumps({**said, "digest": digest_of(said)}).encode()
-        root = self.chunks.put(step, rank, pieces, whole)
-        digest = self._write_manifest(step, rank, {**said, "stored": root.hex()})
+        with self.chunks.writing():
+            root = self.chunks.put(step, rank, pieces, whole)
+            digest = self._write_manifest(step, rank, {**said, "stored": root.hex()})
         self.chunks.tidy()
         return digest
+
+
+def space(peer: Member, store: Store) -> dict[str, Any] | None:
+    """What the checkpoints that a run keeps take in the stores of its ranks; all ranks together.
+
+    Returns:
+        ``bytes`` of all parts and their copies, ``stored_bytes`` of the objects that they are made of, and
+        ``deduplication``, the one over the other; None of checkpoints that are files.
+    """
+    if not (isinstance(store, StoredParts) and store.chunks.writes):
+        return None
+    whole, kept = store.chunks.space()
+    where = os.stat(store.chunks.store.directory)
+    name = f"{platform.node()} {where.st_dev} {where.st_ino}"
+    disk = zlib.crc32(name.encode())  # ranks may share a store, which counts once
+    rows = table(peer, [float(disk), float(whole), float(kept)])[list(living(peer.transport).members)]
+    by_disk = {row[0]: row[1:] for row in rows}
+    whole, kept = (round(float(sum(row[place] for row in by_disk.values()))) for place in (0, 1))
+    return {"bytes": whole, "stored_bytes": kept, "deduplication": round(whole / kept, 3) if kept else 1.0}
 
 
 def store_of(

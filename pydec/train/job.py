@@ -16,7 +16,8 @@ from pydec.comm.sealing import protected, protection
 from pydec.errors import AccessDenied, CutOff, Evicted, LeftOut, Regroup, SetupError, Stopped
 from pydec.peer import Peer
 from pydec.train import display, on_ledger
-from pydec.train.checkpoint_stored import store_of
+from pydec.train.checkpoint_files import Store
+from pydec.train.checkpoint_stored import space, store_of
 from pydec.train.config import TrainConfig, document
 from pydec.train.evaluate import worst
 from pydec.train.exporters import Sink, exporting
@@ -32,7 +33,7 @@ from pydec.train.rollback import wanted
 from pydec.train.rundir import ROW_BYTES, RunDir
 from pydec.train.snapshot import saver_of
 from pydec.train.stored import Stored, stored
-from pydec.train.summary import closing_words, comparison, failed_reason, summary
+from pydec.train.summary import closing_words, comparison, failed_reason, summary, written
 from pydec.train.survivors import TooFewRanks, fault_tolerance
 from pydec.train.task import Task
 from pydec.train.together import SharedError as SharedError  # noqa: PLC0414  # raised by run
@@ -175,7 +176,7 @@ def _run(
                 with peer.busy():
                     saver.now(loop.progress.step)
             missing = saver.complete(loop.progress.step)
-            result = _finish(peer, setup, loop, directory, train_s, ledger, data)
+            result = _finish(peer, setup, loop, directory, train_s, ledger, data, store)
             if setup.config.compare_solo and 0 in living(peer.transport).members:
                 result = _compare(peer, setup, directory, result, quiet=quiet)
         except (AccessDenied, Evicted, LeftOut, Regroup):
@@ -268,6 +269,7 @@ def _finish(
     train_s: float,
     ledger: RunLedger | None,
     data: Stored | None,
+    store: Store,
 ) -> dict[str, Any]:
     """Evaluate what came out and write it down; all ranks together."""
     progress = loop.progress
@@ -314,6 +316,8 @@ def _finish(
     result["secure"] = protected(peer.transport)
     if data is not None:
         result["data"] = {"name": data.manifest.name, "root": data.manifest.root.hex(), **data.totals()}
+    if (saved := space(peer, store)) is not None:
+        result["checkpoints"] = saved
     if setup.byzantine is not None:
         result["byzantine"] = setup.byzantine.found(peer, setup.optimizer.left_out, progress)
     if isinstance(loop.gradients, PrivateSteps):
@@ -324,23 +328,12 @@ def _finish(
         result["ledger"] = {"directory": setup.config.ledger, **committed}
     if setup.optimizer.algorithm.asynchronous:
         result["steps_by_rank"] = rows[:, 4].astype(int).tolist()
-    return _written(peer, directory, result)
+    return written(peer, directory, result)
 
 
 def _voice(shown: display.Display, peer: Peer, *, quiet: bool) -> display.Display:
     """Where the last words go: to rank 0's display, or where that is dead to that of the next rank."""
     return shown if peer.rank == 0 else display.make("", 0, quiet=quiet or not speaks_alone(peer))
-
-
-def _written(peer: Peer, directory: RunDir, result: dict[str, Any]) -> dict[str, Any]:
-    """Have the rank that speaks write the summary, or the next one if that dies; empty on all others."""
-    while True:
-        speaker = living(peer.transport).first
-        peer.check()  # who hung may believe that it speaks
-        if peer.rank == speaker:
-            directory.write("summary.json", result)
-        if speaker in agree_who_lives(peer.transport):
-            return result if peer.rank == speaker else {}
 
 
 def _compare(

@@ -31,7 +31,6 @@ from pydec.store.messages import Kind
 from pydec.store.requests import Request
 from pydec.store.store import Store as Data
 from pydec.store.store import layout_of
-from pydec.train.checkpoint_chunks import WRITE_WAIT_S
 from pydec.train.checkpoint_files import DamagedPart, Store
 from pydec.train.checkpoint_stored import StoredParts
 from pydec.train.replicas import _DONE, _HEAD, _TAKEN, Replicas, _Leaving
@@ -183,15 +182,15 @@ class ChunkReplicas(Replicas):
     def _pull(self, pull: _Pull, step: int, rank: int) -> None:
         """In the thread: bring a part here, and let it count."""
         ((_, data),) = pull.get([pull.root], Kind.MANIFEST)
-        try:
-            manifest, store = Manifest.decode(data), self._chunks.store
-            with store.writing(WRITE_WAIT_S):
+        with self._chunks.writing():
+            try:
+                manifest, store = Manifest.decode(data), self._chunks.store
                 self._bring(pull, manifest, store)
                 self._chunks.forget_others(manifest)
                 store.add_manifest(manifest)
-        except (ConfigError, FrameError, StoreError) as error:
-            raise SetupError(str(error)) from error
-        self._parts.adopt_stored(step, rank, pull.root, self.expected.get((step, rank), ""))
+            except (ConfigError, FrameError, StoreError) as error:
+                raise SetupError(str(error)) from error
+            self._parts.adopt_stored(step, rank, pull.root, self.expected.get((step, rank), ""))
 
     def _bring(self, pull: _Pull, manifest: Manifest, store: Data) -> None:
         batch = store.objects.batch()

@@ -29,6 +29,7 @@ from pydec.store.keeper import Keeper
 from pydec.store.manifest import Manifest
 from pydec.store.messages import Kind
 from pydec.store.serving import Proof
+from pydec.store.standing import Standings
 from pydec.store.store import Store
 from pydec.train import stores
 from pydec.train.checkpoint_keys import own_identity
@@ -63,6 +64,7 @@ class Stored:
         key: what this rank opens it with, if the data set is private.
         owed_only: whether this rank's store keeps what it owes alone; nobody else writes into it then.
         jury: takes the stake of who does not prove what it owes; None without a ledger.
+        writes: whether this rank writes down how far all ranks are, as one of those that share a store does.
 
     Attributes:
         repaired: chunks that were damaged on this disk and came back.
@@ -83,6 +85,7 @@ class Stored:
         *,
         owed_only: bool = False,
         jury: LedgerJury | None = None,
+        writes: bool = True,
     ) -> None:
         self._key, self.proofs = key, proofs
         self.manifest, self.exchange, self.repaired = manifest, exchange, 0
@@ -101,6 +104,9 @@ class Stored:
             exchange, link, store.objects, self.holding.draw, CHALLENGE_S, jury=jury, owes=self.holding.owes
         )
         exchange.lacking = self._lacking
+        self.standings = Standings(
+            exchange, link, self.keeper, store, manifest, REPAIR_BYTES_PER_S, writes=writes
+        )
         self._failure: PydecError | None = None
         self.keeper.enter(self.holding.now, self.holding.all)
 
@@ -166,6 +172,8 @@ class Stored:
             try:
                 moved |= self._enter()
                 moved |= self.keeper.turn()
+                if self._peer.size > 1:
+                    self.standings.turn()
                 if self.keeper.done and self._peer.size > 1:
                     moved |= self.challenges.turn()
             except StoreError as error:
@@ -191,8 +199,10 @@ class Stored:
     def totals(self) -> dict[str, Any]:
         """What the summary says of all ranks' data; all ranks together."""
         counts = self.exchange.counts
+        table(self._peer, [0.0])  # nobody is asked for anything more
         with self.exchange.lock:
             standing = self.keeper.standing
+            self.standings.tell()
         mine = {
             "objects_fetched": counts["fetched"],
             "bytes_fetched": counts["bytes_fetched"],
@@ -201,6 +211,7 @@ class Stored:
             "proofs": len(self.proofs),
             "challenges": self.challenges.asked,
             "challenges_met": self.challenges.proved,
+            "objects_not_kept": counts["unkept"],
             "objects_repaired": self.repaired + self.keeper.damaged,
             "objects_scrubbed": self.keeper.scrubbed,
             "fragments_remade": self.keeper.remade,
@@ -216,6 +227,10 @@ class Stored:
             mine_of = [float(by[rank]) for rank in range(self._peer.size)]
             by_rank = table(self._peer, mine_of).sum(axis=0)
             found[f"challenges_{word}"] = {str(rank): round(float(n)) for rank, n in enumerate(by_rank) if n}
+        with self.exchange.lock:
+            self.exchange.turn()
+            self.standings.tell()
+            self.standings.write()
         found["stake_lost"] = [] if self.jury is None else sorted(self.jury.convicted())
         return found
 
@@ -297,7 +312,10 @@ def stored(peer: Peer, config: TrainConfig, ledger: RunLedger | None = None) -> 
         lets_go = owed_only and store.is_part(root)
         who = sources, node, key, proofs
         jury = None if ledger is None else ledger.jury(root)
-        found.append(Stored(peer, store, manifest, exchange, *who, owed_only=lets_go, jury=jury))
+        first = stores.first_of(peer, store)
+        found.append(
+            Stored(peer, store, manifest, exchange, *who, owed_only=lets_go, jury=jury, writes=first)
+        )
         yield found[0]
     finally:
         if background is not None:

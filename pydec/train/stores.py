@@ -55,6 +55,11 @@ def check_one(name: str, roots: list[str], said: list[str]) -> None:
         )
 
 
+def first_of(peer: Member, store: Store) -> bool:
+    """Whether this rank is the lowest of those that share its store; all ranks together."""
+    return peer.size == 1 or disks(peer, store.directory / "adding")[peer.rank] == peer.rank
+
+
 def check_apart(peer: Member, store: Store) -> None:
     """Raise ConfigError on all ranks if two of them have one store: one would remove what the other owes."""
     disk = disks(peer, store.directory / "adding")

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydec.comm.living import agree_who_lives, living
+from pydec.peer import Peer
 from pydec.train.config import TrainConfig
 from pydec.train.private import words_of
 from pydec.train.progress import Progress
+from pydec.train.rundir import RunDir
 from pydec.train.task import Task
 
 _FLOAT32_BYTES = 4
@@ -52,6 +55,17 @@ def comparison(size: int, steps: int, parameters: int) -> int:
     return 2 * (size - 1) * steps * parameters * _FLOAT32_BYTES
 
 
+def written(peer: Peer, directory: RunDir, result: dict[str, Any]) -> dict[str, Any]:
+    """Have the rank that speaks write the summary, or the next one if that dies; empty on all others."""
+    while True:
+        speaker = living(peer.transport).first
+        peer.check()  # who hung may believe that it speaks
+        if peer.rank == speaker:
+            directory.write("summary.json", result)
+        if speaker in agree_who_lives(peer.transport):
+            return result if peer.rank == speaker else {}
+
+
 def failed_reason(path: Path) -> str:
     """Why the run in ``path`` failed, if a rank wrote that down already, or ""."""
     try:
@@ -84,6 +98,10 @@ def closing_words(path: Path, result: Mapping[str, Any]) -> str:
     if sent:
         words = f"{sent / 1e6:.1f} MB by {result['ranks_started']} ranks"
         lines.append(("sent", f"{words}; all-reduce would send {dense / 1e6:.1f} MB (computed)"))
+    saved = result.get("checkpoints")
+    if saved and saved["stored_bytes"]:
+        words = f"{saved['bytes'] / 1e6:.1f} MB in {saved['stored_bytes'] / 1e6:.1f} MB of the store"
+        lines.append(("checkpoints", f"{words}, {saved['deduplication']:.2f} times deduplicated"))
     wait = result.get("wait_s")
     waited = f", at most {wait:.1f} s of it waiting for peers" if wait is not None and sent else ""
     lines.append(("time", f"{result['wall_s']:.1f} s for {result['steps']} steps{waited}"))

@@ -59,6 +59,25 @@ def test_data_sets_and_their_readers():
     assert world.state.datasets[OTHER].parent == ROOT
 
 
+def test_a_data_set_whose_owner_left_stays_with_its_readers_and_nobody_else_gives_it_away():
+    world = World()
+    owner = Role.TRAINER | Role.DATA_OWNER
+    world.run("a", Grant(key("b").public, int(Role.DATA_OWNER)))
+    world.run("b", DATA)
+    c = key("c").public
+    world.run("b", Grant(c, dataset=ROOT, wrapped=b"for c"))
+    world.run("b", Leave())
+    assert not world.of("b").roles
+    record = world.state.datasets[ROOT]
+    assert (record.owner, [a.grantee for a in record.readers]) == (key("b").public, [c])
+    refused(world, "it needs", "b", Grant(key("d").public, dataset=ROOT, wrapped=b"x"))
+    refused(world, "it needs", "a", Revoke(c, dataset=ROOT))
+    refused(world, "is registered already", "a", DATA)
+    world.run("b", Join(int(owner), 0, "at:b"))
+    world.run("b", Revoke(c, dataset=ROOT))
+    assert world.state.datasets[ROOT].readers == ()
+
+
 def test_the_keys_of_a_data_set_are_bounded(monkeypatch):
     monkeypatch.setattr(records, "MOST_READERS", 2)
     world = World()

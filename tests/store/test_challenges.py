@@ -6,6 +6,7 @@ import pytest
 
 from pydec.store.challenges import SPACE_S, STRIKES, Challenges, Owed
 from pydec.store.exchange import DEADLINE_S, Exchange
+from pydec.store.messages import Kind, Message
 from pydec.store.objects import digest_of
 from tests.store.test_churn import Network
 from tests.store.test_exchange import BLOBS, store_of
@@ -127,7 +128,7 @@ def test_a_report_is_not_believed_but_looked_into():
     while net.time_s < 100:
         net.time_s += 0.1
         if net.time_s < 50:
-            exchanges[2].report(0, 1, 0, NAME, bytes(72))
+            exchanges[2].tell(0, Message(Kind.REPORT, 1, NAME, body=bytes(72)))
         made.turn()
         for exchange in exchanges:
             exchange.turn()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 
 import pytest
 
 from pydec.errors import ChunkError, PeerTimeout
-from pydec.store import adding
+from pydec.store import adding, keeper
 from pydec.store.adding import add
 from pydec.store.exchange import Exchange
 from pydec.store.inputs.base import Sample
@@ -60,6 +61,39 @@ class Link:
 
     def now(self) -> float:
         return self.net.time_s
+
+
+class Shared(Placement):
+    """Places that all peers of a view compute alike, computed once for all of them."""
+
+    def __init__(self, view: list[Holder], replicas: int) -> None:
+        super().__init__(view, replicas)
+        self.known: dict[tuple[str, tuple[bytes, ...]], list] = {}
+
+    def of_all(self, names):
+        key = "all", tuple(names)
+        if key not in self.known:
+            self.known[key] = super().of_all(names)
+        return self.known[key]
+
+    def spread(self, names):
+        key = "spread", tuple(names)
+        if key not in self.known:
+            self.known[key] = super().spread(names)
+        return self.known[key]
+
+
+def sharing() -> Callable[[list[Holder], int], Placement]:
+    """In place of ``Placement`` for peers of one view, which else spend most time on the same places."""
+    newest: list[tuple[tuple[bytes, ...], int, Shared]] = []
+
+    def place(view: list[Holder], replicas: int) -> Placement:
+        peers = tuple(holder.peer for holder in view)
+        if not newest or newest[0][:2] != (peers, replicas):
+            newest[:] = [(peers, replicas, Shared(view, replicas))]
+        return newest[0][2]
+
+    return place
 
 
 class Peer:
@@ -119,6 +153,14 @@ def churn(
     policy: Policy = COPIES,
     samples: int = 6,
     kind: type[Peer] = Peer,
+) -> list[Peer]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(keeper, "Placement", sharing())
+        return _churn(count, rounds, seed, share, policy, samples, kind)
+
+
+def _churn(
+    count: int, rounds: int, seed: int, share: float, policy: Policy, samples: int, kind: type[Peer]
 ) -> list[Peer]:
     rng, net = random.Random(seed), Network()
     source = Store(AT, create=True, disk=LossyDisk(), syncs=1)
@@ -184,6 +226,12 @@ def test_nothing_is_lost_while_peers_come_and_go(seed):
 @pytest.mark.timeout(1800)
 def test_nothing_is_lost_while_a_twentieth_of_1000_peers_goes_each_round():
     churn(1000, 4, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_nothing_is_lost_of_100_chunks_while_a_twentieth_of_1000_peers_goes_in_each_of_11_rounds():
+    churn(1000, 11, 0, samples=100)
 
 
 @pytest.mark.usefixtures("small_shards")

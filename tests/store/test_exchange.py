@@ -33,6 +33,7 @@ MESSAGES = [
     Message(Kind.PROOF, 5, b"d" * 32, body=bytes(32)),
     Message(Kind.SIGNED, 6, b"d" * 32, body=bytes(64)),
     Message(Kind.REPORT, 3, b"d" * 32, 9, body=bytes(72)),
+    Message(Kind.STANDING, 0, b"d" * 32, body=bytes(33)),
 ]
 DECODER = Decoder(Message.decode, Message.encode, [message.encode() for message in MESSAGES])
 

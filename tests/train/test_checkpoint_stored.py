@@ -18,6 +18,7 @@ from pydec.store.collecting import Garbage, collect
 from pydec.store.store import Store
 from pydec.store.upkeep import objects_of, verify
 from pydec.train.checkpoint_chunks import Chunks, pieces_of, root_of
+from pydec.train.checkpoint_garbage import orphans
 from pydec.train.checkpoint_layout import Layout
 from pydec.train.checkpoint_stored import StoredParts
 from pydec.train.replicas_chunks import ChunkReplicas
@@ -72,6 +73,42 @@ def test_what_old_checkpoints_alone_needed_goes(toy):
         names = sorted(store.manifest(root).name for root in store.roots())
         assert [name.partition(".")[2] for name in names] == ["step-12.rank-0", "step-12.rank-1"]
         assert collect(store) == Garbage(0, 0, 0)
+
+
+def test_what_a_process_that_died_while_writing_has_left_is_collected(toy, monkeypatch):
+    together(2, config(toy, keep_last=1, **STORED), "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(StoredParts, "_write_manifest", lambda *_: 1 / 0)
+        left = StoredParts(RunDir(Path("run")), Chunks(Path("store"), Path("run"), writes=True))
+        with pytest.raises(ZeroDivisionError):
+            left.write_tensors(13, 0, {"w": torch.arange(1 << 19)}, {"members": [0, 1]})
+    with Store(Path("store")) as store:
+        roots = set(store.roots())
+        assert collect(store) == Garbage(0, 0, 0)  # nobody has said where its run is
+        (orphan,) = orphans(store)
+        assert store.manifest(orphan).name.endswith(".step-13.rank-0")
+        Path("run").rename("away")
+        assert orphans(store) == []
+        Path("away").rename("run")
+        (hosts,) = Path("store/runs").iterdir()
+        (hosts / "another").write_bytes(b"/run")
+        assert orphans(store) == []
+        (hosts / "another").unlink()
+        found = collect(store, orphans=orphans)
+        assert (found.data_sets, found.objects > 1, found.n_bytes > 4 << 20) == (1, True, True)
+        assert set(store.roots()) == roots - {orphan}
+        assert orphans(store) == []
+    assert go_on(2, "run", steps=16)["status"] == "done"
+
+
+def test_the_summary_tells_what_the_store_saves(toy):
+    result = together(2, config(toy, keep_last=2, **STORED), "run")["checkpoints"]
+    with Store(Path("store")) as store:
+        names = {name for root in store.roots() for name in objects_of(store, store.manifest(root))}
+        assert result["stored_bytes"] == sum(map(store.objects.size, names))
+    assert result["bytes"] >= result["stored_bytes"] > 0
+    assert result["deduplication"] == round(result["bytes"] / result["stored_bytes"], 3)
+    assert "checkpoints" not in together(2, config(toy), "files")
 
 
 def test_plain_files_come_out_and_are_a_checkpoint_by_themselves(toy, capsys):

@@ -16,6 +16,7 @@ from pydec.comm.local import LocalCluster
 from pydec.crypto import keyfile
 from pydec.crypto.signing import SigningKey
 from pydec.peer import Peer
+from pydec.store import challenges
 from pydec.store.adding import add
 from pydec.store.exchange import Exchange
 from pydec.store.inputs import open_input
@@ -338,3 +339,24 @@ def test_ranks_prove_to_one_another_that_they_hold_what_they_owe(arrays, monkeyp
     data = together(2, config, "again")[0]["data"]
     assert data["challenges_missed"] == {}
     assert data["challenges"] >= data["challenges_met"] > 0
+
+
+def test_a_rank_that_proves_nothing_loses_its_stake_by_a_quorum(arrays, monkeypatch):
+    monkeypatch.setattr(stored, "CHALLENGE_S", 1e-5)
+    monkeypatch.setattr(challenges, "SPACE_S", 1e-5)
+    for rank in range(4):
+        put(rank, replicas=3)
+    found = Exchange._found
+
+    def dropped(exchange, message):
+        lies = exchange._link.rank == 2 and message.kind is Kind.CHALLENGE
+        return None if lies else found(exchange, message)
+
+    monkeypatch.setattr(Exchange, "_found", dropped)
+    config = TrainConfig("held_task:held", data="d", store="store-{rank}", steps=60, ledger="ledger")
+    data = together(4, config, "run")[0]["data"]
+    assert data["challenges_missed"]["2"] >= 9  # three by each of a quorum
+    assert set(data["challenges_missed"]) == {"2"}
+    assert data["stake_lost"] == [2]
+    accounts = replayed(Path("ledger/rank-0")).state.accounts.values()
+    assert [account.address for account in accounts if account.slashed] == ["rank:2"]
