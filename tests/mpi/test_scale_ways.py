@@ -95,7 +95,7 @@ def test_newcomers_join_ranks_that_train_on_data_of_the_store(tmp_path, started)
 
 
 def test_newcomers_join_ranks_that_bear_liars(tmp_path, started):
-    job = started("-n 4", "--byzantine 1 --aggregate auto --topology complete")
+    job = started("-n 4", "--byzantine 1 --aggregate auto --topology complete --compressor none --steps 900")
     err, summary = grown(job, tmp_path / "run", 4)
     assert [row["restarted"] for row in summary["scaled"]] == [False], err
     assert len(summary["byzantine"]["ranks"]) == 1
@@ -113,7 +113,7 @@ def test_what_privacy_has_cost_before_counts_when_newcomers_have_joined(tmp_path
 
 
 def test_ranks_that_audit_one_another_start_again_and_say_so(tmp_path, started, capfd):
-    job = started("-n 4", "--ledger ledger --audit 0.1")
+    job = started("-n 4", "--ledger ledger --audit 0.1 --algorithm dpsgd:order=atc")
     err, summary = grown(job, tmp_path / "run", 4)
     said = "nobody can join while the ranks train (auditors take steps again from checkpoints); all start"
     assert said in err
