@@ -99,7 +99,7 @@ def understood(words: list[str]) -> None:
 
 
 EXTRA = re.compile(r"\[([\w,]+)\]")
-TOOLS = {"apt-get", "sbatch", "source"}  # of the machine
+TOOLS = {"apptainer", "apt-get", "module", "salloc", "sbatch", "source", "srun"}  # of the machine
 
 
 @pytest.mark.parametrize("text", blocks("sh"))
@@ -112,6 +112,7 @@ def test_other_shell_lines_name_what_there_is(text):
         words = shlex.split(line, comments=True)
         while words and "=" in words[0] and not words[0].startswith("-"):
             words = words[1:]
+        assert all((ROOT / word).exists() for word in words if word.startswith("examples/"))
         if not words or words[0] in TOOLS or "pydec" in words:
             continue
         match words[0]:

@@ -203,7 +203,7 @@ class Head:
         check_name(self.name)
         if not self.fields or len({field.name for field in self.fields}) != len(self.fields):
             names = [field.name for field in self.fields]
-            raise ValueError(f"a data set needs 1 field or more, of different names, got {names}")
+            raise ValueError(f"a data set needs at least 1 field, all of different names, got {names}")
         for source in self.sources:
             if source.field >= len(self.fields) or source.first + source.samples > self.samples:
                 raise ValueError(f"source {source.path!r} has samples or a field that there are not")
