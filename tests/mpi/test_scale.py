@@ -114,7 +114,7 @@ def test_two_ranks_then_three_then_one(tmp_path, started, capfd, ledger):
     assert "2 -> 3 ranks, continuing from step " in shown
     assert "3 -> 1 ranks: first step " in shown
     assert [line for line in err.splitlines() if "continuing" in line] == [
-        line for line in err.splitlines() if line.startswith("pydec: ") and " -> " in line
+        line for line in err.splitlines() if line.startswith("pydec: ") and "from step" in line
     ]
     summary = json.loads((run / "summary.json").read_text())
     assert [(row["from"], row["to"]) for row in summary["scaled"]] == [(2, 3), (3, 1)]
