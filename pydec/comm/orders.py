@@ -30,13 +30,11 @@ class Newcomers:
     Args:
         command: what each of them runs.
         numbers: the ranks that they become: those of the dead, and those after the last.
-        hosts: "HOST:SLOTS,..." that are new to the job, where they run; "" starts them where there is room.
         crowd: whether they may be more than there are slots.
     """
 
     command: tuple[str, ...]
     numbers: tuple[int, ...]
-    hosts: str = ""
     crowd: bool = False
 
 
@@ -87,7 +85,6 @@ class Orders:
         return Newcomers(
             tuple(map(str, asked["command"])),
             tuple(map(int, asked["numbers"])),
-            str(asked["hosts"]),
             asked["crowd"] is True,
         )
 

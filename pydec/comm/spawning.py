@@ -18,7 +18,6 @@ from pydec.comm.alive import CARD_BYTES, Watched
 from pydec.comm.detect import first_line
 from pydec.comm.mpi import Job, end_abruptly
 from pydec.comm.orders import Newcomers
-from pydec.comm.words import VARIABLE
 from pydec.errors import SetupError
 
 START_S = 60.0  # for newcomers to start and initialise MPI
@@ -28,15 +27,6 @@ HERE, READY, TOLD, COMING, STAY = 1, 2, 3, 4, 5
 """Tags, between the rank that starts newcomers and them: what both say, in this order."""
 NAP_S = 2e-3
 _WATCH_S = 0.05
-_FORWARDED = (
-    "PATH",
-    "PYTHONPATH",
-    "LD_LIBRARY_PATH",
-    "VIRTUAL_ENV",
-    "OMP_NUM_THREADS",
-    "PYDEC_SIMD",
-    VARIABLE,
-)
 
 
 class Spawning:
@@ -134,14 +124,11 @@ class Spawning:
         info = mpi.Info.Create()
         info.Set("wdir", os.getcwd())
         info.Set("bind_to", "none")
-        words = list(asked.command)
-        if asked.hosts:
-            info.Set("add-host", asked.hosts)
-            info.Set("host", asked.hosts)
-            words = ["env", *(f"{k}={os.environ[k]}" for k in _FORWARDED if k in os.environ), *words]
         if asked.crowd:
             info.Set("map_by", ":OVERSUBSCRIBE")
-        comm = mpi.COMM_SELF.Spawn(words[0], words[1:], maxprocs=len(asked.numbers), info=info)
+        comm = mpi.COMM_SELF.Spawn(
+            asked.command[0], list(asked.command[1:]), maxprocs=len(asked.numbers), info=info
+        )
         comm.Set_errhandler(mpi.ERRORS_RETURN)
         return comm
 

@@ -36,9 +36,7 @@ class Change:
         return f"{ranks[0]} ranks did not start ({reason}); going on with {ranks[1]} from step {step}"
 
 
-def newcomers(
-    place: Place, dead: frozenset[int], after: Place, command: tuple[str, ...], hosts: str = ""
-) -> Newcomers | str:
+def newcomers(place: Place, dead: frozenset[int], after: Place, command: tuple[str, ...]) -> Newcomers | str:
     """Who joins a running job so that it has another number of ranks.
 
     Args:
@@ -46,7 +44,6 @@ def newcomers(
         dead: ranks of it.
         after: what it is to be; there the living keep their ranks.
         command: of newcomers.
-        hosts: that are added for them.
 
     Returns:
         Why nobody can, if so: they would be fewer, or a living rank would need another number.
@@ -58,4 +55,4 @@ def newcomers(
         return "there are to be fewer ranks"
     if count > len(numbers) or max(living) >= after.ranks:
         return f"rank {max(living)} would need another number"
-    return Newcomers(command, tuple(numbers[:count]), hosts, crowd=not after.hosts)
+    return Newcomers(command, tuple(numbers[:count]), crowd=not after.hosts)

@@ -61,7 +61,7 @@ def test_a_supervisor_that_is_gone_gives_no_orders(monkeypatch):
 
 def test_newcomers_are_asked_for_beside_other_orders(pipe):
     orders = Orders(0, pipe[0])
-    asked = Newcomers(("python", "-m", "pydec", "train"), (1, 4), "h2:2", crowd=True)
+    asked = Newcomers(("python", "-m", "pydec", "train"), (1, 4), crowd=True)
     assert orders.newcomers() is None
     os.write(pipe[1], growth(asked)[:20])
     assert orders.newcomers() is None

@@ -24,8 +24,8 @@ from pydec.launch.scale import Request, obstacle
 )
 def test_newcomers_take_the_numbers_of_the_dead_first(ranks, dead, after, numbers):
     places = Place(Plan(ranks), ranks, {}), Place(Plan(after), after, {"a": 9})
-    found = newcomers(places[0], frozenset(dead), places[1], ("python",), "b:2")
-    expected = numbers if isinstance(numbers, str) else Newcomers(("python",), numbers, "b:2", crowd=False)
+    found = newcomers(places[0], frozenset(dead), places[1], ("python",))
+    expected = numbers if isinstance(numbers, str) else Newcomers(("python",), numbers, crowd=False)
     assert found == expected
 
 

@@ -318,7 +318,7 @@ def test_newcomers_join_and_the_job_is_of_so_many_ranks(growing, capfd):
     assert desk.growing
     assert not desk.leaving
     order = json.loads(desk.order().removeprefix(b"pydec growth "))
-    assert (order["numbers"], order["hosts"], order["crowd"]) == ([2], "", True)
+    assert (order["numbers"], order["crowd"]) == ([2], True)
     assert order["command"] == list(desk.onward())
     assert desk.order() == b""  # once
     desk.stepped()  # by the ranks of before
