@@ -7,17 +7,15 @@ started, because the launcher's variables are removed once pydec has read them. 
 before ``prepare``.
 """
 
-import os
-
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, TensorDataset
 
 import pydec
+from pydec.integrations import hide_launcher
 
 peer = pydec.init()
-for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_NTASKS", "WORLD_SIZE"):
-    os.environ.pop(name, None)
+hide_launcher()
 
 torch.manual_seed(0)
 x = torch.randn(4096, 16)

@@ -5,12 +5,10 @@ Run: mpirun -n 4 python examples/huggingface_trainer.py (needs transformers and 
 No torch.distributed, no all-reduce. The Trainer takes the optimiser through ``optimizers=`` and clips,
 schedules and accumulates as always. Two rules matter:
 
-- Accelerate starts torch.distributed when it finds a launcher's variables in the environment. They are
-  removed below, once pydec has read them.
+- Accelerate starts torch.distributed when it finds a launcher's variables in the environment:
+  ``hide_launcher`` removes them, once pydec has read them.
 - All peers take equally many steps: give them shares of equal length, or set ``max_steps``, as here.
 """
-
-import os
 
 import torch
 from transformers import (
@@ -22,12 +20,13 @@ from transformers import (
 )
 
 import pydec
+from pydec.integrations import hide_launcher
+from pydec.integrations.transformers import GossipCallback
 
 STEPS = 60
 
 peer = pydec.init()
-for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_NTASKS", "WORLD_SIZE"):
-    os.environ.pop(name, None)
+hide_launcher()
 
 torch.manual_seed(0)
 start = torch.randint(61, (1024, 1))
@@ -53,9 +52,15 @@ arguments = TrainingArguments(
     disable_tqdm=True,
     dataloader_pin_memory=False,
 )
-trainer = Trainer(model, arguments, train_dataset=share, eval_dataset=share[:64], optimizers=(opt, schedule))
+trainer = Trainer(
+    model,
+    arguments,
+    train_dataset=share,
+    eval_dataset=share[:64],
+    optimizers=(opt, schedule),
+    callbacks=[GossipCallback()],  # logs how far the models are apart, and ends gossip
+)
 trainer.train()
-opt.close()
 
 distance = opt.consensus_distance()
 with opt.averaged():
