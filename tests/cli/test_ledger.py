@@ -218,7 +218,7 @@ def test_mistakes_cost_one_line(chain, tmp_path, capsys):
         (["verify", str(tmp_path)], 1, "genesis cannot be read: No such file"),
         (["verify", str(directory), "--chain", "00"], 1, "begins chain"),
         (["show", str(directory), "--height", "8"], 2, "the ledger ends at height 7, there is no block 8"),
-        (["show", str(directory), "--height", "0"], 2, "is at least 1"),
+        (["show", str(directory), "--height", "0"], 2, "from 1 on, got show --height 0"),
         (["verify", str(directory), "--height", "2"], 2, "--height goes with show and export"),
         (["export", str(directory), "--blocks", "2"], 2, "--blocks goes with follow"),
         (["prune", str(directory)], 2, "invalid choice: 'prune'"),

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from pydec.train.checkpoint import Saver
+
 TOY = """
     import torch
     from torch.nn.functional import cross_entropy
@@ -46,11 +48,18 @@ TOY = """
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Name of a module with the task ``blobs``; the current directory is a new one."""
+    """Name of a module with the task ``blobs``; the current directory is new, its disk never busy."""
     (tmp_path / "pydec_toy.py").write_text(textwrap.dedent(TOY))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "pydec_toy", raising=False)
+    begin = Saver._begin
+
+    def begin_later(self: Saver, step: int) -> None:
+        self.wait()  # else a slow machine leaves checkpoints out
+        begin(self, step)
+
+    monkeypatch.setattr(Saver, "_begin", begin_later)
     return "pydec_toy"
 
 
