@@ -94,8 +94,8 @@ def old():
         trial = enlarge(NUMBERS, dead, spawning, min(members))
         fine = (CASE != "refused" or transport.rank != 1) and not trial.failure
         assert trial.clean == fine or CASE == "refused"
-        if fine:
-            transport = open_mpi(LIMIT_S)
+        if not trial.failure:
+            transport = open_mpi(LIMIT_S)  # also who says no: the others wait for its farewell
         if CASE == "dies before it has agreed":
             while not failed(current_job()):
                 transport.advance()
