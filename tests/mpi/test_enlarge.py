@@ -93,7 +93,8 @@ def old():
         transport.close()
         trial = enlarge(NUMBERS, dead, spawning, min(members))
         fine = (CASE != "refused" or transport.rank != 1) and not trial.failure
-        assert trial.clean == fine or CASE == "refused"
+        seen_early = CASE == "dies when it is told to come" and trial.clean  # before anything was begun
+        assert trial.clean == fine or CASE == "refused" or seen_early
         if not trial.failure:
             transport = open_mpi(LIMIT_S)  # also who says no: the others wait for its farewell
         if CASE == "dies before it has agreed":
