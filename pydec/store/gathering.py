@@ -1,4 +1,8 @@
-"""Get enough of some objects from several peers at the same time: a state machine over an exchange."""
+"""Get enough of some objects from several peers at the same time: a state machine over an exchange.
+
+First the likely holders are asked, so that a fragment that nobody has costs little; then, if too few have
+come, all peers: when data are new, one peer that owes none of them may be the only one that has them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pydec.store.exchange import LATE_S, Exchange
 from pydec.store.requests import Request
 
-_ASKED = 2  # peers for each object, times the number of objects
+_ASKED = 2  # likely holders of each object, times the number of objects
 
 
 class Gathering:
@@ -37,11 +41,13 @@ class Gathering:
         self._exchange, self._names, self._count = exchange, names, count
         self._left = deque(n for n in range(len(names)) if n not in self.found and n not in without)
         self._asked: dict[int, tuple[Request, float]] = {}
+        self._limit: int | None = _ASKED * len(names)
+        self._missed: list[int] = []
 
     @property
     def done(self) -> bool:
         """Whether there are enough, or no more to be had."""
-        return len(self.found) >= self._count or not (self._asked or self._left)
+        return len(self.found) >= self._count or not (self._asked or self._left or self._missed)
 
     def turn(self) -> bool:
         """Take what has come, and ask for more; whether anything moved."""
@@ -54,8 +60,13 @@ class Gathering:
                 del self._asked[number]
                 if request.data is not None:
                     self.found[number] = request.data
+                elif self._limit is not None:
+                    self._missed.append(number)
+        if self._missed and not (self._asked or self._left):
+            self._limit = None
+            self._left.extend(self._missed)
+            self._missed.clear()
         while self._left and len(self.found) + len(self._asked) - late < self._count:
             moved, number = True, self._left.popleft()
-            limit = _ASKED * len(self._names)
-            self._asked[number] = self._exchange.want(self._names[number], limit=limit), now
+            self._asked[number] = self._exchange.want(self._names[number], limit=self._limit), now
         return moved

@@ -78,3 +78,18 @@ def test_a_chunk_is_read_from_any_fragments_that_are_enough(held):
     else:
         with pytest.raises(ChunkError, match="3 of its 6 fragments are to be had, and 4 are needed"):
             gather(Reader(), CODE, NAMES, digest_of(CHUNK), len(CHUNK))
+
+
+def test_the_only_peer_that_has_a_new_chunk_is_found_among_many():
+    net = Network()
+    links = [net.link(rank) for rank in range(30)]
+    stores = [store_of() for _ in links[:-1]] + [store_of(*PARTS)]  # the last one owes nothing, and has all
+    exchanges = [Exchange(link, store, lambda _: ()) for link, store in zip(links, stores, strict=True)]
+    wanted = Gathering(exchanges[0], NAMES, {}, CODE.data)
+    for _ in range(500):
+        net.time_s += 0.01
+        wanted.turn()
+        for exchange in exchanges:
+            exchange.turn()
+    assert wanted.done
+    assert CODE.decode(wanted.found, len(CHUNK)) == CHUNK
