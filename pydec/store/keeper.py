@@ -177,6 +177,11 @@ class Keeper:
             moved |= self._drop(self._dropper)
         return moved
 
+    def _lose(self, name: bytes, size: int) -> None:
+        """Note what is not to be had, and want it again after a while."""
+        self._lost.append((name, size))
+        self._again_s = self._at_s + RETRY_S
+
     def _again(self) -> None:
         """Want what is lost once more, and look at the shards whose index was not to be had."""
         indices = {manifest.shards[number].index for manifest, number in self._unlooked}
@@ -216,8 +221,7 @@ class Keeper:
             if request.data is None and request.digest in self._coded:
                 self._unmade.append((request.digest, size))
             elif request.data is None or _refused(request):
-                self._lost.append((request.digest, size))
-                self._again_s = self._at_s + RETRY_S
+                self._lose(request.digest, size)
             else:
                 self._here += 1
                 self.fetched += 1
@@ -243,8 +247,7 @@ class Keeper:
             self._here += self._remaking.made
             self.remade += self._remaking.made
             if not self._remaking.made:
-                self._lost.append((name, size))
-                self._again_s = self._at_s + RETRY_S
+                self._lose(name, size)
             self._remaking = None
         return moved
 
@@ -260,8 +263,7 @@ class Keeper:
             if (request.data is None or _refused(request)) and (of, which) == (manifest, number):
                 self._unlooked.append(self._todo.popleft())
                 self._owed += 1
-                self._lost.append((shard.index, shard.index_bytes))
-                self._again_s = self._at_s + RETRY_S
+                self._lose(shard.index, shard.index_bytes)
                 return True
         try:
             data = self._store.objects.get(shard.index)
