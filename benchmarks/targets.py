@@ -136,7 +136,7 @@ HEADLINES = (
     Headline("Krum of 16 vectors", "aggregate", "krum"),
     Headline("NNM and trimmed mean of 16 vectors", "aggregate", "nnm[+]trimmed-mean"),
     Headline(
-        "3 of 16 ranks lie, data that differ: points of accuracy that the worst of 10 attacks costs, gts",
+        "3 of 16 ranks lie, data that differ: points of accuracy that the worst of 11 attacks costs, gts",
         "byzantine",
         "complete, Dirichlet 1: points lost to the worst attack, gts",
     ),
