@@ -185,8 +185,8 @@ def test_f_comes_from_the_graph_and_the_liars():
     assert found.connectivity == pytest.approx(6.0)
     assert "ranks 2, 5 send alie; an honest one hears at most 2" in found.words()
     assert "connectivity 6" in found.words()
-    assert asked(byzantine="1", aggregate="auto", topology="complete").algorithm.name == "gts"
-    assert asked(byzantine="2", aggregate="auto", topology="complete").algorithm.name == "cs-plus"
+    assert asked(byzantine="1", aggregate="auto", topology="complete").algorithm.name == "spectral-filter"
+    assert asked(byzantine="3", aggregate="auto", topology="complete").algorithm.name == "cs-plus"
     assert asked(aggregate="nna:f=2", topology="complete").algorithm.f == 2
     assert asked(16, byzantine="2", aggregate="rpel", topology="epidemic:s=4").algorithm.f == 2
     assert asked(algorithm="dpsgd") is None

@@ -6,6 +6,7 @@ from pydec.errors import ConfigError
 from pydec.gossip.base import robust_rules
 from pydec.gossip.robust.base import Heard, RobustAlgorithm, RobustMixer, fewest_neighbours
 from pydec.gossip.robust.clipping import ClippedGossip, CSPlus
+from pydec.gossip.robust.filtering import SpectralFilter
 from pydec.gossip.robust.nearest import (
     UBAR,
     Balance,
@@ -32,6 +33,7 @@ __all__ = [
     "RobustMixer",
     "SetMixer",
     "SetRule",
+    "SpectralFilter",
     "default_rule",
     "make",
     "robust_rules",
@@ -63,6 +65,6 @@ def make(spec: str, f: int | None = None) -> RobustAlgorithm:
 
 
 def default_rule(topology: Topology, f: int) -> str:
-    """ "gts" where every rank hears 4 f others or more, else "cs-plus"."""
+    """ "spectral-filter" where every rank hears more than 3 f others, else "cs-plus"."""
     _, m = fewest_neighbours(topology)
-    return "gts" if m >= 4 * f else "cs-plus"
+    return "spectral-filter" if m > 3 * f else "cs-plus"

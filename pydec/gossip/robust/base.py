@@ -39,6 +39,7 @@ Centre = Callable[[], Vector]
 Judge = Callable[[Vector], float]
 """The loss of a model on the own batch."""
 
+_MOST_PAIRED = 32  # packets up to which distances of all pairs take less time than decoding
 _ROUNDS = 4  # of a schedule that never repeats, in which neighbours are counted
 
 
@@ -188,7 +189,7 @@ class RobustMixer(AverageMixer):
             f,
             self.round,
             norm=lambda: float(np.sqrt(kernels.sqnorm(centre()))),
-            gram=lambda: gram_of(self.vectors(packets), centre()),
+            gram=lambda: self._gram(centre, packets, far),
             loss=lambda k: self._loss(centre() if k < 0 else self.vectors([packets[k]])[0]),
         )
         factors = self._rule.coefficients(heard)
@@ -205,6 +206,20 @@ class RobustMixer(AverageMixer):
             kernels.clip_accumulate(vectors[1:], shares, ones, free, self.x, self.x)
         else:
             self.compressor.accumulate_own(own, -sum(shares), chosen, shares, self.x)
+
+    def _gram(self, centre: Centre, packets: Sequence[Bytes], far: Weights) -> Matrix:
+        """Inner products about the centre: of codes by the distances of all pairs, without decoding them."""
+        m, n = len(packets), len(self.x)
+        if m > _MOST_PAIRED or self.compressor.views(packets, n) is not None:
+            return gram_of(self.vectors(packets), centre())
+        apart = np.zeros((m, m))
+        for k in range(m - 1):
+            found = self.compressor.sqdists(packets[k], packets[k + 1 :], n)
+            if found is None:
+                return gram_of(self.vectors(packets), centre())
+            apart[k, k + 1 :] = found
+        squared = far**2
+        return np.asarray((squared[:, None] + squared - (apart + apart.T)) / 2.0)
 
     def vectors(self, packets: Sequence[Bytes]) -> list[Vector]:
         """What packets hold: views, or decoded into memory that is kept."""

@@ -47,7 +47,7 @@ class NearestNeighbourAverage(RobustAlgorithm):
 class GeometricTrimmedSum(RobustAlgorithm):
     """The graph's average, with the own model in place of the farthest neighbours, those of f's weight.
 
-    NNA's form for graphs with weights. The default where every rank hears 4 f others or more.
+    NNA's form for graphs with weights.
 
     Breakdown: at least 2 f neighbours.
 

@@ -13,7 +13,15 @@ from pydec.gossip.exchange import Exchange
 from pydec.gossip.robust.exchange import tolerant
 
 N = 2000
-RULES = ["cs-plus:f=1", "gts:f=1", "nna:f=1", "ios:f=1", "clipped-gossip:f=1", "nnm+trimmed-mean:f=1"]
+RULES = [
+    "cs-plus:f=1",
+    "spectral-filter:f=1",
+    "gts:f=1",
+    "nna:f=1",
+    "ios:f=1",
+    "clipped-gossip:f=1",
+    "nnm+trimmed-mean:f=1",
+]
 
 
 def mixer_of(rule, x, *, size=5, compressor="none"):
@@ -93,7 +101,7 @@ def test_models_that_are_close_are_told_apart_however_long_they_are(rule, compre
     assert np.linalg.norm(moves[1]) > 0.05 * spread
 
 
-@pytest.mark.parametrize("rule", ["cs-plus", "gts", "trimmed-mean"])
+@pytest.mark.parametrize("rule", ["cs-plus", "spectral-filter", "gts", "trimmed-mean"])
 def test_one_malformed_packet_changes_nothing_about_the_others(rule):
     models = np.random.default_rng(2).standard_normal((6, N)).astype(np.float32)
     packets = [np.frombuffer(compress.make("none").encode(row), np.uint8) for row in models]
@@ -130,7 +138,7 @@ def test_a_packet_of_another_block_is_measured_by_itself(rule):
 
 
 @pytest.mark.parametrize(
-    "rule", ["cs-plus", "gts", "nna", "ios", "clipped-gossip", "trimmed-mean", "nnm+krum"]
+    "rule", ["cs-plus", "spectral-filter", "gts", "nna", "ios", "clipped-gossip", "trimmed-mean", "nnm+krum"]
 )
 @pytest.mark.parametrize("what", ["nan", "huge", "malformed", "missing"])
 def test_what_no_honest_rank_sends_leaves_one_liar_less_among_the_rest(rule, what):

@@ -132,9 +132,28 @@ def bridge(x, i, w, f):
     return np.sort(x[kept], axis=0)[f : len(kept) - f].mean(axis=0)
 
 
+def spectral_filter(x, i, w, f):
+    heard = [i, *(j for j in range(len(x)) if j != i and w[i, j])]
+    near, start = x[heard] - x[i], w[i, heard]
+    values, vectors = np.linalg.eigh(near @ near.T)
+    root = vectors @ np.diag(np.sqrt(np.maximum(values, 0))) @ vectors.T
+    answers = []
+    for z in np.random.default_rng(0).standard_normal((len(heard), 64)).T:
+        c, best, lowest = start.copy(), None, np.inf
+        while best is None or c.sum() > 1 - 2 * np.sort(start[1:])[::-1][:f].sum() + 1e-9:
+            mu, y = c @ near / c.sum(), root @ z
+            v = (c * (y - c @ y / c.sum())) @ (near - mu)
+            tau = ((near - mu) @ v) ** 2 / (v @ v)
+            if c @ tau / c.sum() < lowest:
+                best, lowest = mu, c @ tau / c.sum()
+            c[1:] *= 1 - np.minimum(tau[1:] / tau[1:][c[1:] > 0].max(), 1)
+        answers.append(best)
+    return x[i] + np.mean(answers, axis=0)
+
+
 FORMULAS = {
     "clipped-gossip": clipped_gossip, "cs-plus": cs_plus, "nna": nna, "gts": gts, "ios": ios,
-    "balance": balance, "bridge": bridge,
+    "balance": balance, "bridge": bridge, "spectral-filter": spectral_filter,
 }  # fmt: skip
 
 
@@ -166,7 +185,7 @@ def test_aggregators_are_gossip_of_the_neighbourhood(name):
         np.testing.assert_allclose(got[i], aggregate.make(name)([x[i], *heard], own=x[i]), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["clipped-gossip", "cs-plus", "gts", "ios"])
+@pytest.mark.parametrize("name", ["clipped-gossip", "cs-plus", "gts", "ios", "spectral-filter"])
 @pytest.mark.parametrize("graph", ["ring", "complete", "one-peer-exponential"])
 def test_without_liars_rules_with_the_graphs_weights_are_plain_gossip(name, graph):
     x = models(6)
@@ -241,7 +260,13 @@ def heard(distances, weights=None, f=1, **more):
     d = np.array(distances, float)
     w = np.full(len(d), 1 / (1 + len(d))) if weights is None else np.array(weights)
     return Heard(
-        d, w, f, 0, norm=lambda: 1.0, gram=lambda: np.diag(d**2), loss=more.get("loss", lambda k: 0.0)
+        d,
+        w,
+        f,
+        0,
+        norm=lambda: 1.0,
+        gram=lambda: more.get("gram", np.diag(d**2)),
+        loss=more.get("loss", lambda k: 0.0),
     )
 
 
@@ -257,6 +282,24 @@ def test_cs_plus_counts_weights_not_neighbours():
 def test_clipped_gossip_takes_a_fixed_radius():
     got = gossip.make("clipped-gossip:radius=2").coefficients(heard([4, 1, 0]))
     np.testing.assert_allclose(got * 4, [0.5, 1, 1])
+
+
+def test_the_filter_sees_honest_models_behind_a_lie_of_any_size():
+    rule = gossip.make("spectral-filter:f=1")
+    draw = np.random.default_rng(1)
+    for size in (1e2, 1e8, 1e17):
+        x = draw.standard_normal((7, 50))
+        x[6] *= size
+        scene = heard(np.linalg.norm(x, axis=1), gram=x @ x.T)
+        got = rule.coefficients(scene)
+        assert got[6] < 1e-3
+        assert 0.6 < got[:6].sum() < 0.9
+        assert got[:6].min() > 0.05
+
+
+def test_the_filter_of_equal_models_keeps_them():
+    got = gossip.make("spectral-filter:f=1").coefficients(heard([0.0] * 5))
+    np.testing.assert_allclose(got, 1 / 6)
 
 
 def test_balance_shrinks_its_radius():
@@ -357,5 +400,5 @@ def test_f_is_filled_in_where_it_is_not_said():
 
 
 def test_the_default_follows_the_degree():
-    assert gossip.robust.default_rule(topology.make("complete", size=9), 2) == "gts"
-    assert gossip.robust.default_rule(topology.make("complete", size=8), 2) == "cs-plus"
+    assert gossip.robust.default_rule(topology.make("complete", size=8), 2) == "spectral-filter"
+    assert gossip.robust.default_rule(topology.make("complete", size=7), 2) == "cs-plus"
