@@ -32,6 +32,8 @@ RULES = (
     "byzpy median",
     "byzpy geometric-median",
 )
+DRAWN = ("byzfl caf",)
+"""Rules whose answer is drawn: ByzFL's CAF takes one step of the power method from a random vector."""
 RADIUS = 1.0
 """Of ByzFL's centred clipping, He et al.'s for MNIST; its default of 100 clips nothing here."""
 
@@ -86,6 +88,11 @@ class Foreign(Algorithm):
     budget: ClassVar[int] = 2
     spec: str = RULES[0]
     f: int = 0
+
+    @property
+    def draws(self) -> bool:
+        """Whether it gives another answer every time."""
+        return self.spec in DRAWN
 
     def check(self, topology: Topology, compressor: Compressor) -> None:
         """Raise ConfigError if its library is not there, or refuses so few vectors."""

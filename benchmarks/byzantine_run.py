@@ -1,8 +1,8 @@
-"""Softmax regression on all ranks at once, with liars: the mixers and attacks of real runs, no network.
+"""A small model on all ranks at once, with liars: the mixers and attacks of real runs, no network.
 
-Every rank, liars too, takes a step of momentum SGD on its own share; the gradients of all ranks are one
-batched matrix product. Then each honest rank mixes with its neighbours' models by the mixer that training
-uses; liars see the models of this very round before they answer, which is more than they can in a real run.
+Every rank, liars too, takes a step of momentum SGD on its own share. Then each honest rank mixes with its
+neighbours' models by the mixer that training uses; liars see the models of this very round before they
+answer, which is more than they can in a real run.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from pydec.train.byzantine import connectivity, most_heard, place
 from pydec.train.tasks.fashion_mnist import DIRECTORY, read_idx
 
 from .byzantine_graphs import GRAPHS
-from .byzantine_peers import foreign
+from .byzantine_models import CLASSES, MODELS, PIXELS, SIDE
+from .byzantine_peers import Foreign, foreign
 
-SIDE, PIXELS, CLASSES = 14, 196, 10
-"""Images are halved: means of 2 x 2 pixels."""
 ABSENT = "absent"
+_TRIES = 4
 
 
 class _Raw(Uncompressed):
@@ -58,6 +58,7 @@ class Cell:
         steps, batch, lr, momentum: of local SGD.
         images: training images, the first of Fashion-MNIST's.
         f: what the rule is told; below 0 the most liars that an honest rank hears.
+        model: of ``byzantine_models``.
     """
 
     rule: str
@@ -73,6 +74,7 @@ class Cell:
     momentum: float = 0.9
     images: int = 20_000
     f: int = -1
+    model: str = "linear"
 
     @property
     def key(self) -> str:
@@ -113,6 +115,7 @@ def _placed(graph: str, ranks: int, liars: int) -> tuple[topology.Topology, tupl
 def _data(part: str, count: int, folder: str = DIRECTORY) -> tuple[np.ndarray, np.ndarray]:
     images = read_idx(Path(folder) / f"{part}-images-idx3-ubyte.gz")[:count].astype(np.float32)
     labels = read_idx(Path(folder) / f"{part}-labels-idx1-ubyte.gz")[:count].astype(np.int64)
+    # Images are halved: means of 2 x 2 pixels.
     half = images.reshape(-1, SIDE, 2, SIDE, 2).mean(axis=(2, 4)).reshape(-1, PIXELS)
     return ((half / 255 - 0.2860) / 0.3530), labels
 
@@ -125,6 +128,8 @@ def run(cell: Cell, data: Any = None) -> dict[str, Any]:
         data: (training images, labels), (test images, labels); Fashion-MNIST's if None.
     """
     train, test = data or (_data("train", cell.images), _data("t10k", 5000))
+    np.random.seed(cell.seed)  # noqa: NPY002 - what a rule of another library draws from
+    model = MODELS[cell.model]
     job = _Job(cell)
     shares = _shares(cell, train[1], job.honest)
     velocity = np.zeros_like(job.x)
@@ -136,15 +141,16 @@ def run(cell: Cell, data: Any = None) -> dict[str, Any]:
             if job.attack is not None and job.attack.flips_labels:
                 liars = list(job.liars)
                 labels[liars] = CLASSES - 1 - labels[liars]
-            velocity = cell.momentum * velocity + _gradient(job.x, images, labels)
+            velocity = cell.momentum * velocity + model.gradients(job.x, images, labels)
             job.x -= np.float32(cell.lr) * velocity
             job.mix(t, images, labels)
         models = job.x[job.honest]
         mean, middle = models.mean(axis=0), len(models) // 2
-        each = [_accuracy(row, *test) for row in models]
+        halves = [part.mean(axis=0) for part in (models[:middle], models[middle:])]
+        each = [model.accuracy(row, *test) for row in models]
         return {
-            "averaged": _accuracy(mean, *test),
-            "halves": [_accuracy(part.mean(axis=0), *test) for part in (models[:middle], models[middle:])],
+            "averaged": model.accuracy(mean, *test),
+            "halves": [model.accuracy(part, *test) for part in halves],
             "worst": min(each),
             "each": float(np.mean(each)),
             "distance": float(np.sqrt(((models - mean) ** 2).sum(axis=1).mean())),
@@ -172,12 +178,15 @@ class _Job:
 
     def __init__(self, cell: Cell) -> None:
         self._algorithm = cell.check()
+        drawn = isinstance(self._algorithm, Foreign) and self._algorithm.draws
+        self._tries = _TRIES if drawn else 1  # of an answer that is drawn, liars know the mean
         self._graph, placed = _placed(cell.graph, cell.ranks, cell.liars)
         self.liars = placed if cell.attack != "none" else ()
         self._absent = cell.attack == ABSENT
         self.attack = attacks.make(cell.attack) if self.liars and not self._absent else None
         self.honest = [rank for rank in range(cell.ranks) if rank not in self.liars]
-        self.x = np.zeros((cell.ranks, (PIXELS + 1) * CLASSES), np.float32)
+        self._model = MODELS[cell.model]
+        self.x = np.tile(self._model.start(), (cell.ranks, 1))
         self._mixers = [self._mixer(rank, row) for rank, row in enumerate(self.x)]
         weights = self._graph.weights(0)[np.ix_(self.honest, self.honest)]
         vector = fiedler_vector((weights + weights.T) / 2)
@@ -196,7 +205,7 @@ class _Job:
         sent = self.x.copy()
         for rank, mixer in enumerate(self._mixers):
             if self._algorithm.asks_loss:
-                mixer.judge = partial(_loss, images=images[rank], labels=labels[rank])
+                mixer.judge = partial(self._model.loss, images=images[rank], labels=labels[rank])
             own, row = self._graph.row(rank, t)
             bodies = {peer: sent[peer] for peer in row}
             if rank in self.liars or self._absent:
@@ -214,8 +223,11 @@ class _Job:
         known = [rank, *(peer for peer in row if peer not in self.liars)]
 
         def answer(lie: np.ndarray) -> np.ndarray:
+            return np.asarray(np.mean([one(lie).copy() for _ in range(self._tries)], axis=0))
+
+        def one(lie: np.ndarray) -> np.ndarray:
             if rank not in self._answers:
-                self._answers[rank] = self._mixer(rank, np.zeros(self.x.shape[1], np.float32))
+                self._answers[rank] = self._mixer(rank, np.zeros_like(self.x[0]))
             mixer = self._answers[rank]
             mixer.x[:] = sent[rank]
             if self._algorithm.asks_loss:
@@ -250,30 +262,3 @@ def _absorb(
     for bucket, (start, stop) in enumerate(mixer.buckets):
         cut = slice(start, stop)
         mixer.absorb(bucket, own[cut], [bodies[peer][cut] for peer in peers], weights)
-
-
-def _gradient(x: np.ndarray, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of the mean cross entropy, for every rank: (n, d), (n, batch, 196), (n, batch) to (n, d)."""
-    logits = (
-        np.matmul(images, x[:, : PIXELS * CLASSES].reshape(-1, PIXELS, CLASSES))
-        + x[:, None, PIXELS * CLASSES :]
-    )
-    with np.errstate(invalid="ignore", over="ignore"):
-        error = np.exp(logits - logits.max(axis=2, keepdims=True))
-        error /= error.sum(axis=2, keepdims=True)
-    np.put_along_axis(error, labels[..., None], np.take_along_axis(error, labels[..., None], 2) - 1, 2)
-    error /= labels.shape[1]
-    matrix = np.matmul(images.transpose(0, 2, 1), error).reshape(len(x), -1)
-    return np.concatenate([matrix, error.sum(axis=1)], axis=1)
-
-
-def _loss(row: np.ndarray, images: np.ndarray, labels: np.ndarray) -> float:
-    logits = images @ row[: PIXELS * CLASSES].reshape(PIXELS, CLASSES) + row[PIXELS * CLASSES :]
-    logits -= logits.max(axis=1, keepdims=True)
-    return float(np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]))
-
-
-def _accuracy(row: np.ndarray, images: np.ndarray, labels: np.ndarray) -> float:
-    logits = images @ row[: PIXELS * CLASSES].reshape(PIXELS, CLASSES) + row[PIXELS * CLASSES :]
-    right = logits.argmax(axis=1) == labels
-    return 100 * float(right.mean()) if np.isfinite(logits).all() else 0.0

@@ -10,6 +10,7 @@ from pydec.errors import ConfigError
 
 suite, runs, harness = bench.load("suite_byzantine"), bench.load("byzantine_run"), bench.load("harness")
 graphs, peers = bench.load("byzantine_graphs"), bench.load("byzantine_peers")
+models = bench.load("byzantine_models")
 
 
 @pytest.fixture(scope="module")
@@ -63,22 +64,55 @@ def test_a_cell_repeats_bit_for_bit(data):
     assert runs.run(case, data) == runs.run(case, data)
 
 
-def test_gradients_are_those_of_the_cross_entropy():
+@pytest.mark.parametrize("name", models.MODELS)
+def test_gradients_are_those_of_the_cross_entropy(name):
+    model = models.MODELS[name]
     draw = np.random.default_rng(1)
-    x = draw.standard_normal((2, 1970)).astype(np.float32) * 0.01
+    x = (model.start() + 0.01 * draw.standard_normal((2, model.size))).astype(np.float32)
     images, labels = draw.standard_normal((2, 3, 196)).astype(np.float32), draw.integers(10, size=(2, 3))
+    found = model.gradients(x, images, labels)
+    assert found.shape == x.shape
+    for k, place in ((0, 5), (1, model.size - 5), (1, model.size // 2)):
+        step = np.zeros(model.size, np.float32)
+        step[place] = 1e-3
+        slope = model.loss(x[k] + step, images[k], labels[k]) - model.loss(x[k] - step, images[k], labels[k])
+        assert found[k, place] == pytest.approx(slope / 2e-3, abs=2e-3)
+    logits = model.logits(x[0], images[0]).astype(float)
+    share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert model.loss(x[0], images[0], labels[0]) == pytest.approx(-np.log(share[range(3), labels[0]]).mean())
+    assert model.accuracy(x[0], images[0], logits.argmax(axis=1)) == 100
+    assert model.accuracy(np.full_like(x[0], np.nan), images[0], labels[0]) == 0
 
-    def loss(row, k):
-        logits = images[k].astype(float) @ row[:1960].reshape(196, 10) + row[1960:]
-        logits -= logits.max(axis=1, keepdims=True)
-        return np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(3), labels[k]])
 
-    found = runs._gradient(x, images, labels)
-    for k, place in ((0, 5), (1, 1965), (1, 1000)):
-        step = np.zeros(1970)
-        step[place] = 1e-4
-        slope = (loss(x[k] + step, k) - loss(x[k] - step, k)) / 2e-4
-        assert found[k, place] == pytest.approx(slope, abs=1e-4)
+def test_the_cnn_is_trained_by_all_ranks_together(data):
+    assert (
+        runs.run(cell(model="cnn", rule="spectral-filter", attack="sign-flip", steps=60), data)["worst"] > 80
+    )
+
+
+def test_liars_know_the_mean_of_an_answer_that_is_drawn(data, monkeypatch):
+    asked = []
+
+    class Drawn(peers.Foreign):
+        draws = True
+
+        def check(self, topology, compressor):
+            pass
+
+    def mean(vectors):
+        asked.append(len(vectors))
+        return np.mean(vectors, axis=0)
+
+    monkeypatch.setattr(peers, "average", lambda rule, f: mean)
+    monkeypatch.setattr(runs, "foreign", lambda rule, f: Drawn(spec="byzfl caf", f=f))
+    monkeypatch.setattr(runs, "Foreign", Drawn)
+    case = cell(rule="byzfl caf", attack="sparse-alie", steps=1)
+    runs.run(case, data)
+    drawn = len(asked)
+    monkeypatch.setattr(Drawn, "draws", False)
+    asked.clear()
+    runs.run(case, data)
+    assert drawn - cell().ranks > 3 * (len(asked) - cell().ranks)
 
 
 def test_rules_that_the_graph_breaks_have_no_row():
@@ -108,10 +142,11 @@ def ran(monkeypatch, tmp_path):
     monkeypatch.setattr(suite, "run", found)
     monkeypatch.setattr(suite, "GRAPHS", {"complete": ("complete", 2)})
     monkeypatch.setattr(suite, "SPLITS", {"iid": 0.0, "Dirichlet 1": 1.0})
-    monkeypatch.setattr(suite, "WHOLE", {"complete, iid": ("dpsgd", "gts", "median")})
+    monkeypatch.setattr(suite, "WHOLE", {"complete, iid": ("dpsgd", "spectral-filter", "median")})
     monkeypatch.setattr(suite, "SEEDS", 3)
-    monkeypatch.setattr(suite, "DEFAULTS", ("gts",))
+    monkeypatch.setattr(suite, "DEFAULTS", ("spectral-filter",))
     monkeypatch.setattr(suite, "PEERS_SETTING", "")
+    monkeypatch.setattr(suite, "CNN", ())
     monkeypatch.setattr(suite, "cost", lambda options: iter(()))
     monkeypatch.setattr(suite.byzantine_published, "rows", lambda run, options: iter(()))
     return cells
@@ -121,32 +156,42 @@ def test_cells_are_written_and_not_run_again(ran):
     first = [row.as_dict() for row in suite.rows(harness.Options())]
     attacks = len(suite.ATTACKS)
     absent, elsewhere = 3, 3 * 2  # liars that send nothing; plain gossip where it is not attacked
-    assert len(ran) == (3 + 3 + 1) * attacks + absent + elsewhere + 3 * attacks
+    assert len(ran) == (3 + 3 + 3) * attacks + absent + elsewhere + 3 * attacks
     again = [row.as_dict() for row in suite.rows(harness.Options())]
     assert again == first
-    assert len(ran) == 10 * attacks + absent + elsewhere
+    assert len(ran) == 12 * attacks + absent + elsewhere
 
 
 def test_a_row_is_a_rule_and_the_summary_says_what_the_worst_attack_costs(ran):
     rows = {row.name: row for row in suite.rows(harness.Options())}
-    gts = rows["complete, iid: gts"]
-    assert (gts.value, gts.peer_value, gts.ratio) == (72.0, 81.0, None)
-    assert gts.params["none"] == "81.0 (worst 70.0)"
-    lost = rows["complete, iid: points lost to the worst attack, gts"]
+    rule = rows["complete, iid: spectral-filter"]
+    assert (rule.value, rule.peer_value, rule.ratio) == (72.0, 81.0, None)
+    assert rule.params["none"] == "81.0 (worst 70.0)"
+    lost = rows["complete, iid: points lost to the worst attack, spectral-filter"]
     assert (lost.value, lost.peer_value) == (9.0, 2.0)
     assert lost.ratio == pytest.approx(2 / 9)
     assert (lost.params["default"], lost.params["worst_attack"], lost.params["f"]) == (True, "alie", 2)
-    beside = rows["complete, iid: worst case, gts"]
-    assert (beside.peer, beside.peer_value) == ("ByzFL median, best of other libraries", 62.0)
+    beside = rows["complete, iid: worst case, spectral-filter"]
+    assert (beside.peer, beside.peer_value) == ("ByzFL median, best of other libraries", 63.0)
     assert "complete, Dirichlet 1: dpsgd" not in rows
-    assert "complete, Dirichlet 1: points lost to the worst attack, gts" in rows
-    assert "complete, Dirichlet 1: worst case, gts" not in rows
+    assert "complete, Dirichlet 1: points lost to the worst attack, spectral-filter" in rows
+    assert "complete, Dirichlet 1: worst case, spectral-filter" not in rows
+
+
+def test_the_cnn_has_rows_of_its_own(ran, monkeypatch):
+    monkeypatch.setattr(suite, "CNN", ("complete, iid",))
+    rows = {row.name: row for row in suite.rows(harness.Options(only="iid, CNN"))}
+    assert {
+        "complete, iid, CNN: spectral-filter",
+        "complete, iid, CNN: points lost to the worst attack, spectral-filter",
+    } <= {*rows}
+    assert {(case.model, case.steps, case.lr) for case in ran} == {("cnn", 200, 0.05)}
 
 
 def test_a_part_can_be_asked_for(ran):
-    (row,) = suite.rows(harness.Options(only="iid: gts"))
-    assert (row.name, row.peer_value) == ("complete, iid: gts", 81.0)
-    assert {(case.rule, case.attack) for case in ran if case.rule != "gts"} == {
+    (row,) = suite.rows(harness.Options(only="iid: spectral-filter"))
+    assert (row.name, row.peer_value) == ("complete, iid: spectral-filter", 81.0)
+    assert {(case.rule, case.attack) for case in ran if case.rule != "spectral-filter"} == {
         ("dpsgd", "none"), ("dpsgd", "absent"),
     }  # fmt: skip
 
