@@ -93,7 +93,7 @@ def test_the_cnn_is_trained_by_all_ranks_together(data):
 def test_liars_know_the_mean_of_an_answer_that_is_drawn(data, monkeypatch):
     asked = []
 
-    class Drawn(peers.Foreign):
+    class Drawn(peers.Foreign):  # type: ignore[name-defined,misc]
         draws = True
 
         def check(self, topology, compressor):
