@@ -26,6 +26,7 @@ RING: dict[str, dict[str, tuple[float, ...]]] = {
         "trimmed-mean": (11.35, 84.81, 90.25),
         "ubar": (95.23, 95.23, 95.23),
         "gts": (),
+        "spectral-filter": (),
     },
     "ring, 2 liars each and 1 more": {
         _SMALL: (94.18, 91.54, 90.11),
@@ -33,6 +34,7 @@ RING: dict[str, dict[str, tuple[float, ...]]] = {
         "trimmed-mean": (9.81, 11.35, 9.81),
         "ubar": (95.65, 95.65, 93.63),
         "gts": (),
+        "spectral-filter": (),
     },
 }
 """By attack, in the order of ``ATTACKS``."""
@@ -43,12 +45,14 @@ CLIQUES = {
     "trimmed-mean": (86.90, 50.7, 47.3),
     "ubar": (86.24, 50.7, 47.2),
     "gts": (),
+    "spectral-filter": (),
     "cs-plus": (),
 }
 """Mean model, mean model of each clique; each clique has half of the classes, and nobody lies."""
 BRIDGE = (88.71, 77.60, 45.49, 20.42, 19.36)
 """With ``WEIGHTS`` of the liar, clipped gossip of radius 1 under dissensus."""
-STEPS = 200
+MODELS = {"": ("linear", 200, 0.02), ", CNN": ("cnn", 400, 0.05)}
+"""What is added to a graph's name; the model, its steps and their size."""
 
 
 def rows(run: Run, options: Options) -> Iterator[Row]:
@@ -70,15 +74,18 @@ def rows(run: Run, options: Options) -> Iterator[Row]:
 
 
 def _cells() -> Iterator[tuple[str, Cell, tuple[float, ...]]]:
-    for graph, rules in RING.items():
-        for rule, published in rules.items():
-            for place, (attack, spec) in enumerate(ATTACKS.items()):
-                cell = Cell(rule, spec, graph, 15 + (graph != next(iter(RING))), 0, 0.0, 0, STEPS, f=2)
-                yield f"{graph}: {rule}, {attack}", cell, published[place : place + 1]
-    for rule, published in CLIQUES.items():
-        cell = Cell(rule, "none", "two cliques of 10", 20, 0, -1.0, 0, STEPS, f=1)
-        yield f"two cliques of 10, no attack: {rule}", cell, published
-    for weight, score in zip(WEIGHTS, BRIDGE, strict=True):
-        graph, ranks = f"bridge, liar's weight {weight:g}", 10 + (weight > 0)
-        cell = Cell(_LARGE, "dissensus:eps=1.5", graph, ranks, 0, -1.0, 0, STEPS, f=1)
-        yield f"{graph}, dissensus: {_LARGE}", cell, (score,)
+    for words, (model, steps, lr) in MODELS.items():
+        how = {"model": model, "steps": steps, "lr": lr}
+        for graph, rules in RING.items():
+            for rule, published in rules.items():
+                for place, (attack, spec) in enumerate(ATTACKS.items()):
+                    ranks = 15 + (graph != next(iter(RING)))
+                    cell = Cell(rule, spec, graph, ranks, 0, 0.0, 0, f=2, **how)
+                    yield f"{graph}{words}: {rule}, {attack}", cell, published[place : place + 1]
+        for rule, published in CLIQUES.items():
+            cell = Cell(rule, "none", "two cliques of 10", 20, 0, -1.0, 0, f=1, **how)
+            yield f"two cliques of 10, no attack{words}: {rule}", cell, published
+        for weight, score in zip(WEIGHTS, BRIDGE, strict=True):
+            graph, ranks = f"bridge, liar's weight {weight:g}", 10 + (weight > 0)
+            cell = Cell(_LARGE, "dissensus:eps=1.5", graph, ranks, 0, -1.0, 0, f=1, **how)
+            yield f"{graph}, dissensus{words}: {_LARGE}", cell, (score,)

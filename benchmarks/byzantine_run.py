@@ -112,7 +112,8 @@ def _placed(graph: str, ranks: int, liars: int) -> tuple[topology.Topology, tupl
 
 
 @cache
-def _data(part: str, count: int, folder: str = DIRECTORY) -> tuple[np.ndarray, np.ndarray]:
+def data_of(part: str, count: int, folder: str = DIRECTORY) -> tuple[np.ndarray, np.ndarray]:
+    """The first images of a part of Fashion-MNIST, (count, 196), and their labels."""
     images = read_idx(Path(folder) / f"{part}-images-idx3-ubyte.gz")[:count].astype(np.float32)
     labels = read_idx(Path(folder) / f"{part}-labels-idx1-ubyte.gz")[:count].astype(np.int64)
     # Images are halved: means of 2 x 2 pixels.
@@ -127,7 +128,7 @@ def run(cell: Cell, data: Any = None) -> dict[str, Any]:
         cell: what to run.
         data: (training images, labels), (test images, labels); Fashion-MNIST's if None.
     """
-    train, test = data or (_data("train", cell.images), _data("t10k", 5000))
+    train, test = data or (data_of("train", cell.images), data_of("t10k", 5000))
     np.random.seed(cell.seed)  # noqa: NPY002 - what a rule of another library draws from
     model = MODELS[cell.model]
     job = _Job(cell)

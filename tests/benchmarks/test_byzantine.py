@@ -10,7 +10,7 @@ from pydec.errors import ConfigError
 
 suite, runs, harness = bench.load("suite_byzantine"), bench.load("byzantine_run"), bench.load("harness")
 graphs, peers = bench.load("byzantine_graphs"), bench.load("byzantine_peers")
-models = bench.load("byzantine_models")
+models, server = bench.load("byzantine_models"), bench.load("byzantine_server")
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +149,7 @@ def ran(monkeypatch, tmp_path):
     monkeypatch.setattr(suite, "CNN", ())
     monkeypatch.setattr(suite, "cost", lambda options: iter(()))
     monkeypatch.setattr(suite.byzantine_published, "rows", lambda run, options: iter(()))
+    monkeypatch.setattr(suite.byzantine_server, "rows", lambda run, options: iter(()))
     return cells
 
 
@@ -221,6 +222,28 @@ def test_published_settings_run(data):
     labels = data[0][1]
     for rank, share in enumerate(runs._shares(halves, labels, list(range(20)))):
         assert {*labels[share]} == set(range(5) if rank < 10 else range(5, 10))
+
+
+def test_workers_of_a_server_have_few_classes_each_and_learn_together(data):
+    shares = server.shares_of(data[0][1])
+    assert all(len({*data[0][1][share]}) <= 2 for share in shares[:20])
+    assert len(shares[-1]) == len(data[0][1])
+    assert server.run(server.Served("mean:f=0", "none", steps=40), data)["averaged"] > 90
+    again = server.run(server.Served("krum", "mimic", steps=4), data)
+    assert again == server.run(server.Served("krum", "mimic", steps=4), data)
+
+
+def test_every_published_figure_of_the_server_has_a_row():
+    asked = []
+
+    def once(cell, by):
+        asked.append(cell)
+        return {"averaged": 50.0}
+
+    rows = list(server.rows(once, harness.Options()))
+    beside = [row.peer_value for row in rows if row.peer]
+    assert beside == [x for pair in server.PUBLISHED.values() for way in pair for x in way]
+    assert len({row.name for row in rows}) == len(rows) == len({cell.key for cell in asked})
 
 
 @pytest.mark.parametrize("rule", peers.RULES)
