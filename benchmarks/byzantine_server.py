@@ -24,8 +24,8 @@ from .harness import Options, Row
 Once = Callable[["Served", Callable[["Served"], dict[str, Any]]], dict[str, Any]]
 
 WORKERS, LIARS = 25, 5
-STEPS, LR, MOMENTUM, BATCH = 400, 0.05, 0.9, 32
-ATTACKS = ("bit-flip", "label-flip", "mimic", "ipm:eps=0.1", "alie")
+STEPS, LR, MOMENTUM, BATCH = 400, 0.01, 0.9, 32
+ATTACKS = ("bit-flip", "label-flip", "mimic", "ipm:eps=0.1", "alie:z=0")
 PUBLISHED = {
     "krum": ((9.9, 1.1, 37.0, 10.0, 11.4), (27.0, 43.8, 64.6, 41.6, 10.2)),
     "median": ((44.6, 46.7, 54.6, 32.1, 9.9), (60.3, 71.5, 82.7, 59.9, 39.2)),
