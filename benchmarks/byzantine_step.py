@@ -29,7 +29,12 @@ from pydec.train.together import table
 
 model = bench.load("gossip_step").model
 BATCH = 16
-CONTENDERS = {"plain": "dpsgd:order=atc", "cs-plus": "cs-plus:f=1", "gts": "gts:f=1"}
+CONTENDERS = {
+    "plain": "dpsgd:order=atc",
+    "cs-plus": "cs-plus:f=1",
+    "spectral-filter": "spectral-filter:f=1",
+    "gts": "gts:f=1",
+}
 
 
 class Racer:

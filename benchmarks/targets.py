@@ -136,11 +136,15 @@ HEADLINES = (
     Headline("Krum of 16 vectors", "aggregate", "krum"),
     Headline("NNM and trimmed mean of 16 vectors", "aggregate", "nnm[+]trimmed-mean"),
     Headline(
-        "3 of 16 ranks lie, data that differ: points of accuracy that the worst of 11 attacks costs, gts",
+        "3 of 16 ranks lie, data that differ: points of accuracy that the worst of 11 attacks costs",
         "byzantine",
-        "complete, Dirichlet 1: points lost to the worst attack, gts",
+        "complete, Dirichlet 1: points lost to the worst attack, spectral-filter",
     ),
-    Headline("a step of robust gossip with 4 neighbours, int8, sealed", "byzantine", "step of 4 .*: gts"),
+    Headline(
+        "a step of robust gossip with 4 neighbours, int8, sealed",
+        "byzantine",
+        "step of 4 .*: spectral-filter",
+    ),
     Headline("one round of gossip over 1 Gbit/s, sealed", "secure", "round at 1gbit, sealed"),
     Headline("the handshakes of 64 peers with each other", "secure", "handshakes of all pairs"),
     Headline("a block committed by 4 ranks, median", "consensus", "commit, p50", {"ranks": 4}),

@@ -49,10 +49,18 @@ def test_every_step_has_the_same_chance_and_no_auditor_more_than_one(budget, ste
     assert draw(sha256(b"x"), [3], 0, 5, 1.0) == []
 
 
-@pytest.mark.parametrize("model", ["blobs", "mixed:dropout=0.3"])
-def test_honest_steps_come_out_the_same_when_they_are_run_again(toy, model):
+@pytest.mark.parametrize(
+    ("model", "rule"),
+    [
+        ("blobs", "cs-plus:f=1"),
+        ("blobs", "spectral-filter:f=1"),
+        ("mixed:dropout=0.3", "spectral-filter:f=1"),
+    ],
+)
+def test_honest_steps_come_out_the_same_when_they_are_run_again(toy, model, rule):
     """Of every rank one in each window, with momentum, BatchNorm and dropout."""
     options = {"task": f"{toy}:{model}", "audit": 1.0, "log_every": 4, "eval_every": 6, "steps": 16}
+    options["aggregate"] = rule
     found = trained(toy, **options, lr=0.05, clip_norm=1.0)["ledger"]
     audits = found["audits"]
     assert (audits["audited"], audits["wrong"], audits["doubted"]) == (4 * RANKS, [], [])
