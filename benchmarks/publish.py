@@ -1,8 +1,8 @@
 """Tables and plots of the results: ``python -m benchmarks.publish [--results FOLDER] [--readme FILE]``.
 
 Reads every JSON file that ``pydec bench SUITE --json`` wrote into the folder; writes FOLDER/README.md, one
-SVG beside each file, and the headline rows between the two ``figures`` marks of the readme. The same files
-give the same bytes.
+SVG beside each file, the headline rows between the two ``figures`` marks of the readme, and the tables of
+attacks between those of docs/robust.md beside it. The same files give the same bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import plots
+from . import plots, publish_attacks
 from .targets import HEADLINES, TARGETS, Headline, Target
 
 Row = Mapping[str, Any]
@@ -154,7 +154,7 @@ def headlines(results: Sequence[Results], link: str) -> str:
 
 
 def insert(text: str, table: str) -> str:
-    """The readme with the table between its two marks.
+    """A page with the table between its two marks.
 
     Raises:
         ValueError: the marks are not there, once each and in order.
@@ -162,7 +162,7 @@ def insert(text: str, table: str) -> str:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in after:
-        raise ValueError(f"the readme needs the marks {BEGIN} and {END}, once each and in this order")
+        raise ValueError(f"the page needs the marks {BEGIN} and {END}, once each and in this order")
     return f"{before}{BEGIN}\n{table}{END}{after}"
 
 
@@ -180,6 +180,10 @@ def main(words: Sequence[str] | None = None) -> None:
     (args.results / "README.md").write_text(page(results), encoding="utf-8")
     table = headlines(results, "benchmarks/results/README.md")
     readme.write_text(insert(readme.read_text(encoding="utf-8"), table), encoding="utf-8")
+    robust = readme.parent / "docs" / "robust.md"
+    attacks = publish_attacks.tables(row for file in results for row in file.rows)
+    if robust.exists() and attacks:
+        robust.write_text(insert(robust.read_text(encoding="utf-8"), f"\n{attacks}\n"), encoding="utf-8")
 
 
 def _chosen(headline: Headline, rows: Iterable[Row]) -> list[Row]:

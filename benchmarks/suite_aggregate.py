@@ -2,6 +2,7 @@
 
 One thread. Ours leave out vectors that are not finite or too large first; none of the others does. Where a
 peer's definition is the same its answer must be ours; where it differs (see docs/robust.md) the row says so.
+The floor of rules that work coordinate by coordinate is a pass over the same vectors: torch's mean of them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ COUNT = 16
 RADIUS = 500.0
 """Of centred clipping: about half the length of a vector."""
 LIBRARIES = ("byzfl", "byzpy", "krum")
+COORDINATES = ("median", "trimmed-mean", "mean-around-median")
+FLOOR = "a pass over the vectors, torch's mean"
 Answer = Callable[[], Any]
 
 
@@ -50,11 +53,13 @@ class Contest:
         spec: ours, without f.
         passes: how often vectors are read or written at the least, in vectors.
         peers: those that are there.
+        floor: a pass that reads as much as the rule must, for rules that work coordinate by coordinate.
     """
 
     spec: str
     passes: int
     peers: list[Peer] = field(default_factory=list)
+    floor: Answer | None = None
 
 
 def _array(answer: Any) -> np.ndarray:
@@ -71,7 +76,7 @@ def contests(x: list[np.ndarray]) -> list[Contest]:
     stacked = torch.from_numpy(np.stack(x))
     one, geometric = n + 1, 2 * n + 1
     found = {
-        spec: Contest(spec, passes)
+        spec: Contest(spec, passes, floor=(lambda: stacked.mean(0)) if spec in COORDINATES else None)
         for spec, passes in {
             "mean": one,
             "median": one,
@@ -211,12 +216,19 @@ def _measured(contest: Contest, x: Sequence[np.ndarray], rounds: int) -> Iterato
         assert np.linalg.norm(answer - expected) <= 2 * spread, (contest.spec, peer.name)
     actions: dict[str, Answer] = {"ours": lambda: rule(x, out=out)}
     actions |= {peer.name: peer.run for peer in contest.peers}
+    if contest.floor is not None:
+        actions[FLOOR] = contest.floor
     timings = interleaved({**actions, **copy_actions(n)}, rounds, warmup=1)
     ours_s = timings["ours"].median_s
     floor = 4e-9 * n * contest.passes / ours_s / copy_gbps(timings, n)
     params = {"n": n, "vectors": len(x), "f": 0 if plain else F, "threads": 1, "rounds": rounds}
     if not contest.peers:
         yield Row("aggregate", contest.spec, params, ours_s * 1e3, "ms", floor_fraction=floor)
+    if contest.floor is not None:
+        pass_s = timings[FLOOR].median_s
+        yield Row(
+            "aggregate", contest.spec, params, ours_s * 1e3, "ms", FLOOR, pass_s * 1e3, pass_s / ours_s, floor
+        )
     for peer in contest.peers:
         peer_s = timings[peer.name].median_s
         name = peer.name if peer.same else f"{peer.name}, defined otherwise"

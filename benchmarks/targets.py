@@ -102,6 +102,7 @@ TARGETS = (
     Target("store", "repair .*", "the link", ratio=0.8),
     Target("store", "(samples|first batch), .*", ".+", ratio=1.0),
     Target("aggregate", "median|trimmed-mean", "torch.*", ratio=20.0),
+    Target("aggregate", ".*", "a pass over .*", ratio=1 / 1.2),
     Target("aggregate", ".*", "byz.*|krum.*", ratio=5.0),
     Target("byzantine", ".*: points lost to .*", ratio=1.0, params={"default": True, "in_condition": True}),
     Target("byzantine", ".*: worst case, .*", ratio=1.0, params={"default": True, "in_condition": True}),
