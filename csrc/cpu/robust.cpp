@@ -163,21 +163,20 @@ struct MeanAroundMedian {
   void operator()(const Real* rows, std::size_t n, std::size_t width, Any<Real>* out) const noexcept {
     const std::size_t m = n - f;
     if (f == 0) return finish_mean<Real>(rows, 1, n, width, n, rows, out);
-    Real centre[kWide];
-    Real sum[kWide];
-    for (std::size_t j = 0; j < width; ++j) {
-      centre[j] = middle_of<Real>(rows, n, width, j);
-      sum[j] = nearer(rows[j], rows[m * width + j], centre[j]);
+    const auto divisor = static_cast<Real>(m);
+    for (std::size_t j = 0; j < width; j += kLanesFor<Real>) {
+      const auto upper = load_lanes(rows + n / 2 * width + j);
+      const auto lower = load_lanes(rows + (n - 1) / 2 * width + j);
+      const auto centre = n % 2 != 0 ? upper : Real{0.5} * lower + Real{0.5} * upper;
+      auto total = LanesFor<Real>{};
+      for (std::size_t k = 0; k < f; ++k) {
+        const auto low = load_lanes(rows + k * width + j);
+        const auto high = load_lanes(rows + (k + m) * width + j);
+        total += centre - low > high - centre ? high : low;
+      }
+      for (std::size_t k = f; k < m; ++k) total += load_lanes(rows + k * width + j);
+      store_lanes(total / divisor + Real{0}, out + j);
     }
-    for (std::size_t k = 1; k < f; ++k) {
-      const Real* low = rows + k * width;
-      const Real* high = low + m * width;
-      for (std::size_t j = 0; j < width; ++j) sum[j] += nearer(low[j], high[j], centre[j]);
-    }
-    finish_mean<Real>(rows, f, m, width, m, sum, out);
-  }
-  static Real nearer(Real low, Real high, Real centre) noexcept {
-    return centre - low > high - centre ? high : low;
   }
   static bool strip(const Any<Real>* const*, std::size_t, std::size_t, std::size_t, Any<Real>*,
                     LanesFor<Real>&) noexcept {
