@@ -41,7 +41,7 @@ GRAPHS = {
     "ring": ("ring", 1),
 }
 """And how many lie. An honest rank hears at most 3, 1, 3, 2, 4 and 1 of them, which makes spectral-filter the
-default but on the fourth, where it is cs-plus, and on the ring, where a rank hears too few for any default."""
+default but on the fourth, where it is cs-plus, and on the ring, where ranks hear too few for any."""
 SPLITS = {"Dirichlet 1": 1.0, "iid": 0.0, "Dirichlet 0.1": 0.1}
 FEWER = {"random-regular:degree=6, 3 liars": 1, "complete, 4 liars": 2}
 """How many of the splits run: the first is beyond the condition, the second as the complete graph with 3."""
