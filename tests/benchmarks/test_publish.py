@@ -9,6 +9,7 @@ import pytest
 from pydec.cli import bench
 
 publish, races = bench.load("publish"), bench.load("netlab.races")
+attacks, byzantine = bench.load("publish_attacks"), bench.load("suite_byzantine")
 
 
 def row(suite="aggregate", name="median", peer="byzfl", ratio=2.0, **more):
@@ -117,3 +118,69 @@ def test_each_contender_of_a_race_leaves_its_curve(tmp_path, monkeypatch):
     picture = (tmp_path / "race.svg").read_text()
     assert "seconds of training" in picture
     assert len(picture) < 60_000
+
+
+def attacked(name, least, **params):
+    cells = {
+        byzantine.SHORT.get(a, a): f"{least + k:.1f} (worst {50 + k:.1f})"
+        for k, a in enumerate(byzantine.ATTACKS)
+    }
+    return row(
+        "byzantine", name, "gossip", None, value=least, unit="%", params={"seeds": 3, **cells, **params}
+    )
+
+
+def test_tables_of_attacks_are_those_of_the_rows(tmp_path):
+    rules = ["complete, iid: dpsgd", "complete, iid: gts", "complete, iid, byzfl krum", "ring, iid: gts"]
+    facts = {
+        "default": True,
+        "f": 3,
+        "connectivity": 13.0,
+        "gossip": 79.2,
+        "without_attack": 78.9,
+        "worst_attack": "ipm",
+    }
+    rows = [
+        *(attacked(name, 70.0) for name in rules),
+        row(
+            "byzantine",
+            "complete, iid: points lost to the worst attack, gts",
+            "as asked",
+            1.0,
+            value=1.6,
+            params={**facts, "seeds": 3},
+        ),
+        row("byzantine", "ring, 2 liars each: ubar, alie", "published, MNIST", None, value=79.0)
+        | {"peer_value": 95.23},
+        row("byzantine", "ring, 2 liars each: ubar, ipm", "", None, value=10.0),
+        row(
+            "byzantine",
+            "two cliques of 10, no attack: gts",
+            "",
+            None,
+            value=71.0,
+            params={"halves": "44.0 and 46.0"},
+        ),
+        row(
+            "byzantine",
+            "server, 5 of 25 lie, one class each: krum, mimic",
+            "published, MNIST",
+            None,
+            value=26.0,
+        )
+        | {"peer_value": 37.0},
+    ]
+    found = attacks.tables(rows)
+    assert "complete, iid, 3 seeds:" in found
+    assert "| byzfl krum | 70.0 | 71.0 |" in found
+    assert "| 70.0 | 50.0 |" in found  # the least, and the worst rank
+    assert "ring, iid" not in found  # one rule is no table
+    assert "| complete, iid | 3 | 13 | 79.2 | gts (default) | 78.9 | ipm | 1.6 |" in found
+    assert "| ring, 2 liars each | ubar | 79.0 (95.2) | 10.0 |" in found
+    assert "| two cliques of 10, no attack | gts | 71.0 | 44.0 and 46.0 |" in found
+    assert "| krum | 26.0 (37.0) |" in found
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "robust.md"
+    page.write_text(f"a\n{publish.BEGIN}\n{publish.END}\nb\n")
+    published(tmp_path, {"byzantine": rows})
+    assert page.read_text() == f"a\n{publish.BEGIN}\n\n{found}\n{publish.END}\nb\n"
