@@ -82,6 +82,9 @@ def quant_sqdists(
     block: int,
     out: Doubles,
 ) -> None: ...
+def quant_pair_sqdists(
+    codes: Sequence[Bytes], scales: Sequence[Vector], n: int, codec: str, block: int, out: Doubles
+) -> None: ...
 def quant_check(codes: Bytes, scales: Vector, n: int, codec: str, block: int) -> int: ...
 def block_topk_select_f32(
     x: Vector,

@@ -15,13 +15,13 @@ namespace {
 constexpr std::size_t kDecodePiece = 1024;
 constexpr std::size_t kMessages = 4;  // messages that are read side by side
 
-/// Calls visit(index of the block, first element, elements) for pieces of at most kDecodePiece elements.
-template <class Visit>
+/// Calls visit(index of the block, first element, elements) for pieces of at most kPiece elements.
+template <std::size_t kPiece = kDecodePiece, class Visit>
 void for_pieces(std::size_t n, std::size_t block, const Visit& visit) noexcept {
   for (std::size_t index = 0, first = 0; first < n; ++index, first += block) {
     const std::size_t length = n - first < block ? n - first : block;
-    for (std::size_t i = 0; i < length; i += kDecodePiece) {
-      visit(index, first + i, length - i < kDecodePiece ? length - i : kDecodePiece);
+    for (std::size_t i = 0; i < length; i += kPiece) {
+      visit(index, first + i, length - i < kPiece ? length - i : kPiece);
     }
   }
 }

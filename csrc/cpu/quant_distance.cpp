@@ -5,6 +5,7 @@
 namespace pydec {
 namespace {
 
+constexpr std::size_t kPairedPiece = 256;  // elements of every message that are looked at together
 using Level = std::int16_t;  // of an integer codec; GCC has an instruction for sums of their products
 
 /// Levels of n elements; of narrow codes whole groups are written.
@@ -37,6 +38,12 @@ struct Products {
 inline std::int32_t sum_of_squares(const Level* a, std::size_t n) noexcept {
   std::int32_t sum = 0;
   for (std::size_t i = 0; i < n; ++i) sum += a[i] * a[i];
+  return sum;
+}
+
+inline std::int32_t sum_of_products(const Level* a, const Level* b, std::size_t n) noexcept {
+  std::int32_t sum = 0;
+  for (std::size_t i = 0; i < n; ++i) sum += a[i] * b[i];
   return sum;
 }
 
@@ -96,12 +103,42 @@ void sqdists(const QuantMessage& own, const QuantMessage* messages, std::size_t 
   }
 }
 
+/// Every message's levels are taken once for all its pairs.
+template <Codec codec>
+void pairs(const QuantMessage* messages, std::size_t m, std::size_t n, std::size_t block,
+           double* sums) noexcept {
+  Level levels_of[kMostPaired][kPairedPiece];
+  std::int32_t squares[kMostPaired] = {};
+  std::int32_t products[kMostPaired][kMostPaired] = {};
+  for_pieces<kPairedPiece>(n, block, [&](std::size_t index, std::size_t first, std::size_t count) {
+    const std::size_t at = first / group_of(codec) * kLine;
+    for (std::size_t k = 0; k < m; ++k) {
+      levels<codec>(messages[k].codes + at, count, levels_of[k]);
+      squares[k] += sum_of_squares(levels_of[k], count);
+      for (std::size_t l = 0; l < k; ++l) {
+        products[l][k] += sum_of_products(levels_of[l], levels_of[k], count);
+      }
+    }
+    const std::size_t end = first + count;
+    if (end < n && end % block != 0) return;
+    for (std::size_t k = 0; k < m; ++k) {
+      for (std::size_t l = k + 1; l < m; ++l) {
+        sums[k * m + l] += squared_distance(messages[k].scales[index], messages[l].scales[index], squares[k],
+                                            {squares[l], products[k][l]});
+        products[k][l] = 0;
+      }
+      squares[k] = 0;
+    }
+  });
+}
+
 }  // namespace
 
 template <>
 const QuantDistances& table<QuantDistances, Target::PYDEC_TARGET>() noexcept {
   static constexpr QuantDistances kernels{
-      .sqdists = {sqdists<Codec::int8>, sqdists<Codec::int4>, sqdists<Codec::int2>}};
+      .sqdists = {sqdists<Codec::int8>, sqdists<Codec::int4>, sqdists<Codec::int2>},
+      .pairs = {pairs<Codec::int8>, pairs<Codec::int4>, pairs<Codec::int2>}};
   return kernels;
 }
 

@@ -159,6 +159,13 @@ class Auto(Compressor):
             return None
         return part.sqdists(mine, [body for _, body in others], n)
 
+    def pair_sqdists(self, own: Bytes, payloads: Sequence[Payload], n: int) -> NDArray[np.float64] | None:
+        """As ``Compressor.pair_sqdists``, where all payloads are of one kind."""
+        (part, mine), *others = [self._open(payload, n) for payload in (own, *payloads)]
+        if any(other is not part for other, _ in others):
+            return None
+        return part.pair_sqdists(mine, [body for _, body in others], n)
+
     @classmethod
     def from_payload(cls, payload: Payload) -> Auto:
         """Which compressor was used; a plain payload does not say which is switched off."""

@@ -163,6 +163,14 @@ class Compressor(ABC):
         """
         return None
 
+    def pair_sqdists(self, own: Bytes, payloads: Sequence[Payload], n: int) -> NDArray[np.float64] | None:
+        """As ``sqdists`` of every pair of the own vector and what m payloads hold.
+
+        Returns:
+            float64, shape (m + 1, m + 1), symmetric, the own vector first; None also where m is too large.
+        """
+        return None
+
     @classmethod
     @abstractmethod
     def from_payload(cls, payload: Payload) -> Compressor:

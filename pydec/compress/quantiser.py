@@ -186,8 +186,18 @@ class Quantiser(Compressor):
         mine, *others = self._read_all(own, payloads, n)
         if mine.codec not in kernels.INTEGER_CODECS or any(body[:2] != mine[:2] for body in others):
             return None
-        codes, scales = [body.codes for body in others], [body.scales for body in others]
+        codes, scales = _parts(others)
         return kernels.quant_sqdists(mine.codes, mine.scales, codes, scales, n, mine.codec, mine.block)
+
+    def pair_sqdists(self, own: Bytes, payloads: Sequence[Payload], n: int) -> NDArray[np.float64] | None:
+        """As ``Compressor.pair_sqdists``, of codes that are integers."""
+        if len(payloads) >= kernels.MOST_PAIRED:
+            return None
+        all_of = self._read_all(own, payloads, n)
+        codec, block = all_of[0][:2]
+        if codec not in kernels.INTEGER_CODECS or any(body[:2] != (codec, block) for body in all_of):
+            return None
+        return kernels.quant_pair_sqdists(*_parts(all_of), n, codec, block)
 
     def _start(self, out: Bytes, n: int) -> tuple[Bytes, _Body]:
         """Write the header; return the payload and where scales and codes go."""
@@ -333,6 +343,11 @@ def _accumulate(bodies: Sequence[_Body], weights: Sequence[float], out: Vector) 
             codec,
             block,
         )
+
+
+def _parts(bodies: Sequence[_Body]) -> tuple[list[Bytes], list[Vector]]:
+    """Codes and scales."""
+    return [body.codes for body in bodies], [body.scales for body in bodies]
 
 
 def _payload_bytes(codec: Codec, block: int, n: int) -> int:

@@ -22,7 +22,13 @@ from pydec.kernels.cast import cast_accumulate, cast_count_nonfinite, cast_decod
 from pydec.kernels.choco import ChocoStep, choco_absorb
 from pydec.kernels.copy import stream_copy
 from pydec.kernels.demo import demo_accumulate, demo_bytes, demo_check, demo_decode, demo_encode
-from pydec.kernels.distance import clip_accumulate, gram, squared_distances
+from pydec.kernels.distance import (
+    MOST_PAIRED,
+    clip_accumulate,
+    gram,
+    quant_pair_sqdists,
+    squared_distances,
+)
 from pydec.kernels.gaps import (
     GAPS_BAD_INDEX,
     GAPS_BAD_LENGTH,
@@ -80,6 +86,7 @@ __all__ = [
     "GAPS_BAD_LENGTH",
     "GAPS_BAD_WIDTH",
     "INTEGER_CODECS",
+    "MOST_PAIRED",
     "TOPK_BAD_CODE",
     "TOPK_BAD_SCALE",
     "TOP_LEVEL",
@@ -128,6 +135,7 @@ __all__ = [
     "quant_encode_difference",
     "quant_encode_many",
     "quant_group",
+    "quant_pair_sqdists",
     "quant_sqdist",
     "quant_sqdists",
     "randk_accumulate",

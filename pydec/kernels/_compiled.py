@@ -46,6 +46,7 @@ WRITES: dict[str, tuple[str, ...]] = {
     "quant_decode": ("out",),
     "quant_encode": ("codes", "scales", "residual"),
     "quant_encode_difference": ("codes", "scales"),
+    "quant_pair_sqdists": ("out",),
     "quant_sqdist": (),
     "quant_sqdists": ("out",),
     "randk_accumulate": ("out",),

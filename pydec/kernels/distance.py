@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pydec.kernels._arrays import Doubles, State, room
+from pydec.kernels._arrays import Bytes, Doubles, State, Vector, room
 from pydec.kernels._library import native
+from pydec.kernels.quant import Codec
 
 if TYPE_CHECKING:
     import torch
 
 Matrix = NDArray[np.float64]
+MOST_PAIRED = 64
+"""Vectors that ``quant_pair_sqdists`` takes at once."""
 
 
 @overload
@@ -51,14 +54,75 @@ def gram(x: Sequence[State], centre: State | None = None, out: Doubles | None = 
     n = len(x)
     if out is None:
         out = room(x[0] if n else None, (n, n), "float64")
-    elif tuple(out.shape) != (n, n) or not _is_contiguous(out):
+    native.gram_f32(x, centre, _flat(out, n))
+    return out
+
+
+@overload
+def quant_pair_sqdists(
+    codes: Sequence[Bytes],
+    scales: Sequence[Vector],
+    n: int,
+    codec: Codec,
+    block: int,
+    out: Matrix | None = None,
+) -> Matrix: ...
+@overload
+def quant_pair_sqdists(
+    codes: Sequence[Bytes],
+    scales: Sequence[torch.Tensor],
+    n: int,
+    codec: Codec,
+    block: int,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor: ...
+def quant_pair_sqdists(
+    codes: Sequence[Bytes],
+    scales: Sequence[Vector],
+    n: int,
+    codec: Codec,
+    block: int,
+    out: Doubles | None = None,
+) -> Doubles:
+    """Squared distances of all pairs of m encoded vectors, from their codes; nothing is decoded.
+
+    ``out[k, l]`` is for k < l what ``quant_sqdists`` says of own = k and the vector l, bit for bit. Levels
+    are taken from the codes once for all pairs. Releases the GIL.
+
+    Args:
+        codes: m arrays of uint8, shape (quant_bytes(codec, n),); m at most ``MOST_PAIRED``.
+        scales: m arrays of float32, shape (ceil(n / block),).
+        n: elements.
+        codec: as all were encoded: "int8", "int4" or "int2".
+        block: as all were encoded, at most 65536.
+        out: float64, shape (m, m), C-contiguous, overwritten. Allocated if None, of the kind of scales[0].
+
+    Returns:
+        ``out``, exactly symmetric, 0 on the diagonal.
+
+    Raises:
+        TypeError: an array has another dtype.
+        ValueError: a shape, count, codec or ``block`` does not fit, or ``out`` is not contiguous, read-only
+            or overlaps an input.
+
+    Cost: reads m * (b / 8 * n + 4 * n / block) bytes for b bits; m (m + 1) / 2 products for each element.
+    """
+    m = len(codes)
+    if out is None:
+        out = room(scales[0] if m else None, (m, m), "float64")
+    native.quant_pair_sqdists(codes, scales, n, codec, block, _flat(out, m))
+    return out
+
+
+def _flat(out: Doubles, n: int) -> Doubles:
+    """The elements of an output of shape (n, n)."""
+    if tuple(out.shape) != (n, n) or not _is_contiguous(out):
         strides = out.strides if isinstance(out, np.ndarray) else out.stride()
         raise ValueError(
             f"out must be a C-contiguous float64 array of shape ({n}, {n}), got shape {tuple(out.shape)} "
             f"and strides {strides}"
         )
-    native.gram_f32(x, centre, out.reshape(-1))
-    return out
+    return out.reshape(-1)
 
 
 def _is_contiguous(out: Doubles) -> bool:

@@ -161,6 +161,9 @@ def _fill_in(name: str, values: dict[str, Any]) -> None:
         values["out"] = torch.empty(first.shape, dtype=first.dtype, device=first.device)
     elif name == "sqdists":
         values["out"] = torch.empty(len(values["x"]), dtype=torch.float64, device=values["y"].device)
+    elif name == "quant_pair_sqdists":
+        m = len(values["codes"])
+        values["out"] = torch.empty((m, m), dtype=torch.float64)
     elif name == "quant_sqdists":
         device = values["own_scales"].device
         values["out"] = torch.empty(len(values["codes"]), dtype=torch.float64, device=device)

@@ -143,6 +143,7 @@ def call_of(name: str) -> Call:
         ),
         "quant_encode_difference": (x, y, codes, quant_scales, "int4", BLOCK),
         "quant_sqdist": (codes, quant_scales, x, "int4", BLOCK),
+        "quant_pair_sqdists": ([codes, more_codes], [quant_scales, more_scales], N, "int4", BLOCK),
         "quant_sqdists": (
             codes,
             quant_scales,

@@ -88,6 +88,8 @@ def test_operators_are_what_their_schemas_say(call, fresh):
         values["largest"] = torch.empty(1, dtype=torch.float64)
     elif operator == "sqdists":
         values["out"] = torch.empty(len(given[0]), dtype=torch.float64)
+    elif operator == "quant_pair_sqdists":
+        values["out"] = torch.empty(len(values["codes"]), len(values["codes"]), dtype=torch.float64)
     elif operator == "quant_sqdists":
         values["out"] = torch.empty(len(values["codes"]), dtype=torch.float64)
     elif operator == "gram":

@@ -48,6 +48,58 @@ def defined(own, other, codec, n, block):
 
 @pytest.mark.parametrize("codec", INTEGERS)
 @pytest.mark.parametrize("block", [128, 384, 65536])
+@pytest.mark.parametrize("n", [0, 1, 17, 1023, 65537, 140_003])
+def test_pairs_are_what_each_says_of_the_others_bit_for_bit(target, n, block, codec):
+    codes, scales = zip(*[encode(vector(n, seed), codec, block) for seed in range(6)], strict=True)
+    for m in (0, 1, 2, 6):
+        found = kernels.quant_pair_sqdists(codes[:m], scales[:m], n, codec, block)
+        expected = np.zeros((m, m))
+        for k in range(m):
+            kernels.quant_sqdists(
+                codes[k],
+                scales[k],
+                codes[k + 1 : m],
+                scales[k + 1 : m],
+                n,
+                codec,
+                block,
+                out=expected[k, k + 1 :],
+            )
+        assert found.tobytes() == (expected + expected.T).tobytes()
+
+
+def test_pairs_have_the_same_bits_on_any_number_of_threads_and_one_bad_scale_spoils_its_own():
+    n = 300_000
+    codes, scales = map(list, zip(*[encode(vector(n, seed), "int8", 256) for seed in range(5)], strict=True))
+    found = set()
+    for threads in (1, 2, 5):
+        kernels.set_num_threads(threads)
+        found.add(kernels.quant_pair_sqdists(codes, scales, n, "int8", 256).tobytes())
+    kernels.set_num_threads(1)
+    assert len(found) == 1
+    good = kernels.quant_pair_sqdists(codes, scales, n, "int8", 256)
+    scales[3] = scales[3].copy()
+    scales[3][7] = np.nan
+    bad = kernels.quant_pair_sqdists(codes, scales, n, "int8", 256)
+    others = np.delete(np.arange(5), 3)
+    assert np.array_equal(bad[np.ix_(others, others)], good[np.ix_(others, others)])
+    assert np.isnan(bad[3, others]).all()
+
+
+def test_pairs_refuse_what_does_not_fit():
+    codes, scales = encode(vector(300, 0), "int8", 256)
+    with pytest.raises(ValueError, match="levels are integers"):
+        kernels.quant_pair_sqdists([codes], [scales], 300, "e4m3", 256)
+    with pytest.raises(ValueError, match="at most 64 messages are paired, got 65"):
+        kernels.quant_pair_sqdists([codes] * 65, [scales] * 65, 300, "int8", 256)
+    with pytest.raises(ValueError, match=r"shape \(2, 2\), got shape \(4,\)"):
+        kernels.quant_pair_sqdists([codes] * 2, [scales] * 2, 300, "int8", 256, np.zeros(4))
+    with pytest.raises(ValueError, match="scales"):
+        kernels.quant_pair_sqdists([codes] * 2, [scales], 300, "int8", 256)
+
+
+@pytest.mark.parametrize("codec", INTEGERS)
+@pytest.mark.parametrize("block", [128, 384, 65536])
 @pytest.mark.parametrize("n", [0, 1, 16, 17, 1023, 65536, 65537, 140_003])
 def test_is_its_definition_bit_for_bit(target, n, block, codec):
     own, *others = [encode(vector(n, seed), codec, block) for seed in range(6)]

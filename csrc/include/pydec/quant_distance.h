@@ -12,6 +12,8 @@ namespace pydec {
 constexpr int kIntegerCodecs = static_cast<int>(Codec::int2) + 1;
 /// Elements of the largest block, so that sums of products of its levels are exact in 32 bits.
 constexpr std::size_t kMostSummed = std::size_t{1} << 16;
+/// Messages that `pairs` takes: pieces of all of them lie in a cache of the first or second level.
+constexpr std::size_t kMostPaired = 64;
 
 /// Elements that one call of `sqdists` takes: whole blocks, about a chunk.
 constexpr std::size_t distance_chunk(std::size_t block) {
@@ -26,6 +28,10 @@ struct QuantDistances {
   /// in double.
   void (*sqdists[kIntegerCodecs])(const QuantMessage& own, const QuantMessage* messages, std::size_t m,
                                   std::size_t n, std::size_t block, double* sums) noexcept;
+  /// The same of every pair of m messages, at most kMostPaired: for k < l that of own = k and message l is
+  /// added to sums[k * m + l].
+  void (*pairs[kIntegerCodecs])(const QuantMessage* messages, std::size_t m, std::size_t n,
+                                std::size_t block, double* sums) noexcept;
 };
 
 }  // namespace pydec

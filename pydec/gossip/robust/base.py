@@ -39,7 +39,6 @@ Centre = Callable[[], Vector]
 Judge = Callable[[Vector], float]
 """The loss of a model on the own batch."""
 
-_MOST_PAIRED = 32  # packets up to which distances of all pairs take less time than decoding
 _ROUNDS = 4  # of a schedule that never repeats, in which neighbours are counted
 
 
@@ -97,6 +96,7 @@ class RobustMixer(AverageMixer):
         self._seat: tuple[int, Topology] | None = None
         self._own = aligned_floats(0)
         self._spare: list[Vector] = []
+        self._pairs: Matrix | None = None  # squared distances of this round's packets to each other
 
     def place(self, rank: int, topology: Topology) -> None:
         """See ``Mixer``."""
@@ -126,6 +126,8 @@ class RobustMixer(AverageMixer):
         bodies, kept, squared = self._measured(own, centre, packets, weights)
         sound = self._screen.sound(squared, np.isfinite(squared), self.counts)
         where = np.flatnonzero(sound)
+        if self._pairs is not None:
+            self._pairs = self._pairs[np.ix_(where, where)]
         left = [bodies[k] for k in where]
         f = max(0, self.f - (len(packets) - len(left)))  # what no honest rank sends came from one of the f
         if not left or not self._fits(len(left), f):
@@ -153,13 +155,20 @@ class RobustMixer(AverageMixer):
                 continue
             bodies.append(packet)
             kept.append(weight)
+        self._pairs = None
         return bodies, kept, np.array(squared)
 
     def _squared(self, own: Bytes, centre: Centre, packets: Sequence[Bytes]) -> Weights | None:
         """Squared distances to the centre in one pass; None where packets have to be decoded."""
+        self._pairs = None
         views = self.compressor.views(packets, len(self.x))
         if views is not None:
             return kernels.sqdists(views, centre(), np.empty(len(views)))
+        if self._rule.asks_pairs:
+            apart = self.compressor.pair_sqdists(own, packets, len(self.x))
+            if apart is not None:
+                self._pairs = apart[1:, 1:]
+                return apart[0, 1:]
         return self.compressor.sqdists(own, packets, len(self.x))
 
     @property
@@ -208,18 +217,11 @@ class RobustMixer(AverageMixer):
             self.compressor.accumulate_own(own, -sum(shares), chosen, shares, self.x)
 
     def _gram(self, centre: Centre, packets: Sequence[Bytes], far: Weights) -> Matrix:
-        """Inner products about the centre: of codes by the distances of all pairs, without decoding them."""
-        m, n = len(packets), len(self.x)
-        if m > _MOST_PAIRED or self.compressor.views(packets, n) is not None:
+        """Inner products about the centre; from the distances of all pairs where these are known."""
+        if self._pairs is None:
             return gram_of(self.vectors(packets), centre())
-        apart = np.zeros((m, m))
-        for k in range(m - 1):
-            found = self.compressor.sqdists(packets[k], packets[k + 1 :], n)
-            if found is None:
-                return gram_of(self.vectors(packets), centre())
-            apart[k, k + 1 :] = found
         squared = far**2
-        return np.asarray((squared[:, None] + squared - (apart + apart.T)) / 2.0)
+        return np.asarray((squared[:, None] + squared - self._pairs) / 2.0)
 
     def vectors(self, packets: Sequence[Bytes]) -> list[Vector]:
         """What packets hold: views, or decoded into memory that is kept."""
@@ -264,6 +266,8 @@ class RobustAlgorithm(Algorithm):
     name: ClassVar[str] = ""
     condition: ClassVar[str] = ""
     """What ``least`` says, in words."""
+    asks_pairs: ClassVar[bool] = False
+    """Whether the rule asks for inner products (``Heard.gram``)."""
     f: int = 1
     order: Order = "atc"
 

@@ -42,6 +42,7 @@ class SpectralFilter(RobustAlgorithm):
 
     name: ClassVar[str] = "spectral-filter"
     condition: ClassVar[str] = "2 f"
+    asks_pairs: ClassVar[bool] = True
 
     def least(self, f: int, m: int) -> int:
         """See ``RobustAlgorithm``."""

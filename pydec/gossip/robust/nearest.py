@@ -86,6 +86,7 @@ class IterativeOutlierScissor(RobustAlgorithm):
 
     name: ClassVar[str] = "ios"
     condition: ClassVar[str] = "2 f"
+    asks_pairs: ClassVar[bool] = True
 
     def least(self, f: int, m: int) -> int:
         """See ``RobustAlgorithm``."""
