@@ -30,8 +30,8 @@ struct QuantDistances {
                                   std::size_t n, std::size_t block, double* sums) noexcept;
   /// The same of every pair of m messages, at most kMostPaired: for k < l that of own = k and message l is
   /// added to sums[k * m + l].
-  void (*pairs[kIntegerCodecs])(const QuantMessage* messages, std::size_t m, std::size_t n,
-                                std::size_t block, double* sums) noexcept;
+  void (*pairs[kIntegerCodecs])(const QuantMessage* messages, std::size_t m, std::size_t n, std::size_t block,
+                                double* sums) noexcept;
 };
 
 }  // namespace pydec
