@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydec import kernels
+from pydec.aggregate.views import gram_of, mix, room_like, tile_of
 
 if TYPE_CHECKING:
     import torch
@@ -23,14 +24,13 @@ if TYPE_CHECKING:
 Matrix = NDArray[np.float64]
 Weights = NDArray[np.float64]
 Vector: TypeAlias = "NDArray[np.floating[Any]] | torch.Tensor"
-"""float32, float64, float16, or torch's bfloat16, shape (d,), contiguous, on the CPU."""
+"""float32, float64, float16, or torch's bfloat16, shape (d,), contiguous; on a GPU float32."""
 Coordinates = Callable[[Sequence[Any], int, Any], object]
 """A kernel that averages coordinate by coordinate: (vectors, f, out)."""
 
 Sorting = Callable[[Sequence[Any], int, Any, NDArray[np.float64]], object]
 """The same, that also writes the largest magnitude of all values: (vectors, f, out, largest)."""
 
-_TILE = 1 << 14  # elements: a tile of 32 vectors stays in a second-level cache of 2 MiB
 _CLOSE = 1e-6  # squared distance over squared norm below which inner products about the origin cancel
 _ZERO = 1e-12  # weight of the centre that is rounding
 
@@ -135,10 +135,10 @@ class Inputs:
         if self.matrix is None:
             kernel([self.vectors[row] for row in rows], f, out)
             return
-        d = len(self.vectors[0])
-        scratch = [room_like(self.vectors[0], min(d, _TILE)) for _ in rows]
-        for start in range(0, d, _TILE):
-            stop = min(d, start + _TILE)
+        d, step = len(self.vectors[0]), tile_of(self.vectors[0])
+        scratch = [room_like(self.vectors[0], min(d, step)) for _ in rows]
+        for start in range(0, d, step):
+            stop = min(d, start + step)
             pieces = [vector[start:stop] for vector in self.vectors]
             centre = None if self.centre is None else self.centre[start:stop]
             tiles = [part[: stop - start] for part in scratch]
@@ -147,22 +147,12 @@ class Inputs:
             kernel(tiles, f, out[start:stop])
 
 
-def gram_of(vectors: Sequence[Any], centre: Any) -> Matrix:
-    """``kernels.gram`` as an array, whatever the vectors are."""
-    return np.asarray(kernels.gram(vectors, centre, np.empty((len(vectors), len(vectors)))))
-
-
-def room_like(like: Any, n: int) -> Any:
-    """An uninitialised vector of n elements, of the kind and type of ``like``."""
-    return np.empty(n, like.dtype) if isinstance(like, np.ndarray) else like.new_empty(n)
-
-
 def _mix(vectors: Sequence[Any], centre: Any, weights: Weights, out: Any) -> None:
     terms = [(float(w), vector) for w, vector in zip(weights, vectors, strict=True) if w != 0.0]
     rest = 1.0 - float(weights.sum())
     if centre is not None and abs(rest) > _ZERO:
         terms.insert(0, (rest, centre))
     if terms:
-        kernels.mix([vector for _, vector in terms], [weight for weight, _ in terms], out)
+        mix([vector for _, vector in terms], [weight for weight, _ in terms], out)
     else:
         out[:] = 0

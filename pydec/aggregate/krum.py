@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from pydec import kernels
 from pydec.aggregate.base import Aggregator, aggregators
 from pydec.aggregate.inputs import Inputs, Matrix
+from pydec.aggregate.views import is_on_gpu, tile_of
 from pydec.errors import ConfigError
-
-_TILE = 1 << 14  # elements of a vector that are sorted at a time
 
 
 def scores(distances: Matrix, f: int) -> NDArray[np.float64]:
@@ -118,14 +117,33 @@ class Bulyan(Aggregator):
 
 def _around_median(vectors: Sequence[Any], f: int, out: Any) -> None:
     """``kernels.mean_around_median`` for n / 2 <= f < n, tile by tile; sums in double."""
-    n, keep = len(vectors), len(vectors) - f
-    for start in range(0, len(out), _TILE):
-        rows = [_floats(vector[start : start + _TILE]) for vector in vectors]
-        s = np.sort(np.stack(rows), axis=0)
+    n, keep, step = len(vectors), len(vectors) - f, tile_of(out)
+    for start in range(0, len(out), step):
+        rows = [vector[start : start + step] for vector in vectors]
+        s = _sorted(rows)
         centre = 0.5 * s[(n - 1) // 2] + 0.5 * s[n // 2]
-        first = (centre - s[:f] > s[keep:] - centre).sum(axis=0)
-        mean = np.take_along_axis(s, first + np.arange(keep)[:, None], axis=0).mean(axis=0, dtype=np.float64)
-        out[start : start + _TILE] = mean if isinstance(out, np.ndarray) else out.new_tensor(mean)
+        first = (centre - s[:f] > s[keep:] - centre).sum(0)
+        out[start : start + step] = _mean_from(s, first, keep, out)
+
+
+def _sorted(rows: Sequence[Any]) -> Any:
+    """Values of one coordinate in a column, in order."""
+    if is_on_gpu(rows[0]):
+        import torch
+
+        return torch.stack(list(rows)).sort(dim=0).values
+    return np.sort(np.stack([_floats(row) for row in rows]), axis=0)
+
+
+def _mean_from(s: Any, first: Any, keep: int, out: Any) -> Any:
+    """The mean of ``keep`` values of every column, from that row on, as ``out`` takes it."""
+    if is_on_gpu(out):
+        total = 0.0 * s[0].double()
+        for k in range(keep):  # one by one, as NumPy adds rows
+            total += s.gather(0, (first + k)[None])[0]
+        return total / keep
+    mean = np.take_along_axis(s, first + np.arange(keep)[:, None], axis=0).mean(axis=0, dtype=np.float64)
+    return mean if isinstance(out, np.ndarray) else out.new_tensor(mean)
 
 
 def _floats(piece: Any) -> NDArray[np.floating[Any]]:

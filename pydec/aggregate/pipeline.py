@@ -11,12 +11,12 @@ import numpy as np
 
 from pydec import kernels
 from pydec.aggregate.base import Aggregator, Part, PreAggregator, aggregators, preaggregators
-from pydec.aggregate.inputs import Inputs, Matrix, Weights, gram_of, room_like
+from pydec.aggregate.inputs import Inputs, Matrix, Weights
 from pydec.aggregate.screen import Counts, Screen
+from pydec.aggregate.views import checked, detached, gram_of, room_like, squared_of, views_of
 from pydec.errors import ConfigError, TooFewVectors
 
 V = TypeVar("V")
-_TYPES = ("float32", "float64", "float16", "bfloat16")
 
 
 class Pipeline:
@@ -91,8 +91,11 @@ class Pipeline:
         rank sends (``Screen.proven``) were among the f, so of the rest f less their number may be anything:
         the rule is told that. With too few for it the own model is given back, and counted.
 
+        Tensors on one GPU stay there: kernels measure and average them, and n x n numbers alone are fetched.
+
         Args:
-            vectors: n >= 1 vectors of shape (d,), contiguous, all float32, float64, float16 or bfloat16.
+            vectors: n >= 1 vectors of shape (d,), contiguous, all float32, float64, float16 or bfloat16; on a
+                GPU float32, and at most 256.
             own: the own model, of the same type and shape: distances are taken after subtracting it. It may
                 be one of the vectors, and counts as one only then.
             ages: how many rounds old each vector is, for ``Screen.max_age``.
@@ -104,15 +107,15 @@ class Pipeline:
 
         Raises:
             ConfigError: n vectors are too few for f.
-            TypeError: a vector's type is none of these, or not that of the first.
-            ValueError: vectors of different lengths, or no vector.
+            TypeError: a vector's type is none of these, or not that of the first; on a GPU, not float32.
+            ValueError: vectors of different lengths or on different devices, or no vector.
             TooFewVectors: too few are left, and there is no own model to keep.
         """
-        views = checked(vectors, own)
+        views = checked(vectors, own, out)
         self.check(len(views))
         self.calls += 1
         mine = None if own is None else views_of([own])[0]
-        into: Any = room_like(_detached(vectors[0]), len(views[0])) if out is None else _detached(out)
+        into: Any = room_like(detached(vectors[0]), len(views[0])) if out is None else detached(out)
         if ages is None and self._at_once(views, mine, into):
             return cast(V, into)
         fresh = self.screen.fresh(len(views), ages, self.counts)
@@ -153,19 +156,17 @@ class Pipeline:
         if not views:
             return [], own, None, None, 0
         gram: Matrix | None = None
-        lost = own is not None and kernels.count_nonfinite(own) > 0
+        lost = own is not None and int(kernels.count_nonfinite(own)) > 0
         if lost:
             own = None  # nothing can be measured from it, nor is it worth keeping
         if self._geometric:
             gram = gram_of(views, own)
             squared = np.diagonal(gram)
-        elif own is None:
-            squared = np.array([kernels.sqnorm(view) for view in views])
         else:
-            squared = np.asarray(kernels.sqdists(views, own, np.empty(len(views))))
+            squared = squared_of(views, own)
         finite = np.isfinite(squared)
         for k in np.flatnonzero(~finite):
-            finite[k] = kernels.count_nonfinite(views[k]) == 0  # of float64, squares alone may overflow
+            finite[k] = int(kernels.count_nonfinite(views[k])) == 0  # of float64, squares alone may overflow
         sound = self.screen.sound(squared, finite, self.counts)
         proven = 0 if lost else self.screen.proven(squared, finite)
         if sound.all():
@@ -183,52 +184,6 @@ class Pipeline:
             )
         self.counts.kept_own += 1
         out[:] = own
-
-
-def checked(vectors: Sequence[Any], own: Any = None) -> list[Any]:
-    """The vectors as the kernels take them, of one type and length.
-
-    Raises:
-        TypeError, ValueError: see ``Pipeline.__call__``.
-    """
-    if not len(vectors):
-        raise ValueError("a robust average needs at least 1 vector, got none")
-    everything = views_of([*vectors, *([] if own is None else [own])])
-    first = everything[0]
-    for k, view in enumerate(everything):
-        name = f"vector {k}" if k < len(vectors) else "own"
-        kind = str(view.dtype).removeprefix("torch.")
-        if kind not in _TYPES:
-            raise TypeError(f"{name} must be of {', '.join(_TYPES)}, got {kind}")
-        if kind != str(first.dtype).removeprefix("torch."):
-            raise TypeError(f"{name} is {kind} and vector 0 {first.dtype}; convert them to one type")
-        if view.ndim != 1 or len(view) != len(first):
-            raise ValueError(
-                f"{name} has shape {tuple(view.shape)}, expected one dimension and {first.shape[0]} "
-                "elements, as vector 0"
-            )
-    return everything[: len(vectors)]
-
-
-def views_of(vectors: Sequence[Any]) -> list[Any]:
-    """Arrays over the same memory, which are cheap to cut; tensors of bfloat16, or elsewhere, stay tensors.
-
-    Raises:
-        TypeError: something is no array and no tensor.
-    """
-    found = []
-    for k, vector in enumerate(vectors):
-        plain = _detached(vector)
-        if not hasattr(plain, "dtype") or not hasattr(plain, "ndim"):
-            raise TypeError(f"vector {k} must be an array or a tensor, got {type(vector).__name__}")
-        is_tensor = not isinstance(plain, np.ndarray)
-        fits = is_tensor and plain.device.type == "cpu" and str(plain.dtype) != "torch.bfloat16"
-        found.append(plain.numpy() if fits else plain)
-    return found
-
-
-def _detached(vector: Any) -> Any:
-    return vector.detach() if hasattr(vector, "detach") else vector
 
 
 def make(spec: str, *, f: int | None = None, screen: Screen | None = None, seed: int = 0) -> Pipeline:

@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydec import kernels
-from pydec.aggregate.inputs import Matrix, gram_of
+from pydec.aggregate.inputs import Matrix
 from pydec.aggregate.screen import Counts, Screen
+from pydec.aggregate.views import gram_of
 from pydec.compress.base import Bytes, Compressor, Vector
 from pydec.errors import ConfigError, FrameError
 from pydec.gossip.base import Algorithm, Mixer, Order
