@@ -1,9 +1,10 @@
 """Compressors whose vectors and payloads lie on a GPU: the bytes that the same compressor writes on the CPU.
 
-Headers are written and read by the host, bodies by the kernels of ``pydec.kernels.cuda``, and nothing waits
-for the GPU. So what the CPU's compressors raise cannot be raised here: encoders add what they refuse to a
-counter on the GPU, ``refused``, and ``inspect`` adds what is wrong with a body that somebody sent to another.
-Whoever moves the payloads looks at both, when these have arrived in host memory anyway.
+Headers are written and read by the host, bodies by the kernels of ``pydec.kernels.cuda``, and nothing but
+``measure`` and ``check`` waits for the GPU. So what the CPU's compressors raise cannot be raised here:
+encoders add what they refuse to a counter on the GPU, ``refused``, and ``inspect`` adds what is wrong with a
+body that somebody sent to another. Whoever moves the payloads looks at both, when these have arrived in host
+memory anyway.
 
 Error feedback is not here: what gossips on a GPU sends differences or whole models.
 """
@@ -13,6 +14,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pydec import kernels
 from pydec.compress.base import Bytes, Compressor, Payload
@@ -37,7 +41,7 @@ C = TypeVar("C", bound=Compressor)
 class OnGpu(Generic[C]):
     """What mixers ask of a compressor, with a ``Mirror`` for every payload and a tensor for every vector.
 
-    Payloads that come from others have gone through ``inspect``.
+    Payloads that come from others have gone through ``inspect`` or ``measure``.
 
     Args:
         host: the compressor; immutable, it says all that does not depend on where vectors are.
@@ -85,11 +89,39 @@ class OnGpu(Generic[C]):
         """As ``Compressor.views``."""
         return None
 
+    def decode(self, payload: Mirror, out: Tensor) -> Tensor:
+        """As ``Compressor.decode``; -0 becomes 0."""
+        self.accumulate([payload], [1.0], out.zero_())
+        return out
+
     def sqdist(self, payload: Mirror, x: Tensor) -> Tensor:
         """As ``Compressor.sqdist``; a float64 of one element on the GPU."""
-        decoded = x.new_zeros(len(x))
-        self.accumulate([payload], [1.0], decoded)
-        return cast("Tensor", kernels.sqdist(decoded, x))
+        return cast("Tensor", kernels.sqdist(self.decode(payload, x.new_empty(len(x))), x))
+
+    def measure(self, payloads: Sequence[Mirror], x: Tensor) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Which payloads that others sent are well formed, and their squared distances to x; waits once.
+
+        Args:
+            payloads: m payloads that nobody has looked at.
+            x: shape (n,), on the GPU.
+
+        Returns:
+            Two arrays of shape (m,) in host memory; the distance of what is not well formed is any number.
+        """
+        import torch
+
+        m = len(payloads)
+        squared, faults = x.new_zeros(m, dtype=torch.float64), x.new_zeros(m, dtype=torch.int64)
+        good = np.ones(m, np.bool_)
+        for k, payload in enumerate(payloads):
+            try:
+                self.inspect(payload, len(x), faults[k : k + 1])
+            except FrameError:
+                good[k] = False
+            else:
+                squared[k : k + 1] = self.sqdist(payload, x)
+        found = torch.cat([squared, faults.double()]).cpu().numpy()
+        return good & (found[m:] == 0), np.asarray(found[:m])
 
     def accumulate_own(
         self,

@@ -229,10 +229,13 @@ class GpuExchange(Exchange):
         cast(GpuInbox, self._inbox).release(number)
 
     def _inspect(self, number: int, heard: list[int], bodies: list[Any]) -> None:
-        """Refuse payloads that the compressor did not write, before any kernel uses them."""
+        """Refuse payloads that the compressor did not write, before any kernel uses them.
+
+        A forgiving mixer looks by itself, and goes on without them.
+        """
         packet = self._packets[number]
         compressor: Any = packet.mixer.compressor
-        if not isinstance(compressor, OnGpu):
+        if packet.mixer.forgiving or not isinstance(compressor, OnGpu):
             return
         start, stop = packet.span
         payloads = [body[packet.mixer.prefix :] for body in bodies]

@@ -84,7 +84,8 @@ def make_exchange(
         exchange = kind(link, topology, mixers, witness=witness, measure=measure, **rules)
     elif place is not None:
         direct = link.takes_gpu_memory
-        exchange = GpuExchange(link, topology, mixers, place=place, direct=direct, measure=measure, **rules)
+        on_gpu = cast(type[GpuExchange], tolerant(GpuExchange, mixers))
+        exchange = on_gpu(link, topology, mixers, place=place, direct=direct, measure=measure, **rules)
     elif can_lead(topology, mixers, measure=measure):
         exchange = LeaderExchange(link, cast(Hierarchical, topology), mixers, **rules)
     else:

@@ -75,7 +75,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         lost: what to do when a neighbour is dead and the MPI lets the others live: "raise" PeerLost, or
             "drop" it for good; None drops it wherever the algorithm can go on. See ``heal``.
         iid: whether all ranks' data are of one distribution; silences HeterogeneityWarning.
-        gossip_device: where models on a GPU are averaged, with the same bits: "cuda" there, so that only
+        gossip_device: where models on a GPU are averaged, with the same result: "cuda" there, so that only
             packets leave it, "cpu" in host memory, or "auto"; ``pydec.optim.places`` says what can be. The
             attribute of that name has the choice and its reason.
         background: whether a thread moves the packets of order="cta" while gradients are computed, where

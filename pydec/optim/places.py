@@ -1,10 +1,11 @@
 """Where a model is averaged: on the GPU that it lies on, or in host memory.
 
 On the GPU, if all tensors that are averaged lie on one, the CUDA kernels are built, the algorithm's vectors
-may lie there (``Algorithm.on_gpu``: dpsgd, choco, choco-peers, sgp, gradient-tracking, momentum-tracking and
-beer), and so may the compressor's: none, bf16, fp16, fp8, int8, int4, int2, sign or topk. Packets alone leave
-the GPU then. Everything else is averaged in host memory, to which models on GPUs are copied and from which
-they return. Ranks may differ: the bits are the same.
+may lie there (``Algorithm.on_gpu``: dpsgd, choco, choco-peers, sgp, gradient-tracking, momentum-tracking,
+beer, all robust rules but ubar), and so may the compressor's: none, bf16, fp16, fp8, int8, int4, int2, sign
+or topk. Packets alone leave the GPU then. Everything else is averaged in host memory, to which models on GPUs
+are copied and from which they return. Ranks may differ: the bits are the same (of robust rules on quantised
+packets up to the rounding of distances).
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ def choose(
 def _obstacle(plan: Plan) -> str | None:
     """Why a plan cannot be carried out on a GPU."""
     algorithm, topology, compressor = plan.algorithm, plan.topology, plan.compressor
+    if algorithm.asks_loss:
+        return f"{type(algorithm).__name__} judges neighbours' models one by one, from host memory"
     if not algorithm.on_gpu:
         return f"{type(algorithm).__name__} works in host memory"
     if not has_gpu_kernels(compressor):

@@ -80,6 +80,13 @@ def test_payloads_and_sums_are_those_of_the_cpu(place, spec):
     np.testing.assert_array_equal(out.numpy(), expected)
     assert float(ours.sqdist(mirrors[0], out)) == host.sqdist(payloads[0], expected)
     assert (ours.views(mirrors, N) is not None) is host.lossless
+    decoded = host.decode(payloads[1], np.empty(N, np.float32))
+    np.testing.assert_array_equal(ours.decode(mirrors[1], there(place, vector(4))).numpy(), decoded)
+    damaged = bytearray(payloads[0])
+    damaged[0] = 99
+    good, squared = ours.measure([mirrors[1], mirror(place, bytes(damaged)), mirrors[0]], out)
+    assert good.tolist() == [True, False, True]
+    assert [squared[0], squared[2]] == [host.sqdist(payload, expected) for payload in payloads[::-1]]
 
 
 @pytest.mark.parametrize("spec", [spec for spec in SPECS if spec != "none"])

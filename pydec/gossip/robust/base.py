@@ -2,7 +2,8 @@
 
 A rule sees how far the neighbours' models are from the own one, as they arrived, and says with which weight
 a_j each of them counts: x_i <- x_i + sum_j a_j (q_j - q_i), q what the packets hold. Distances are taken in
-one pass over all packets, of integer codes without decoding them. What is malformed, not finite or too far is
+one pass over all packets, of integer codes without decoding them. Of models on a GPU everything is done there
+but for the rule, which waits for the distances. What is malformed, not finite or too far is
 left out before any rule and counted: no honest rank sends it, so at most f less that many liars are left. A
 neighbour that is late or gone, or whose packet an exchange did not take, is left out too, and f stays: it
 need not be a liar, or an audit that runs the round again has not heard it. Where too few are left the own
@@ -17,7 +18,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,12 @@ from pydec.aggregate.inputs import Matrix
 from pydec.aggregate.screen import Counts, Screen
 from pydec.aggregate.views import gram_of
 from pydec.compress.base import Bytes, Compressor, Vector
+from pydec.compress.gpu import OnGpu
 from pydec.errors import ConfigError, FrameError
 from pydec.gossip.base import Algorithm, Mixer, Order
 from pydec.gossip.checks import check_order, require_doubly_stochastic, require_whole_model
 from pydec.gossip.dpsgd import AverageMixer
-from pydec.gossip.memory import aligned_floats
+from pydec.gossip.memory import floats_beside
 from pydec.topology.base import Topology
 from pydec.topology.members import Members
 
@@ -95,7 +97,7 @@ class RobustMixer(AverageMixer):
         self.judge: Judge | None = None
         self._rule, self._screen = rule, Screen()
         self._seat: tuple[int, Topology] | None = None
-        self._own = aligned_floats(0)
+        self._own: Vector = floats_beside(x, 0)
         self._spare: list[Vector] = []
         self._pairs: Matrix | None = None  # squared distances of this round's packets to each other
 
@@ -140,6 +142,12 @@ class RobustMixer(AverageMixer):
         self, own: Bytes, centre: Centre, packets: Sequence[Bytes], weights: Sequence[float]
     ) -> tuple[list[Bytes], list[float], Weights]:
         """The packets that hold a vector, their weights, and squared distances to the centre."""
+        compressor: Any = self.compressor
+        if isinstance(compressor, OnGpu):
+            good, found = compressor.measure(cast(Any, packets), cast(Any, centre()))
+            where: list[int] = np.flatnonzero(good).tolist()
+            self.counts.malformed += len(packets) - len(where)
+            return [packets[k] for k in where], [weights[k] for k in where], found[where]
         try:
             all_squared = self._squared(own, centre, packets)
         except FrameError:
@@ -198,7 +206,7 @@ class RobustMixer(AverageMixer):
             weights,
             f,
             self.round,
-            norm=lambda: float(np.sqrt(kernels.sqnorm(centre()))),
+            norm=lambda: float(kernels.sqnorm(centre())) ** 0.5,
             gram=lambda: self._gram(centre, packets, far),
             loss=lambda k: self._loss(centre() if k < 0 else self.vectors([packets[k]])[0]),
         )
@@ -231,7 +239,7 @@ class RobustMixer(AverageMixer):
         if views is not None:
             return views
         while len(self._spare) < len(packets):
-            self._spare.append(aligned_floats(n))
+            self._spare.append(floats_beside(self.x, n))
         return [
             self.compressor.decode(packet, out) for packet, out in zip(packets, self._spare, strict=False)
         ]
@@ -240,8 +248,8 @@ class RobustMixer(AverageMixer):
         """What the own packet holds; the vector itself where nothing is lost."""
         if self.compressor.views([own], len(self.x)) is not None:
             return self.x
-        if self._own.size < len(self.x):
-            self._own = aligned_floats(len(self.x))
+        if len(self._own) < len(self.x):
+            self._own = floats_beside(self.x, len(self.x))
         return self.compressor.decode(own, self._own)
 
     def _loss(self, model: Vector) -> float:
@@ -264,6 +272,7 @@ class RobustAlgorithm(Algorithm):
 
     budget: ClassVar[int] = 3
     robust: ClassVar[bool] = True
+    on_gpu: ClassVar[bool] = True
     name: ClassVar[str] = ""
     condition: ClassVar[str] = ""
     """What ``least`` says, in words."""

@@ -8,6 +8,7 @@ from pydec.compress.base import Bytes
 from pydec.errors import ProtocolError
 from pydec.gossip.base import Mixer
 from pydec.gossip.exchange import Exchange
+from pydec.gossip.gpu import GpuExchange
 from pydec.gossip.robust.base import RobustMixer
 from pydec.gossip.switch import SwitchedExchange
 
@@ -30,6 +31,10 @@ class TolerantExchange(_Tolerant, Exchange):
     """``Exchange`` for robust mixers."""
 
 
+class TolerantGpuExchange(_Tolerant, GpuExchange):
+    """``GpuExchange`` for robust mixers, which look at bodies themselves."""
+
+
 class TolerantSwitchedExchange(_Tolerant, SwitchedExchange):
     """``SwitchedExchange`` for robust mixers."""
 
@@ -38,4 +43,6 @@ def tolerant(kind: type[Exchange], mixers: Sequence[Mixer]) -> type[Exchange]:
     """That kind of exchange, or its tolerant form if a mixer is forgiving."""
     if not any(mixer.forgiving for mixer in mixers):
         return kind
+    if issubclass(kind, GpuExchange):
+        return TolerantGpuExchange
     return TolerantSwitchedExchange if issubclass(kind, SwitchedExchange) else TolerantExchange

@@ -174,6 +174,7 @@ class UBAR(RobustAlgorithm):
 
     name: ClassVar[str] = "ubar"
     asks_loss: ClassVar[bool] = True
+    on_gpu: ClassVar[bool] = False  # models are judged one by one, from host memory
     condition: ClassVar[str] = "f + ceil(rho m)"
     rho: float = 0.4
     alpha: float = 0.5

@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from pydec import aggregate
 from pydec.aggregate.pipeline import Pipeline
 from pydec.compress.base import Bytes, Compressor, Vector
 from pydec.errors import ConfigError
 from pydec.gossip.base import Mixer, Order, robust_rules
 from pydec.gossip.checks import require_whole_model
-from pydec.gossip.memory import aligned_floats
+from pydec.gossip.memory import floats_beside, subtract
 from pydec.gossip.robust.base import Centre, RobustAlgorithm, RobustMixer, Weights, fewest_neighbours
 from pydec.topology.base import Topology
 
@@ -29,7 +27,7 @@ class SetMixer(RobustMixer):
     ) -> None:
         super().__init__(x, compressor, degree, rule)
         self.pipeline = pipeline
-        self._result = aligned_floats(0)
+        self._result: Vector = floats_beside(x, 0)
 
     @property
     def state_bytes(self) -> int:
@@ -55,16 +53,15 @@ class SetMixer(RobustMixer):
         self, own: Bytes, centre: Centre, packets: list[Bytes], weights: Weights, far: Weights, f: int
     ) -> None:
         """Apply the rule."""
-        if self._result.size < len(self.x):
-            self._result = aligned_floats(len(self.x))
+        if len(self._result) < len(self.x):
+            self._result = floats_beside(self.x, len(self.x))
         mine = centre()
         vectors: Sequence[Vector] = [mine, *self.vectors(packets)]
         result = self.pipeline.lowered(f)(vectors, mine, out=self._result)
         if mine is self.x:
-            np.copyto(self.x, result)
+            self.x[:] = result
         else:
-            np.subtract(result, mine, out=result)
-            np.add(self.x, result, out=self.x)
+            self.x += subtract(result, mine, out=result)
 
 
 @dataclass(frozen=True)
