@@ -6,6 +6,7 @@ it) have pydec's rows; here are those that do not, as they come. Nothing is left
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -109,6 +110,26 @@ class Foreign(Algorithm):
         return _ForeignMixer(x, compressor, degree, average(self.spec, self.f))
 
 
+class Endless(Exception):
+    """A rule gave no answer in ``PATIENCE_S``: ByzFL's CAF has none for vectors of 1e30."""
+
+
+PATIENCE_S = 20.0
+
+
+def _answer(rule: Average, vectors: list[np.ndarray]) -> Any:
+    def ended(signum: int, frame: object) -> None:
+        raise Endless
+
+    before = signal.signal(signal.SIGALRM, ended)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+    try:
+        return rule(vectors)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
 class _ForeignMixer(AverageMixer):
     def __init__(self, x: Vector, compressor: Compressor, degree: int, rule: Average) -> None:
         super().__init__(x, compressor, degree)
@@ -120,7 +141,7 @@ class _ForeignMixer(AverageMixer):
         views = self.compressor.views([own, *packets], stop - start)
         assert views is not None  # packets of "none" are the vectors
         with np.errstate(all="ignore"):
-            self.x[start:stop] = np.asarray(self._rule([np.array(v) for v in views])).reshape(-1)
+            self.x[start:stop] = np.asarray(_answer(self._rule, [np.array(v) for v in views])).reshape(-1)
 
 
 def foreign(rule: str, f: int) -> Foreign:

@@ -90,6 +90,21 @@ def test_the_cnn_is_trained_by_all_ranks_together(data):
     )
 
 
+def test_a_rule_that_never_answers_has_nothing_right(data, monkeypatch):
+    class Silent(peers.Foreign):  # type: ignore[name-defined,misc]
+        def check(self, topology, compressor):
+            pass
+
+    def asleep(vectors):
+        while True:
+            pass
+
+    monkeypatch.setattr(peers, "average", lambda rule, f: asleep)
+    monkeypatch.setattr(peers, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(runs, "foreign", lambda rule, f: Silent(spec="byzfl caf", f=f))
+    assert runs.run(cell(rule="byzfl caf"), data)["worst"] == 0.0
+
+
 def test_liars_know_the_mean_of_an_answer_that_is_drawn(data, monkeypatch):
     asked = []
 
