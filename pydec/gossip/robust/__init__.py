@@ -65,6 +65,11 @@ def make(spec: str, f: int | None = None) -> RobustAlgorithm:
 
 
 def default_rule(topology: Topology, f: int) -> str:
-    """ "spectral-filter" where every rank hears more than 3 f others, else "cs-plus"."""
+    """The rule that ``auto`` takes.
+
+    Returns:
+        "spectral-filter" where every rank hears more than 3 f others, "cs-plus" where more than 2 f, else
+        "clipped-gossip".
+    """
     _, m = fewest_neighbours(topology)
-    return "spectral-filter" if m > 3 * f else "cs-plus"
+    return "spectral-filter" if m > 3 * f else "cs-plus" if m > 2 * f else "clipped-gossip"

@@ -35,7 +35,8 @@ class ClippedGossip(RobustAlgorithm):
             with the closest in place of the honest ones.
 
     Breakdown: at least f + 1 neighbours; the honest graph must be connected. With a fixed radius that is
-    small beside the local steps it survives a majority of liars around a rank, and mixes slowly.
+    small beside the local steps it survives a majority of liars around a rank, and mixes slowly. The default
+    where some rank hears 2 f others or fewer, as on a ring.
 
     Source: He, Karimireddy, Jaggi, "Byzantine-Robust Decentralized Learning via ClippedGossip", 2022,
     arXiv:2202.01545, equation (3) and theorem III.
@@ -75,7 +76,7 @@ class CSPlus(RobustAlgorithm):
 
     tau_i is the largest distance of a neighbour such that those that are strictly farther have a weight of at
     least 2 b_i, b_i the weight that f liars can have: with equal weights the (2 f + 1)-th largest distance.
-    The default on sparse graphs.
+    The default where every rank hears more than 2 f others, and some no more than 3 f.
 
     Args:
         f: neighbours that may be anything.

@@ -29,3 +29,4 @@ def test_f_is_filled_in_where_it_is_not_said():
 def test_the_default_follows_the_degree():
     assert gossip.robust.default_rule(topology.make("complete", size=8), 2) == "spectral-filter"
     assert gossip.robust.default_rule(topology.make("complete", size=7), 2) == "cs-plus"
+    assert gossip.robust.default_rule(topology.make("ring", size=7), 1) == "clipped-gossip"
