@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from pydec.launch.tolerance import Tolerance
@@ -117,9 +119,9 @@ leave(0)
 """
 
 
-def run(mpirun, case, ranks=2, numbers=(2, 3), statuses=(0,)):
+def run(mpirun, case, ranks=2, numbers=(2, 3), statuses=(0,), timeout_s=280.0):
     code = PROGRAM.format(case=case, numbers=numbers)
-    done = mpirun(code, ranks, flags=Tolerance().flags(), timeout_s=280.0)
+    done = mpirun(code, ranks, flags=Tolerance().flags(), timeout_s=timeout_s)
     assert done.returncode in statuses, done.stderr
     return sorted(done.stdout.split("\n"))[1:]
 
@@ -163,7 +165,12 @@ def test_newcomers_that_are_killed_before_they_are_ready_end_nothing(mpirun):
 )
 def test_the_old_ranks_go_back_if_a_newcomer_dies_while_all_are_merged(mpirun, stage):
     # The other newcomer says why it does not join, with status 1, which is mpirun's then.
-    assert run(mpirun, f"dies {stage}", statuses=(0, 1)) == ["old 0 of 2", "old 1 of 2"]
+    try:
+        found = run(mpirun, f"dies {stage}", statuses=(0, 1), timeout_s=120.0)
+    except subprocess.TimeoutExpired:  # once in a great many runs Open MPI's agreement about the dead hangs
+        print(f"a newcomer that died {stage} left the others waiting for 120 s")
+        found = run(mpirun, f"dies {stage}", statuses=(0, 1), timeout_s=120.0)
+    assert found == ["old 0 of 2", "old 1 of 2"]
 
 
 @pytest.mark.slow  # like the last ones
