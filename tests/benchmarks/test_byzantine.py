@@ -91,7 +91,7 @@ def test_the_cnn_is_trained_by_all_ranks_together(data):
 
 
 def test_a_rule_that_never_answers_has_nothing_right(data, monkeypatch):
-    class Silent(peers.Foreign):  # type: ignore[name-defined,misc]
+    class Silent(peers.Foreign):  # type: ignore[name-defined,misc]  # loaded by name
         def check(self, topology, compressor):
             pass
 
@@ -108,7 +108,7 @@ def test_a_rule_that_never_answers_has_nothing_right(data, monkeypatch):
 def test_liars_know_the_mean_of_an_answer_that_is_drawn(data, monkeypatch):
     asked = []
 
-    class Drawn(peers.Foreign):  # type: ignore[name-defined,misc]
+    class Drawn(peers.Foreign):  # type: ignore[name-defined,misc]  # loaded by name
         draws = True
 
         def check(self, topology, compressor):
