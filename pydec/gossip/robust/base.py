@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydec import kernels
 from pydec.aggregate.inputs import Matrix
 from pydec.aggregate.screen import Counts, Screen
-from pydec.aggregate.views import gram_of
+from pydec.aggregate.views import gram_of, squared_of
 from pydec.compress.base import Bytes, Compressor, Vector
 from pydec.compress.gpu import OnGpu
 from pydec.errors import ConfigError, FrameError
@@ -172,7 +172,7 @@ class RobustMixer(AverageMixer):
         self._pairs = None
         views = self.compressor.views(packets, len(self.x))
         if views is not None:
-            return kernels.sqdists(views, centre(), np.empty(len(views)))
+            return squared_of(views, centre())
         if self._rule.asks_pairs:
             apart = self.compressor.pair_sqdists(own, packets, len(self.x))
             if apart is not None:
